@@ -1,0 +1,860 @@
+#!/usr/bin/env python3
+"""Turn audio into mel tiles, and a pattern of gains back into audio: stage 2 of the Neural Grain Processor.
+
+Forth: every file becomes tiles of 128 mel bands x 256 frames, x = 0 at the floor and 1 in
+the file's loudest band, 80 dB between. Back: a pattern q (one gain per band and frame for
+unit amount), the amount u of it that gives the grain asked for, and the complex STFT
+multiplied with the gains, so that the original phase stays:
+
+    P'[t, k] = P[t, k] 10**(u q[t, k] / 10) e[t],   e[t] holds the frame's energy
+
+ln flatness of a frame is linear in u minus a log-sum-exp of u, hence concave: the amount
+that gives a grain is unique between the start and the peak, and a root-finder finds it.
+
+Reads:  metadata.json and the audio files that it names
+Writes: spectrograms/arrays/*.npy, spectrograms/images/*.png, training_pairs.json
+Exit status: 0 all files converted; 1 some could not be (each is named);
+             2 wrong usage or nothing to convert; 130 interrupted
+
+    python convert_to_spectrograms.py
+    python convert_to_spectrograms.py --metadata drones.json --no-images
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from measure_audio_grain import (
+    DEFAULT_METADATA,
+    FileGrain,
+    GrainSettings,
+    PipelineError,
+    SkippedFile,
+    Sound,
+    active_frames,
+    check_writable,
+    file_stamp,
+    frame_blocks,
+    grain_per_frame,
+    hann_window,
+    jobs_argument,
+    json_path,
+    measure_grain,
+    one_line,
+    open_sound,
+    parse_record,
+    parse_settings,
+    progress_bar,
+    read_json,
+    read_metadata,
+    replacing,
+    run_main,
+    sound_from_array,
+    spectral_flatness,
+    warn,
+    write_json,
+)
+
+DEFAULT_PAIRS = "training_pairs.json"
+DEFAULT_OUTPUT_DIR = "spectrograms"
+PAIRS_VERSION = 1
+N_MELS = 128
+TILE_FRAMES = 256
+DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
+
+PROBE_FRAMES = 1024  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
+MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
+GRAIN_TOLERANCE_OCTAVES = 0.01  # what the correcting passes are content with
+MAX_CORRECTIONS = 3
+CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
+NEPER_PER_DB = math.log(10) / 10  # of power
+
+TICKS_HZ = (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000)
+
+
+@dataclass(frozen=True)
+class SpectrogramSettings:
+    """How tiles are made: everything that the way forth and the way back must agree on."""
+
+    grain: GrainSettings
+    band_edges_hz: tuple[float, ...]  # n_mels + 2 of them: band b is a triangle from edge b to edge b + 2
+    dynamic_range_db: float = DYNAMIC_RANGE_DB
+    tile_frames: int = TILE_FRAMES
+
+    @property
+    def n_mels(self) -> int:
+        """Number of mel bands."""
+        return len(self.band_edges_hz) - 2
+
+
+def default_settings(grain: GrainSettings) -> SpectrogramSettings:
+    """128 bands spaced evenly on Slaney's mel scale over the analysis band of the grain."""
+    from librosa import mel_frequencies
+
+    edges = mel_frequencies(N_MELS + 2, fmin=grain.fmin_hz, fmax=grain.fmax_hz)
+    return SpectrogramSettings(grain, tuple(round(float(hz), 3) for hz in edges))
+
+
+@dataclass(frozen=True)
+class Source:
+    """An audio file that tiles were made of. ``path`` is absolute in memory, relative in the JSON."""
+
+    path: Path
+    grain: float
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of training_pairs.json.
+
+    ``loudest_frame_db`` is the file's loudest frame (mean bin power) under its loudest band:
+    what tells active frames of the tile from silent ones.
+    """
+
+    array: Path
+    image: Path | None
+    source: Path
+    start_s: float
+    grain: float
+    loudest_frame_db: float
+
+
+@dataclass(frozen=True)
+class TrainingPairs:
+    """The contract of stage 2: everything that training_pairs.json holds."""
+
+    settings: SpectrogramSettings
+    sources: tuple[Source, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
+
+
+# Audio to tiles
+
+
+def band_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
+    """Mel filterbank: each band's power is a weighted mean of bin powers.
+
+    The triangles of ``librosa.filters.mel(norm=None)``, each divided by its sum. A band narrower
+    than a bin takes its nearest bin; a band above Nyquist is empty.
+
+    Returns
+    -------
+    np.ndarray, shape (n_mels, n_fft // 2 + 1), float32, rows sum to 1 (or to 0 above Nyquist)
+    """
+    n_fft = settings.grain.n_fft_for(sr)
+    hz = np.arange(n_fft // 2 + 1) * sr / n_fft
+    edges = settings.band_edges_hz
+    weights = np.stack([np.interp(hz, edges[b : b + 3], (0, 1, 0), left=0, right=0) for b in range(settings.n_mels)])
+    for b in np.flatnonzero(weights.sum(axis=1) == 0):
+        if edges[b + 1] <= sr / 2:
+            weights[b, round(edges[b + 1] * n_fft / sr)] = 1.0
+    sums = weights.sum(axis=1, keepdims=True)
+    return (weights / np.where(sums > 0, sums, 1)).astype(np.float32)
+
+
+def bin_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
+    """The way back: linear interpolation from band centres to bins, held beyond the first and last.
+
+    Returns
+    -------
+    np.ndarray, shape (n_mels, n_fft // 2 + 1), float32, columns sum to 1
+    """
+    n_fft = settings.grain.n_fft_for(sr)
+    hz = np.arange(n_fft // 2 + 1) * sr / n_fft
+    centres = settings.band_edges_hz[1:-1]
+    return np.stack([np.interp(hz, centres, row) for row in np.eye(settings.n_mels)]).astype(np.float32)
+
+
+def bins_per_band(settings: SpectrogramSettings) -> np.ndarray:
+    """Share of the analysis band's bins that each mel band stands for. Shape (n_mels,), sums to 1."""
+    sr = settings.grain.sample_rate_hz
+    counts = bin_weights(settings, sr)[:, settings.grain.band_for(sr)].sum(axis=1)
+    return counts / counts.sum()
+
+
+def padded(sound: Sound, n_fft: int, hop_length: int) -> Sound:
+    """The sound with zeros around it, so that every sample lies in n_fft / hop_length full windows."""
+    before = n_fft - hop_length
+    after = -(sound.n_samples + before) % hop_length + before
+
+    def blocks() -> Iterator[np.ndarray]:
+        silence = np.zeros((max(before, after), sound.channels), np.float32)
+        return chain([silence[:before]], sound.blocks(), [silence[:after]])
+
+    return replace(sound, n_samples=before + sound.n_samples + after, blocks=blocks)
+
+
+def stft_blocks(sound: Sound, settings: GrainSettings) -> Iterator[np.ndarray]:
+    """Complex STFT of a sound, a block of frames at a time, with a periodic Hann window, not padded.
+
+    Yields
+    ------
+    np.ndarray, shape (channels, frames, n_fft // 2 + 1), complex64
+    """
+    from scipy.fft import rfft  # imported late: `--help` must not wait for scipy
+
+    n_fft = settings.n_fft_for(sound.sr)
+    window = hann_window(n_fft)
+    for windows in frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr)):
+        yield rfft(windows * window, axis=-1)
+
+
+def mean_power(D: np.ndarray) -> np.ndarray:
+    """Bin powers averaged over channels: (channels, frames, bins) complex -> (frames, bins) float32."""
+    return np.mean(D.real**2 + D.imag**2, axis=0)
+
+
+def log_mel(band_powers: np.ndarray, dynamic_range_db: float) -> np.ndarray:
+    """Normalised log-mel picture: 1 in the loudest band, 0 at and below the floor.
+
+    Parameters
+    ----------
+    band_powers : np.ndarray, shape (frames, n_mels), >= 0, not all 0
+    dynamic_range_db : float > 0, between 1 and 0
+
+    Returns
+    -------
+    np.ndarray, shape (n_mels, frames), float32, in [0, 1]
+    """
+    peak = float(band_powers.max())
+    if not peak > 0:
+        raise ValueError(f"band_powers.max()={peak} must be positive")
+    floor = np.float32(peak * 10 ** (-dynamic_range_db / 10))
+    db = 10 * np.log10(np.maximum(band_powers, floor) / np.float32(peak))
+    return np.ascontiguousarray((1 + db / dynamic_range_db).T, dtype=np.float32)
+
+
+def log_mel_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
+    """Normalised log-mel picture of a sound, (n_mels, frames): the frames that stage 1 measures."""
+    weights = band_weights(settings, sound.sr).T
+    powers = [mean_power(D) @ weights for D in stft_blocks(sound, settings.grain)]
+    return log_mel(np.concatenate(powers), settings.dynamic_range_db)
+
+
+def tile_starts(n_frames: int, tile_frames: int) -> list[int]:
+    """First frames of the fewest tiles that cover ``n_frames``, spread evenly, the last one ending at the end."""
+    last = max(0, n_frames - tile_frames)
+    return [int(start) for start in np.linspace(0, last, -(-n_frames // tile_frames)).round()]
+
+
+def fill_tile(x: np.ndarray, tile_frames: int) -> np.ndarray:
+    """Lengthen a picture (n_mels, frames) to a tile by playing it back and forth: silence would be grain."""
+    missing = tile_frames - x.shape[1]
+    return np.pad(x, ((0, 0), (0, missing)), mode="symmetric") if missing > 0 else x
+
+
+def frame_levels_db(x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
+    """Mean bin power of each frame of a picture, dB under the file's loudest band. Shape (frames,)."""
+    db = settings.dynamic_range_db * (x - 1)
+    return 10 * np.log10(bins_per_band(settings) @ 10 ** (db / 10))
+
+
+# A pattern back to audio
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the solver looks at: some active frames of a sound.
+
+    ``power`` is (frames, bins) with each frame's whole spectrum, ``index`` the frames' numbers
+    in the padded sound, ``weights`` the `bin_weights`.
+    """
+
+    power: np.ndarray
+    index: np.ndarray
+    weights: np.ndarray
+    band: slice
+    floor_db: float
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A sound as the renderer sees it: its picture (of the padded sound), its grain, and a probe."""
+
+    sound: Sound
+    settings: SpectrogramSettings
+    x: np.ndarray
+    grain: float
+    probe: Probe
+
+
+def analyse(sound: Sound, settings: SpectrogramSettings) -> Analysis:
+    """Everything that depends on the sound alone, and not on the grain asked for.
+
+    Raises
+    ------
+    PipelineError
+        If the sound has no grain: too short, silent, not finite.
+    """
+    flatness, active = grain_per_frame(sound, settings.grain)
+    n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
+    lead = n_fft // hop_length - 1  # frames that reach into the padding before the first sample
+    chosen = np.flatnonzero(active)
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(PROBE_FRAMES, len(chosen))).round().astype(int)] + lead
+    weights = band_weights(settings, sound.sr).T
+    bands, probe_power, first = [], [], 0
+    for D in stft_blocks(padded(sound, n_fft, hop_length), settings.grain):
+        P = mean_power(D)
+        bands.append(P @ weights)
+        probe_power.append(P[chosen[(chosen >= first) & (chosen < first + len(P))] - first])
+        first += len(P)
+    probe = Probe(
+        np.concatenate(probe_power),
+        chosen,
+        bin_weights(settings, sound.sr),
+        settings.grain.band_for(sound.sr),
+        settings.grain.floor_db,
+    )
+    x = log_mel(np.concatenate(bands), settings.dynamic_range_db)
+    return Analysis(sound, settings, x, float(flatness[active].mean(dtype=np.float64)), probe)
+
+
+def hold_energy(gain_db: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """Power gains (frames, bins) from gains in dB, each frame scaled so that its energy stays what it was."""
+    gain = np.exp(np.float32(NEPER_PER_DB) * (gain_db - gain_db.max(axis=-1, keepdims=True)))
+    before, after = power.sum(axis=-1, keepdims=True), (power * gain).sum(axis=-1, keepdims=True)
+    return gain * np.divide(before, after, out=np.ones_like(before), where=after > 0)
+
+
+class AmountSolver:
+    """Finds the amount of a pattern that moves a sound's grain by so many octaves.
+
+    Parameters
+    ----------
+    probe : Probe
+    pattern_db : np.ndarray, shape (n_mels, frames of the padded sound), gain in dB for unit amount;
+        positive amounts of it smooth
+    """
+
+    def __init__(self, probe: Probe, pattern_db: np.ndarray):
+        self.probe = probe
+        self.pattern_db = pattern_db[:, probe.index].T @ probe.weights  # (frames, bins)
+        spread = float(np.max(self.pattern_db.max(axis=1) - self.pattern_db.min(axis=1), initial=0))
+        self.max_amount = MAX_GAIN_SPREAD_DB / spread if spread > 1e-6 else 0.0
+        self.start = self._log2_grain(0.0)
+
+    def _log2_grain(self, amount: float) -> float:
+        P = self.probe.power * hold_energy(np.float32(amount) * self.pattern_db, self.probe.power)
+        P = P[:, self.probe.band]
+        flatness = spectral_flatness(P, float(P.max()), self.probe.floor_db)
+        return math.log2(float(flatness.mean(dtype=np.float64)))
+
+    def octaves(self, amount: float) -> float:
+        """Octaves by which an amount of the pattern lowers grain (negative: raises it)."""
+        return self.start - self._log2_grain(amount)
+
+    def solve(self, octaves: float) -> tuple[float, bool]:
+        """The amount that lowers grain by ``octaves`` (negative: raises it).
+
+        Returns
+        -------
+        amount : float, with the sign of ``octaves``; at the end of the reach if that comes first
+        within_reach : bool
+        """
+        from scipy.optimize import brentq, minimize_scalar
+
+        if octaves == 0:
+            return 0.0, True
+        sign = math.copysign(1.0, octaves)
+
+        def progress(amount: float) -> float:
+            return sign * self.octaves(sign * amount)
+
+        low, best, amount = 0.0, (0.0, 0.0), min(abs(octaves) / 4, self.max_amount)
+        while amount > 0:
+            moved = progress(amount)
+            if moved >= abs(octaves):
+                return sign * brentq(lambda a: progress(a) - abs(octaves), best[0], amount, xtol=1e-5, rtol=1e-5), True
+            if moved <= best[1] or amount >= self.max_amount:
+                break
+            low, best, amount = best[0], (amount, moved), min(1.5 * amount, self.max_amount)
+        if amount == 0 or moved > best[1]:  # the pattern does nothing, or still moves at the largest gains allowed
+            return sign * amount, False
+        peak = minimize_scalar(lambda a: -progress(a), bounds=(low, amount), method="bounded", options={"xatol": 1e-3 * amount})
+        if -peak.fun >= abs(octaves):
+            return sign * brentq(lambda a: progress(a) - abs(octaves), best[0], peak.x, xtol=1e-5, rtol=1e-5), True
+        return sign * (float(peak.x) if -peak.fun > best[1] else best[0]), False
+
+
+def render_blocks(sound: Sound, gain_db: np.ndarray, settings: SpectrogramSettings, level: float = 1.0) -> Iterator[np.ndarray]:
+    """Apply gains to a sound: complex STFT times gain, energy of each frame held, inverse by overlap-add.
+
+    One gain for all channels, so the stereo image stays. With gains of 0 dB the output is the
+    input to float precision (weighted overlap-add with the Hann window twice: its squares sum to
+    3/8 n_fft / hop_length; Griffin and Lim, IEEE TASSP 32(2), 1984).
+
+    Parameters
+    ----------
+    gain_db : np.ndarray, shape (n_mels, frames of the padded sound)
+    level : float, factor on the output
+
+    Yields
+    ------
+    np.ndarray, shape (samples, channels), float32, ``sound.n_samples`` in all
+    """
+    from scipy.fft import irfft
+
+    n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
+    overlap = n_fft // hop_length
+    window = hann_window(n_fft) * np.float32(level / (0.375 * overlap))
+    weights = bin_weights(settings, sound.sr)
+    tail = np.zeros((sound.channels, n_fft - hop_length), np.float32)
+    skip, left, first = n_fft - hop_length, sound.n_samples, 0
+    for D in stft_blocks(padded(sound, n_fft, hop_length), settings.grain):
+        n_frames = D.shape[1]
+        gain = np.sqrt(hold_energy(gain_db[:, first : first + n_frames].T @ weights, mean_power(D)))
+        frames = irfft(D * gain, n_fft, axis=-1) * window  # (channels, frames, n_fft)
+        out = np.zeros((sound.channels, (n_frames + overlap - 1) * hop_length), np.float32)
+        out[:, : tail.shape[1]] = tail
+        for part in range(overlap):
+            piece = frames[:, :, part * hop_length : (part + 1) * hop_length]
+            out[:, part * hop_length : (part + n_frames) * hop_length] += piece.reshape(sound.channels, -1)
+        done, tail = out[:, : n_frames * hop_length], out[:, n_frames * hop_length :]
+        first += n_frames
+        ready = done[:, skip : skip + left].T
+        skip, left = max(0, skip - done.shape[1]), left - len(ready)
+        if len(ready):
+            yield ready
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A rendered sound and what became of its grain (octaves: positive is smoother)."""
+
+    sound: Sound
+    asked_octaves: float
+    grain_before: float
+    grain_after: float
+    within_reach: bool
+    level_db: float  # 0 unless the result had to be made quieter so as not to clip
+
+    @property
+    def got_octaves(self) -> float:
+        """Octaves of measured grain by which the sound became smoother."""
+        return math.log2(self.grain_before / self.grain_after)
+
+
+def keep_in_memory(sound: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+    """Store a rendering of ``sound`` as an array."""
+    return sound_from_array(np.concatenate(list(blocks)), sound.sr)
+
+
+class PeakMeter:
+    """Reads the largest sample, full scale 1.0, of the blocks that go through it."""
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+
+    def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same blocks, read on the way."""
+        for block in blocks:
+            self.peak = max(self.peak, float(block.max()), -float(block.min()))
+            yield block
+
+
+def move_grain(
+    analysis: Analysis,
+    pattern_db: np.ndarray,
+    octaves: float,
+    *,
+    ceiling: float = CEILING,
+    store: Callable[[Sound, Iterator[np.ndarray]], Sound] = keep_in_memory,
+) -> Rendering:
+    """Move a sound's grain along a pattern: grain(out) = grain(in) * 2**-octaves, measured, not hoped.
+
+    The amount solved on the bins is off by what overlapping frames do to each other and by the
+    rounding to the file's sample format; so the real output is measured and the aim corrected.
+
+    Parameters
+    ----------
+    pattern_db : np.ndarray, shape of ``analysis.x``, gain in dB for unit amount
+    octaves : float, positive is smoother; 0 returns the sound itself
+    ceiling : float, largest sample that the result may hold
+    store : keeps the rendered blocks and gives back a `Sound` to be measured
+
+    Raises
+    ------
+    PipelineError
+        If the rendered sound has no grain.
+    """
+    sound = analysis.sound
+    if octaves == 0:
+        return Rendering(sound, 0.0, analysis.grain, analysis.grain, True, 0.0)
+    solver = AmountSolver(analysis.probe, pattern_db)
+    aim, level = octaves, 1.0
+    for _ in range(1 + MAX_CORRECTIONS):
+        amount, within_reach = solver.solve(aim)
+        meter = PeakMeter()
+        blocks = render_blocks(sound, np.float32(amount) * pattern_db, analysis.settings, level)
+        result = store(sound, meter.through(blocks))
+        grain = measure_grain(result, analysis.settings.grain)
+        miss = octaves - math.log2(analysis.grain / grain)
+        if (not within_reach or abs(miss) <= GRAIN_TOLERANCE_OCTAVES) and meter.peak <= ceiling:
+            break
+        level *= min(1.0, ceiling / meter.peak)
+        aim += miss if within_reach else 0.0
+    return Rendering(result, octaves, analysis.grain, grain, within_reach, 20 * math.log10(level))
+
+
+# Pictures
+
+
+class TilePainter:
+    """Draws tiles as pictures with axes, fast: matplotlib draws the empty axes once, tiles are pasted in."""
+
+    def __init__(self, settings: SpectrogramSettings):
+        from matplotlib import colormaps
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.font_manager import findfont
+        from PIL import ImageFont
+
+        shape = (settings.n_mels, settings.tile_frames)
+        figure = Figure(figsize=(7.2, 4.4), dpi=100)
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_axes((0.1, 0.13, 0.75, 0.75))
+        hop_s = settings.grain.hop_length / settings.grain.sample_rate_hz
+        duration_s = settings.tile_frames * hop_s
+        mesh = axes.imshow(
+            np.zeros(shape), "magma", aspect="auto", origin="lower", vmin=-settings.dynamic_range_db, vmax=0,
+            extent=(0, duration_s, 0, settings.n_mels),
+        )  # fmt: skip
+        label_axes(axes, settings)
+        axes.set_xlabel("time in the tile (s)")
+        figure.colorbar(mesh, cax=figure.add_axes((0.87, 0.13, 0.02, 0.75)), label="level (dB under the loudest band)")
+        canvas.draw()
+        self._empty = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        box = axes.get_window_extent()
+        height = self._empty.shape[0]
+        self._rows = slice(height - round(box.y1), height - round(box.y0))
+        self._columns = slice(round(box.x0), round(box.x1))
+        self._colours = np.round(255 * colormaps["magma"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
+        self._title_at = (self._columns.start, self._rows.start - 22)
+        self._font = ImageFont.truetype(findfont("DejaVu Sans"), 12)
+        n_rows, n_columns = self._rows.stop - self._rows.start, self._columns.stop - self._columns.start
+        self._from_band = np.arange(n_rows)[::-1] * shape[0] // n_rows
+        self._from_frame = np.arange(n_columns) * shape[1] // n_columns
+
+    def save(self, path: Path, x: np.ndarray, title: str) -> None:
+        """Write one tile (n_mels, tile_frames) in [0, 1] as a PNG with its title."""
+        from PIL import Image, ImageDraw
+
+        pixels = self._empty.copy()
+        levels = np.round(255 * np.clip(x, 0, 1)).astype(np.uint8)
+        pixels[self._rows, self._columns] = self._colours[levels[np.ix_(self._from_band, self._from_frame)]]
+        picture = Image.fromarray(pixels)
+        ImageDraw.Draw(picture).text(self._title_at, title, fill=(0, 0, 0), font=self._font)
+        with replacing(path) as temporary:
+            picture.save(temporary, format="PNG", compress_level=1)
+
+
+def label_axes(axes, settings: SpectrogramSettings) -> None:
+    """Frequency in Hz along the mel axis of a picture whose rows are band numbers."""
+    edges = settings.band_edges_hz
+    ticks = [hz for hz in TICKS_HZ if edges[0] <= hz <= edges[-1]]
+    axes.set_yticks(
+        np.clip(np.interp(ticks, edges[1:-1], np.arange(settings.n_mels)) + 0.5, 0, settings.n_mels), [f"{hz:,}" for hz in ticks]
+    )
+    axes.set_ylabel("frequency (Hz)")
+
+
+# Files
+
+
+def write_pairs(path: Path, pairs: TrainingPairs) -> None:
+    """Write training_pairs.json; see `TrainingPairs`."""
+    folder = Path(os.path.abspath(path)).parent
+
+    def record(item: Source | Tile | SkippedFile) -> dict:
+        return {name: json_path(value, folder) if isinstance(value, Path) else value for name, value in vars(item).items()}
+
+    content = {
+        "version": PAIRS_VERSION,
+        "settings": settings_record(pairs.settings),
+        "sources": [record(item) for item in pairs.sources],
+        "tiles": [record(item) for item in pairs.tiles],
+        "skipped": [record(item) for item in pairs.skipped],
+    }
+    write_json(path, content)
+
+
+def settings_record(settings: SpectrogramSettings) -> dict:
+    """Spectrogram settings as plain scalars, lists and dicts, for JSON and the checkpoint."""
+    return {**asdict(settings), "band_edges_hz": list(settings.band_edges_hz)}
+
+
+def parse_spectrogram_settings(record: object, where: str) -> SpectrogramSettings:
+    """Spectrogram settings from JSON or a checkpoint, checked to be usable.
+
+    Raises
+    ------
+    PipelineError
+        Naming ``where`` and the field that is wrong.
+    """
+    if not isinstance(record, dict):
+        raise PipelineError(f"{where}: is a {type(record).__name__}, not an object")
+    grain = parse_settings(record.get("grain"), f"{where}: grain")
+    edges = record.get("band_edges_hz")
+    if not isinstance(edges, list) or not all(isinstance(hz, int | float) and math.isfinite(hz) for hz in edges):
+        raise PipelineError(f"{where}: field band_edges_hz is not a list of numbers")
+    if len(edges) != N_MELS + 2 or np.any(np.diff(edges) <= 0) or edges[0] < 0:
+        raise PipelineError(f"{where}: field band_edges_hz is not {N_MELS + 2} rising frequencies")
+    for name, good in (("dynamic_range_db", DYNAMIC_RANGE_DB), ("tile_frames", TILE_FRAMES)):
+        if record.get(name) != good:
+            raise PipelineError(f"{where}: field {name} is {record.get(name)!r}, this program works with {good}")
+    return SpectrogramSettings(grain, tuple(map(float, edges)))
+
+
+def read_pairs(path: Path) -> TrainingPairs:
+    """Read training_pairs.json.
+
+    Raises
+    ------
+    PipelineError
+        Naming the file and the field that is wrong.
+    """
+    content = read_json(path, PAIRS_VERSION, "python convert_to_spectrograms.py")
+    folder = Path(os.path.abspath(path)).parent
+
+    def records(kind: type, name: str) -> tuple:
+        entries = content.get(name)
+        if not isinstance(entries, list):
+            raise PipelineError(f"{path}: field {name} is not a list")
+        parsed = [parse_record(kind, entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
+        paths = [item.name for item in fields(kind) if item.type.startswith("Path")]
+        return tuple(
+            replace(item, **{name: Path(os.path.abspath(folder / value)) for name in paths if (value := getattr(item, name))})
+            for item in parsed
+        )
+
+    settings = parse_spectrogram_settings(content.get("settings"), f"{path}: settings")
+    tiles = records(Tile, "tiles")
+    for i, tile in enumerate(tiles):
+        if not 0 < tile.grain <= 1:
+            raise PipelineError(f"{path}: tiles[{i}]: field grain is {tile.grain!r}, not within 0 to 1")
+    return TrainingPairs(settings, records(Source, "sources"), tiles, records(SkippedFile, "skipped"))
+
+
+def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:
+    """Read one tile, checked: (n_mels, tile_frames) float32 in [0, 1].
+
+    Raises
+    ------
+    PipelineError
+        If the array is missing, damaged or no tile.
+    """
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as err:
+        raise PipelineError(f"{path}: not readable as a tile ({err}); run: python convert_to_spectrograms.py") from err
+    if not isinstance(x, np.ndarray) or x.shape != (settings.n_mels, settings.tile_frames) or x.dtype != np.float32:
+        raise PipelineError(f"{path}: is no tile of {settings.n_mels} x {settings.tile_frames} float32; delete it and convert again")
+    if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1 + 1e-6):
+        raise PipelineError(f"{path}: holds values outside 0 to 1; delete it and convert again")
+    return x
+
+
+# The stage
+
+
+def convert_file(
+    item: FileGrain, settings: SpectrogramSettings, output_dir: Path, base: Path, painter: TilePainter | None
+) -> tuple[Source, list[Tile]] | SkippedFile:
+    """Write the tiles (and pictures) of one file; a file that fails comes back as skipped, with the reason."""
+    size_bytes, mtime_ns = item.size_bytes, item.mtime_ns
+    try:
+        size_bytes, mtime_ns = file_stamp(item.path)
+        if (size_bytes, mtime_ns) != (item.size_bytes, item.mtime_ns):
+            raise PipelineError("changed since it was measured; run measure_audio_grain.py again")
+        sound = open_sound(item.path)
+        flatness, active = grain_per_frame(sound, settings.grain)
+        x = log_mel_of(sound, settings)
+    except PipelineError as err:
+        return SkippedFile(item.path, str(err), size_bytes, mtime_ns)
+    loudest_frame_db = float(frame_levels_db(x, settings).max())
+    hop_s = settings.grain.hop_for(sound.sr) / sound.sr
+    source = json_path(item.path, base)
+    stem = re.sub(r"[^\w-]+", "_", item.path.stem, flags=re.ASCII)[:60] + "_" + hashlib.sha1(source.encode()).hexdigest()[:8]
+    tiles = []
+    for start in tile_starts(x.shape[1], settings.tile_frames):
+        span = slice(start, start + settings.tile_frames)
+        if not active[span].any():
+            continue  # silence inside the file
+        name = f"{stem}_{start:06d}"
+        tile = Tile(
+            output_dir / "arrays" / f"{name}.npy",
+            output_dir / "images" / f"{name}.png" if painter else None,
+            item.path,
+            round(start * hop_s, 6),
+            float(flatness[span][active[span]].mean(dtype=np.float64)),
+            round(loudest_frame_db, 3),
+        )
+        picture = fill_tile(x[:, span], settings.tile_frames)
+        with replacing(tile.array) as temporary, temporary.open("wb") as file:
+            np.save(file, picture, allow_pickle=False)
+        if painter:
+            painter.save(tile.image, picture, f"{one_line(item.path.name)[:60]}, {tile.start_s:.1f} s: grain {tile.grain:.2e}")
+        tiles.append(tile)
+    return Source(item.path, item.grain, size_bytes, mtime_ns), tiles
+
+
+@dataclass(frozen=True)
+class ConvertCounts:
+    """What a run did, in files."""
+
+    converted: int
+    unchanged: int
+    gone: int
+
+
+def convert_dataset(
+    files: Iterable[FileGrain],
+    grain: GrainSettings,
+    earlier: TrainingPairs | None = None,
+    *,
+    output_dir: Path,
+    base: Path,
+    images: bool = True,
+    jobs: int = 1,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+) -> tuple[TrainingPairs, ConvertCounts]:
+    """Make the tiles of all files; those that an earlier run made of an unchanged file are kept.
+
+    Parameters
+    ----------
+    files : what stage 1 measured
+    grain : how it measured
+    earlier : what an earlier run wrote: only what it names is ever removed
+    output_dir : gets arrays/ and images/
+    base : folder of training_pairs.json, which tile names are made from
+
+    Raises
+    ------
+    PipelineError
+        If nothing could be converted.
+    """
+    from joblib import Parallel, delayed
+
+    settings = default_settings(grain)
+    output_dir = Path(os.path.abspath(output_dir))
+    made = _tiles_still_good(earlier, settings, output_dir, images)
+    files = list(files)
+    kept = {item.path: made[key] for item in files if (key := (item.path, item.size_bytes, item.mtime_ns)) in made}
+    wanted = [item for item in files if item.path not in kept]
+    painter = TilePainter(settings) if images and wanted else None
+    pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
+    tasks = (delayed(convert_file)(item, settings, output_dir, base, painter) for item in wanted)
+    results = dict(zip((item.path for item in wanted), progress(pool(tasks), len(wanted)), strict=True)) | kept
+    done = [results[item.path] for item in files if not isinstance(results[item.path], SkippedFile)]
+    pairs = TrainingPairs(
+        settings,
+        tuple(source for source, _ in done),
+        tuple(tile for _, tiles in done for tile in tiles),
+        tuple(item for item in results.values() if isinstance(item, SkippedFile)),
+    )
+    gone = 0
+    if earlier is not None:
+        _remove_stale(earlier, pairs, output_dir)
+        gone = len({item.path for item in earlier.sources} - {item.path for item in pairs.sources})
+    return pairs, ConvertCounts(len(wanted), len(kept), gone)
+
+
+def _tiles_still_good(
+    earlier: TrainingPairs | None, settings: SpectrogramSettings, output_dir: Path, images: bool
+) -> dict[tuple[Path, int, int], tuple[Source, list[Tile]]]:
+    """What can be kept of an earlier run, by path, size and mtime of the source."""
+    if earlier is None or earlier.settings != settings:
+        return {}
+    tiles: dict[Path, list[Tile]] = {source.path: [] for source in earlier.sources}
+    for tile in earlier.tiles:
+        tiles.setdefault(tile.source, []).append(tile)
+
+    def is_good(tile: Tile) -> bool:
+        has_image = tile.image is not None and tile.image.exists()
+        return tile.array.parent == output_dir / "arrays" and tile.array.exists() and (has_image or not images)
+
+    return {
+        (source.path, source.size_bytes, source.mtime_ns): (source, tiles[source.path])
+        for source in earlier.sources
+        if tiles[source.path] and all(map(is_good, tiles[source.path]))
+    }
+
+
+def _remove_stale(earlier: TrainingPairs, now: TrainingPairs, output_dir: Path) -> None:
+    """Remove arrays and pictures that an earlier run wrote into ``output_dir`` and this one does not name."""
+    current = {path for tile in now.tiles for path in (tile.array, tile.image)}
+    for tile in earlier.tiles:
+        for path, folder, suffix in ((tile.array, "arrays", ".npy"), (tile.image, "images", ".png")):
+            if path and path not in current and path.parent == output_dir / folder and path.suffix == suffix:
+                path.unlink(missing_ok=True)
+
+
+# The command line
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of stage 2."""
+    parser = argparse.ArgumentParser(
+        prog="convert_to_spectrograms.py",
+        description="Turn the measured files into mel tiles with pictures, and write training_pairs.json.",
+    )
+    parser.add_argument("--metadata", type=Path, default=Path(DEFAULT_METADATA), metavar="FILE", help="what stage 1 wrote (default: %(default)s)")
+    parser.add_argument("--output-dir", type=Path, default=Path(DEFAULT_OUTPUT_DIR), metavar="FOLDER", help="gets arrays/ and images/ (default: %(default)s)")
+    parser.add_argument("--pairs", type=Path, default=Path(DEFAULT_PAIRS), metavar="FILE", help="what to write (default: %(default)s)")
+    parser.add_argument("-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)")
+    parser.add_argument("--no-images", action="store_true", help="leave out the pictures")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    metadata = read_metadata(args.metadata)
+    if not metadata.files:
+        raise PipelineError(f"{args.metadata}: names no measured file; run: python measure_audio_grain.py")
+    for folder in (args.output_dir / "arrays", args.output_dir / "images", args.pairs.parent):
+        check_writable(folder)
+    earlier = read_pairs(args.pairs) if args.pairs.exists() else None
+    pairs, counts = convert_dataset(
+        metadata.files,
+        metadata.settings,
+        earlier,
+        output_dir=args.output_dir,
+        base=Path(os.path.abspath(args.pairs)).parent,
+        images=not args.no_images,
+        jobs=args.jobs,
+        progress=progress_bar("converting"),
+    )
+    write_pairs(args.pairs, pairs)
+    for item in pairs.skipped:
+        warn(f"{one_line(item.path)}: {item.reason}")
+    print(f"{counts.converted} converted, {counts.unchanged} unchanged, {counts.gone} gone since the last run")
+    if not pairs.tiles:
+        raise PipelineError(f"none of the {len(pairs.skipped)} files could be converted; each is named above")
+    print(f"wrote {args.pairs}: {len(pairs.tiles)} tiles of {len(pairs.sources)} files, {len(pairs.skipped)} skipped")
+    print(f"      {args.output_dir / 'arrays'}" + ("" if args.no_images else f" and {args.output_dir / 'images'}"))
+    option = "" if args.pairs == Path(DEFAULT_PAIRS) else f" --pairs {str(args.pairs)!r}"
+    print(f"next: python cak_grain_processor.py{option}")
+    return 1 if pairs.skipped else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run stage 2 from the command line; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    return run_main(lambda: _run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

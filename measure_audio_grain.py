@@ -1,0 +1,926 @@
+#!/usr/bin/env python3
+"""Measure the grain of audio files: stage 1 of the Neural Grain Processor.
+
+Grain is spectral flatness (Wiener entropy): in each frame the geometric mean
+of the bin powers over their arithmetic mean, and for a file the mean over its
+active frames,
+
+    grain = mean_t  exp(mean_k ln P[t, k]) / mean_k P[t, k]
+
+(Johnston, "Transform coding of audio signals using perceptual noise criteria",
+IEEE JSAC 6(2), 1988; the same formula as ``librosa.feature.spectral_flatness``).
+A held organ chord reads near 0, white noise reads 0.56.
+
+Reads:  audio files in folders (every format that libsndfile knows)
+Writes: metadata.json; with --demo first a small library of synthesised sounds
+Exit status: 0 all files measured; 1 some could not be (each is named);
+             2 wrong usage or nothing to measure; 130 interrupted
+
+    python measure_audio_grain.py
+    python measure_audio_grain.py ~/samples/drones take7.wav -o metadata.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+DEFAULT_FOLDERS = ("Drone", "Harmonic Progression")  # the layout the four stages share
+DEFAULT_METADATA = "metadata.json"
+METADATA_VERSION = 1
+AUDIO_EXTENSIONS = frozenset(
+    ".wav .wave .bwf .rf64 .w64 .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .caf .au .snd".split()
+)
+BLOCK_FRAMES = 64  # 64 windows of 2048 float32 are 512 kB: a block stays in the second-level cache
+KEEP_FRAMES = 12_000  # powers of so many frames (35 MB, 2.3 minutes) are kept rather than computed twice
+LENGTH_UNKNOWN = 0xFFFF_F000  # a streaming writer leaves a RIFF length near 2**32: no promise was made
+INAUDIBLE = 1e-7  # in-band peak below this share of the sample peak is rounding (float32 has 24 bits)
+FEW_FILES = 50  # below it the library teaches more about its files than about grain
+NARROW_OCTAVES = 1.0  # less between the 10th and 90th percentile: no grain to learn from
+
+DEMO_RATE_HZ = 44_100
+DEMO_LENGTH_S = 5.9  # just under two tiles of stage 2
+DEMO_FILES_PER_FOLDER = 20
+DEMO_GRAINS = (1e-5, 0.06)  # first and last of a geometric series, so even in octaves
+
+
+class PipelineError(Exception):
+    """A fault that the user can mend: one line that names the thing, the value and what to do."""
+
+
+@dataclass(frozen=True)
+class GrainSettings:
+    """How grain is measured; stored beside every number that depends on it.
+
+    ``n_fft`` and ``hop_length`` are for ``sample_rate_hz``; other rates use a power of two
+    that keeps the window as long in seconds (`n_fft_for`).
+    """
+
+    sample_rate_hz: int = 44_100
+    n_fft: int = 2048
+    hop_length: int = 512
+    fmin_hz: float = 50.0
+    fmax_hz: float = 15_000.0  # below every codec's low-pass, so that its empty top does not count
+    floor_db: float = -100.0  # under the file's loudest bin: librosa's amin of 1e-10
+    active_range_db: float = 40.0  # 60 dB lets decays and room noise decide the mean
+
+    def n_fft_for(self, sr: int) -> int:
+        """Window length in samples at ``sr``: the power of two nearest to 46 ms (sr : int > 0)."""
+        if sr <= 0:
+            raise ValueError(f"sr={sr} must be positive")
+        return max(32, 2 ** round(math.log2(self.n_fft * sr / self.sample_rate_hz)))
+
+    def hop_for(self, sr: int) -> int:
+        """Hop in samples at ``sr``: the same overlap as at the reference rate."""
+        return self.n_fft_for(sr) * self.hop_length // self.n_fft
+
+    def band_for(self, sr: int) -> slice:
+        """Bins of the analysis band at ``sr``: ``fmin_hz`` to ``fmax_hz``, or to Nyquist if lower."""
+        n_fft = self.n_fft_for(sr)
+        low = math.ceil(self.fmin_hz * n_fft / sr)
+        high = min(math.floor(self.fmax_hz * n_fft / sr), n_fft // 2)
+        return slice(low, high + 1)
+
+
+@dataclass(frozen=True)
+class FileGrain:
+    """One measured file of metadata.json. ``path`` is absolute in memory, relative in the JSON."""
+
+    path: Path
+    grain: float
+    duration_s: float
+    sample_rate_hz: int
+    channels: int
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """One file that could not be measured, and why."""
+
+    path: Path
+    reason: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The contract of stage 1: everything that metadata.json holds, in the order of the search."""
+
+    settings: GrainSettings = field(default_factory=GrainSettings)
+    files: tuple[FileGrain, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Audio that can be read from its start again and again, in blocks.
+
+    ``blocks()`` yields float32 arrays of shape (samples, channels), full scale 1.0,
+    ``n_samples`` in all.
+    """
+
+    sr: int
+    n_samples: int
+    channels: int
+    blocks: Callable[[], Iterator[np.ndarray]]
+
+
+# Grain
+
+
+def sound_from_array(y: np.ndarray, sr: int) -> Sound:
+    """Wrap samples in memory, shape (n,) or (n, channels), as a `Sound`.
+
+    Raises
+    ------
+    ValueError
+        If ``y`` has another number of dimensions.
+    """
+    if y.ndim not in (1, 2):
+        raise ValueError(f"y.ndim={y.ndim} must be 1 or 2")
+    samples = np.asarray(y.reshape(len(y), -1), dtype=np.float32)
+    step = BLOCK_FRAMES * 512
+    return Sound(
+        sr, len(samples), samples.shape[1], lambda: (samples[i : i + step] for i in range(0, len(samples), step))
+    )
+
+
+def frame_blocks(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> Iterator[np.ndarray]:
+    """Cut a stream of samples into overlapping windows, a block of windows at a time.
+
+    Frame t covers samples t*hop_length to t*hop_length + n_fft; only frames that are full
+    are given (pad the stream to have more).
+
+    Yields
+    ------
+    np.ndarray, shape (channels, frames, n_fft), a read-only view, at most BLOCK_FRAMES frames
+    """
+    pending: list[np.ndarray] = []
+    n_pending = 0
+    wanted = (BLOCK_FRAMES - 1) * hop_length + n_fft
+    rest = None
+    for block in blocks:
+        pending.append(block)
+        n_pending += len(block)
+        if n_pending < wanted:
+            continue
+        y = np.ascontiguousarray(np.concatenate(pending).T)  # (channels, samples)
+        start = 0
+        while y.shape[1] - start >= wanted:
+            windows = np.lib.stride_tricks.sliding_window_view(y[:, start : start + wanted], n_fft, axis=1)
+            yield windows[:, ::hop_length]
+            start += BLOCK_FRAMES * hop_length
+        rest = y[:, start:]
+        pending, n_pending = [rest.T], rest.shape[1]
+    if pending:
+        y = np.ascontiguousarray(np.concatenate(pending).T)
+        if y.shape[1] >= n_fft:
+            yield np.lib.stride_tricks.sliding_window_view(y, n_fft, axis=1)[:, ::hop_length]
+
+
+def hann_window(n_fft: int) -> np.ndarray:
+    """Periodic Hann window, float32, shape (n_fft,)."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def band_powers(sound: Sound, settings: GrainSettings) -> Iterator[np.ndarray]:
+    """Bin powers inside the analysis band, averaged over channels.
+
+    Power is averaged, not samples: two channels in opposite phase must not cancel.
+
+    Yields
+    ------
+    np.ndarray, shape (frames, bins), float32
+
+    Raises
+    ------
+    PipelineError
+        If a sample is NaN or infinite, or if nothing in the analysis band is above rounding noise.
+    """
+    from scipy.fft import rfft  # imported late: `--help` must not wait for scipy
+
+    n_fft, band = settings.n_fft_for(sound.sr), settings.band_for(sound.sr)
+    window = hann_window(n_fft)
+    sample_peak = power_peak = 0.0
+    for windows in frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr)):
+        block_peak = max(float(windows.max()), -float(windows.min()))
+        if not math.isfinite(block_peak):
+            raise PipelineError("contains NaN or infinite samples")
+        D = rfft(windows * window, axis=-1)[..., band]
+        P = np.mean(D.real**2 + D.imag**2, axis=0)
+        sample_peak, power_peak = max(sample_peak, block_peak), max(power_peak, float(P.max()))
+        yield P
+    if sample_peak == 0.0:
+        raise PipelineError("silent: every sample is zero")
+    if math.sqrt(power_peak) <= INAUDIBLE * sample_peak * n_fft / 4:  # a full-scale sine peaks at n_fft / 4
+        raise PipelineError(f"nothing to measure between {settings.fmin_hz:g} and {settings.fmax_hz:g} Hz")
+
+
+def spectral_flatness(P: np.ndarray, peak: float, floor_db: float) -> np.ndarray:
+    """Flatness of each frame, with the floor relative to ``peak`` instead of absolute.
+
+    Equals ``librosa.feature.spectral_flatness(S=sqrt(P / peak).T, amin=10**(floor_db/10))``.
+
+    Parameters
+    ----------
+    P : np.ndarray, shape (frames, bins), bin powers >= 0
+    peak : float > 0, the file's loudest bin power
+    floor_db : float < 0
+
+    Returns
+    -------
+    np.ndarray, shape (frames,), in (0, 1]
+    """
+    if not peak > 0:
+        raise ValueError(f"peak={peak} must be positive")
+    P = np.maximum(P, np.float32(peak * 10 ** (floor_db / 10)))
+    mean = P.mean(axis=-1, dtype=np.float32)
+    return np.exp(np.log(P).mean(axis=-1, dtype=np.float32) - np.log(mean))
+
+
+def active_frames(energies: np.ndarray, active_range_db: float) -> np.ndarray:
+    """Which frames lie within ``active_range_db`` of the loudest. Shape (frames,), bool."""
+    return energies >= energies.max() * 10 ** (-active_range_db / 10)
+
+
+def grain_per_frame(sound: Sound, settings: GrainSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Flatness of every frame of a sound, and which frames are active.
+
+    The floor hangs on the loudest bin of the whole sound, so a long sound is gone
+    through twice; a short one is kept in memory.
+
+    Returns
+    -------
+    flatness : np.ndarray, shape (frames,), in (0, 1]
+    active : np.ndarray, shape (frames,), bool
+
+    Raises
+    ------
+    PipelineError
+        If the sound has no grain: too short, silent, not finite.
+    """
+    window_ms = 1000 * settings.n_fft_for(sound.sr) / sound.sr
+    if sound.n_samples == 0:
+        raise PipelineError("empty: it holds no samples")
+    if sound.n_samples < settings.n_fft_for(sound.sr):
+        length_ms = 1000 * sound.n_samples / sound.sr
+        raise PipelineError(f"too short: {length_ms:.1f} ms, one analysis window is {window_ms:.0f} ms")
+    kept: list[np.ndarray] | None = []
+    peak, energies = 0.0, []
+    for P in band_powers(sound, settings):
+        peak = max(peak, float(P.max()))
+        energies.append(P.mean(axis=1))
+        if kept is not None:
+            kept = [*kept, P] if BLOCK_FRAMES * len(kept) < KEEP_FRAMES else None
+    powers = kept if kept is not None else band_powers(sound, settings)
+    flatness = np.concatenate([spectral_flatness(P, peak, settings.floor_db) for P in powers])
+    return flatness, active_frames(np.concatenate(energies), settings.active_range_db)
+
+
+def measure_grain(sound: Sound, settings: GrainSettings | None = None) -> float:
+    """Grain of a sound: mean spectral flatness over its active frames, in (0, 1].
+
+    Raises
+    ------
+    PipelineError
+        If the sound has no grain: too short, silent, not finite.
+    """
+    flatness, active = grain_per_frame(sound, settings or GrainSettings())
+    return float(flatness[active].mean(dtype=np.float64))
+
+
+def grain_spread_octaves(grains: Iterable[float]) -> float:
+    """Octaves between the 10th and the 90th percentile of some grains."""
+    low, high = np.percentile(np.log2(list(grains)), (10, 90))
+    return float(high - low)
+
+
+# Files
+
+
+def find_audio(paths: Iterable[Path], extensions: frozenset[str] = AUDIO_EXTENSIONS) -> list[Path]:
+    """Audio files below some folders, sorted, each once; a file that is named is always taken.
+
+    Hidden files and folders are left out, symbolic links are followed, and a folder
+    that was seen already (a loop of links) is not entered again.
+
+    Raises
+    ------
+    PipelineError
+        If a path does not exist.
+    """
+    found: dict[Path, None] = {}
+    entered: set[tuple[int, int]] = set()
+    for path in paths:
+        if not path.exists():
+            raise PipelineError(f"{path}: no such file or folder")
+        if path.is_file():
+            found[Path(os.path.abspath(path))] = None
+            continue
+        for folder, subfolders, names in os.walk(os.path.abspath(path), followlinks=True):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in entered:
+                subfolders.clear()
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for name in sorted(names):
+                file = Path(folder, name)
+                if not name.startswith(".") and file.suffix.lower() in extensions and file.is_file():
+                    found[file] = None
+    return list(found)
+
+
+@contextmanager
+def open_audio(path: Path):
+    """A ``soundfile.SoundFile`` for reading.
+
+    Raises
+    ------
+    PipelineError
+        With the reason alone (the caller knows the name): not there, empty, not audio, cut off.
+    """
+    import soundfile as sf
+
+    try:
+        if os.path.getsize(path) == 0:
+            raise PipelineError("empty: 0 bytes")
+        with sf.SoundFile(path) as file:
+            promised = _promised_frames(file)
+            if promised > file.frames:
+                raise PipelineError(
+                    f"cut off: its header promises {promised / file.samplerate:.2f} s, "
+                    f"the file holds {file.frames / file.samplerate:.2f} s"
+                )
+            yield file
+    except sf.LibsndfileError as err:
+        raise PipelineError(f"not readable as audio ({err.error_string.strip().rstrip('.')})") from err
+    except OSError as err:
+        raise PipelineError(f"not readable ({err.strerror})") from err
+
+
+def _promised_frames(file) -> int:
+    """Frames that a RIFF/AIFF header promises, from libsndfile's log; 0 where it makes no complaint."""
+    match = re.search(r"^(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    if match is None or int(match[1]) >= LENGTH_UNKNOWN or int(match[2]) == 0:
+        return 0
+    return file.frames * int(match[1]) // int(match[2])
+
+
+def open_sound(path: Path) -> Sound:
+    """An audio file as a `Sound` that is decoded block by block.
+
+    Raises
+    ------
+    PipelineError
+        As `open_audio`; while reading, also if fewer samples come than the header promises.
+    """
+
+    def blocks() -> Iterator[np.ndarray]:
+        with open_audio(path) as file:
+            n_read = 0
+            while n_read < file.frames:
+                block = file.read(BLOCK_FRAMES * 512, dtype="float32", always_2d=True)
+                if len(block) == 0:
+                    raise PipelineError(
+                        f"damaged: decoding stops after {n_read / file.samplerate:.2f} "
+                        f"of {file.frames / file.samplerate:.2f} s"
+                    )
+                n_read += len(block)
+                yield block
+
+    with open_audio(path) as file:
+        return Sound(file.samplerate, file.frames, file.channels, blocks)
+
+
+def measure_file(path: Path, settings: GrainSettings) -> FileGrain | SkippedFile:
+    """Measure one file; a file that has no grain comes back as skipped, with the reason."""
+    size_bytes, mtime_ns = -1, -1
+    try:
+        size_bytes, mtime_ns = file_stamp(path)
+        sound = open_sound(path)
+        grain = measure_grain(sound, settings)
+    except PipelineError as err:
+        return SkippedFile(path, str(err), size_bytes, mtime_ns)
+    return FileGrain(path, grain, sound.n_samples / sound.sr, sound.sr, sound.channels, size_bytes, mtime_ns)
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in ns: what tells a changed file from an unchanged one.
+
+    Raises
+    ------
+    PipelineError
+        If the file is not there.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as err:
+        raise PipelineError(f"not readable ({err.strerror})") from err
+    return status.st_size, status.st_mtime_ns
+
+
+def check_writable(folder: Path) -> None:
+    """Make ``folder`` if need be and try a file in it, before hours of work are spent.
+
+    Raises
+    ------
+    PipelineError
+        If nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        raise PipelineError(f"{folder}: can't write there ({err.strerror}); choose another folder") from err
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that takes its place when the block ends well, and goes if not."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; the user's files are as open as usual
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    with replacing(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+def read_json(path: Path, version: int, made_by: str) -> dict:
+    """Read a JSON object of a known version.
+
+    Raises
+    ------
+    PipelineError
+        If the file is missing, damaged or of another version; ``made_by`` is the command that makes it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise PipelineError(f"{path}: no such file; make it with: {made_by}") from err
+    except (OSError, ValueError, RecursionError) as err:
+        raise PipelineError(f"{path}: not readable as JSON ({err}); make it again with: {made_by}") from err
+    if not isinstance(content, dict):
+        raise PipelineError(f"{path}: holds a {type(content).__name__}, not an object; make it again with: {made_by}")
+    if content.get("version") != version:
+        raise PipelineError(
+            f"{path}: field version is {content.get('version')!r}, this program reads {version}; "
+            f"make it again with: {made_by}"
+        )
+    return content
+
+
+def parse_record(kind: type, record: object, where: str):
+    """Build a dataclass of numbers, texts and paths from a JSON object, every field checked.
+
+    Raises
+    ------
+    PipelineError
+        Naming ``where`` and the field that is missing, of the wrong type or out of range.
+    """
+    if not isinstance(record, dict):
+        raise PipelineError(f"{where}: is a {type(record).__name__}, not an object")
+    values = {}
+    for item in fields(kind):
+        if item.name not in record:
+            raise PipelineError(f"{where}: field {item.name} is missing")
+        value = record[item.name]
+        if value is None and item.type.endswith("| None"):
+            values[item.name] = None
+            continue
+        wanted = {"int": int, "float": (int, float)}.get(item.type, str)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise PipelineError(f"{where}: field {item.name} is {value!r}, not a {item.type}")
+        if item.type == "float":
+            try:
+                value = float(value)
+            except OverflowError:
+                value = math.inf
+            if not math.isfinite(value):
+                raise PipelineError(f"{where}: field {item.name} is not a finite number")
+        values[item.name] = Path(value) if item.type.startswith("Path") else value
+    return kind(**values)
+
+
+def json_path(path: Path, folder: Path) -> str:
+    """POSIX path of ``path`` relative to ``folder``, as our JSON files hold it."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def write_metadata(path: Path, metadata: Metadata) -> None:
+    """Write metadata.json; see `Metadata`."""
+    folder = Path(os.path.abspath(path)).parent
+
+    def record(item: FileGrain | SkippedFile) -> dict:
+        return {**asdict(item), "path": json_path(item.path, folder)}
+
+    content = {
+        "version": METADATA_VERSION,
+        "settings": asdict(metadata.settings),
+        "files": [record(item) for item in metadata.files],
+        "skipped": [record(item) for item in metadata.skipped],
+    }
+    write_json(path, content)
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read metadata.json.
+
+    Raises
+    ------
+    PipelineError
+        Naming the file and the field that is wrong.
+    """
+    content = read_json(path, METADATA_VERSION, "python measure_audio_grain.py")
+    folder = Path(os.path.abspath(path)).parent
+
+    def records(kind: type, name: str) -> tuple:
+        entries = content.get(name)
+        if not isinstance(entries, list):
+            raise PipelineError(f"{path}: field {name} is not a list")
+        parsed = [parse_record(kind, entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
+        return tuple(kind(**{**vars(item), "path": Path(os.path.abspath(folder / item.path))}) for item in parsed)
+
+    settings = parse_settings(content.get("settings"), f"{path}: settings")
+    files = records(FileGrain, "files")
+    for i, item in enumerate(files):
+        if not 0 < item.grain <= 1:
+            raise PipelineError(f"{path}: files[{i}]: field grain is {item.grain!r}, not within 0 to 1")
+    return Metadata(settings, files, records(SkippedFile, "skipped"))
+
+
+def parse_settings(record: object, where: str) -> GrainSettings:
+    """Grain settings from JSON, checked to be usable.
+
+    Raises
+    ------
+    PipelineError
+        Naming ``where`` and the field that is wrong.
+    """
+    settings = parse_record(GrainSettings, record, where)
+    checks = {
+        "sample_rate_hz": 1_000 <= settings.sample_rate_hz <= 1_000_000,
+        "n_fft": settings.n_fft in {2**power for power in range(5, 17)},
+        "hop_length": settings.hop_length in (settings.n_fft // 4, settings.n_fft // 8),
+        "fmin_hz": 0 <= settings.fmin_hz < settings.fmax_hz,
+        "fmax_hz": settings.fmax_hz <= settings.sample_rate_hz / 2,
+        "floor_db": -300 <= settings.floor_db < 0,
+        "active_range_db": 0 < settings.active_range_db <= 200,
+    }
+    for name, is_good in checks.items():
+        if not is_good:
+            raise PipelineError(f"{where}: field {name} is {getattr(settings, name)!r}, out of range")
+    return settings
+
+
+# The stage
+
+
+@dataclass(frozen=True)
+class MeasureCounts:
+    """What a run did: files measured now, taken over unchanged, and gone since the last run."""
+
+    measured: int
+    unchanged: int
+    gone: int
+
+
+def measure_folder(
+    paths: Iterable[Path],
+    earlier: Metadata | None = None,
+    *,
+    settings: GrainSettings | None = None,
+    jobs: int = 1,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+) -> tuple[Metadata, MeasureCounts]:
+    """Measure every audio file below ``paths``; what an earlier run measured is taken over if unchanged.
+
+    Parameters
+    ----------
+    paths : folders and files
+    earlier : what an earlier run wrote; not used if its settings are others
+    jobs : int >= 1, threads (decoding and the transform run outside Python's lock)
+    progress : wraps an iterable of results and its length
+
+    Raises
+    ------
+    PipelineError
+        If a path does not exist or no audio file is found.
+    """
+    from joblib import Parallel, delayed
+
+    settings = settings or GrainSettings()
+    paths = list(paths)
+    found = find_audio(paths)
+    if not found:
+        where = ", ".join(f"{path}/" if path.is_dir() else str(path) for path in paths)
+        raise PipelineError(f"0 files found in {where} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})")
+    known: dict[Path, FileGrain | SkippedFile] = {}
+    if earlier is not None and earlier.settings == settings:
+        known = {item.path: item for item in (*earlier.files, *earlier.skipped)}
+    results = {path: known[path] for path in found if path in known and _is_unchanged(known[path])}
+    wanted = [path for path in found if path not in results]
+    pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
+    for item in progress(pool(delayed(measure_file)(path, settings) for path in wanted), len(wanted)):
+        results[item.path] = item
+    ordered = [results[path] for path in found]
+    gone = sum(item.path not in results for item in (*earlier.files, *earlier.skipped)) if earlier else 0
+    metadata = Metadata(
+        settings,
+        tuple(item for item in ordered if isinstance(item, FileGrain)),
+        tuple(item for item in ordered if isinstance(item, SkippedFile)),
+    )
+    return metadata, MeasureCounts(len(wanted), len(found) - len(wanted), gone)
+
+
+def _is_unchanged(item: FileGrain | SkippedFile) -> bool:
+    return file_stamp(item.path) == (item.size_bytes, item.mtime_ns)
+
+
+def summarise(metadata: Metadata, base: Path) -> list[str]:
+    """The lines a musician reads at the end: grain by folder, a histogram, what to mind."""
+    folders: dict[str, list[float]] = {}
+    for item in metadata.files:
+        folders.setdefault(json_path(item.path.parent, base), []).append(item.grain)
+    everything = [item.grain for item in metadata.files]
+    if len(folders) > 1:
+        folders["all"] = everything
+    width = max(map(len, (*folders, "folder")))
+    lines = [f"{'folder':<{width}}  files    minimum     median    maximum"]
+    lines += [
+        f"{name:<{width}}  {len(grains):5d}  {min(grains):9.2e}  {np.median(grains):9.2e}  {max(grains):9.2e}"
+        for name, grains in folders.items()
+    ]
+    octaves = np.floor(np.log2(everything)).astype(int)
+    counts = [int(np.sum((octaves == o) | (octaves == o + 1))) for o in range(octaves.min(), octaves.max() + 1, 2)]
+    lines += ["", "from grain   files, a row every two octaves (smooth above, grainy below)"]
+    lines += [
+        f"{2.0 ** (octaves.min() + 2 * row):10.2e}   {count:5d} {'#' * math.ceil(40 * count / max(counts))}"
+        for row, count in enumerate(counts)
+    ]
+    return lines
+
+
+def library_warnings(grains: list[float]) -> list[str]:
+    """What stands in the way of learning from these files, in words; empty if nothing does."""
+    warnings = []
+    if len(grains) < FEW_FILES:
+        warnings.append(f"only {len(grains)} files: a model learns better from {FEW_FILES} or more")
+    if grain_spread_octaves(grains) < NARROW_OCTAVES:
+        warnings.append(
+            f"the files hardly differ in grain ({grain_spread_octaves(grains):.2f} octaves between the 10th and "
+            "90th percentile): add smoother and grainier sounds"
+        )
+    return warnings
+
+
+# The demo library
+
+
+def demo_tone(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """The smooth part of a demo sound: sines that stand, move or change chord.
+
+    Returns
+    -------
+    np.ndarray, shape (samples,), float64, peak 1
+    """
+    t = np.arange(round(DEMO_LENGTH_S * DEMO_RATE_HZ)) / DEMO_RATE_HZ
+    root_hz = 55.0 * 2 ** (rng.integers(0, 25) / 12)
+    y = np.zeros_like(t)
+    if kind == "Harmonic Progression":
+        length_s = DEMO_LENGTH_S / 4
+        for chord, steps in enumerate(rng.permutation([(0, 4, 7, 11), (5, 9, 12, 16), (7, 11, 14, 17), (9, 12, 16, 19)])):
+            # Raised-cosine edges of 0.3 s: shorter ones put grain into every change of chord.
+            inside = np.clip((t - chord * length_s) / 0.3 + 0.5, 0, 1) * np.clip(((chord + 1) * length_s - t) / 0.3 + 0.5, 0, 1)
+            envelope = np.sin(0.5 * np.pi * inside) ** 2
+            for step in steps:
+                for partial in range(1, 5):
+                    hz = root_hz * partial * 2 ** (step / 12)
+                    y += envelope * np.sin(2 * np.pi * (hz * t + rng.random())) / partial**1.8
+    else:
+        for partial in range(1, 10):
+            # A low-pass that opens and closes: what subtractive synthesis does, partial by partial.
+            cutoff = 3 + 2.5 * np.sin(2 * np.pi * (t / DEMO_LENGTH_S + rng.random())) if kind == "Drone/Evolving" else 4.0
+            amplitude = partial**-0.7 / (1 + (partial / cutoff) ** 4)
+            for detune_hz in (0.0, rng.uniform(0.1, 0.6)):
+                y += amplitude * np.sin(2 * np.pi * ((root_hz * partial + detune_hz) * t + rng.random()))
+    return y / np.abs(y).max()
+
+
+def demo_texture(kind: str, tone: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The grainy part of a demo sound: breath, bowing or crackle and tape hiss, by kind of sound.
+
+    Returns
+    -------
+    np.ndarray, shape (samples, 2), float64, RMS 1 (the channels are independent noise)
+    """
+
+    def shaped(noise: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
+        hz = np.fft.rfftfreq(len(noise), 1 / DEMO_RATE_HZ)[:, None]
+        response = 1 / np.sqrt(1 + (low_hz / np.maximum(hz, 1)) ** 4) / np.sqrt(1 + (hz / high_hz) ** 4)
+        return np.fft.irfft(np.fft.rfft(noise, axis=0) * response, len(noise), axis=0)
+
+    noise = rng.standard_normal((len(tone), 2))
+    hiss = shaped(rng.standard_normal((len(tone), 2)), 20, 9_000)
+    if kind == "Drone/Static":
+        texture = shaped(noise, rng.uniform(2_000, 4_000), 12_000)  # breath
+    elif kind == "Drone/Evolving":
+        texture = tone[:, None] * shaped(noise, 10, rng.uniform(150, 600))  # a bow: noise around each partial
+    else:
+        texture = shaped(noise * (rng.random(noise.shape) < rng.uniform(30, 150) / DEMO_RATE_HZ), 800, 8_000)  # crackle
+    texture = texture / texture.std() + 0.4 * hiss / hiss.std()
+    return texture / texture.std()
+
+
+def demo_sound(kind: str, index: int, grain: float) -> np.ndarray:
+    """A demo sound of a given grain: texture is added to the tone until it measures so.
+
+    Returns
+    -------
+    np.ndarray, shape (samples, channels), float64, peak 0.5; every third is stereo
+    """
+    from scipy.optimize import brentq
+
+    rng = np.random.default_rng([DEMO_FOLDERS.index(kind), index])
+    tone = demo_tone(kind, rng)
+    texture = demo_texture(kind, tone, rng)[:, : 2 if index % 3 == 0 else 1]
+
+    def mixed(level_db: float) -> np.ndarray:
+        y = tone[:, None] + 10 ** (level_db / 20) * texture
+        return 0.5 * y / np.abs(y).max()
+
+    def excess_octaves(level_db: float) -> float:
+        return math.log2(measure_grain(sound_from_array(mixed(level_db), DEMO_RATE_HZ)) / grain)
+
+    return mixed(brentq(excess_octaves, -130, 30, xtol=0.05))
+
+
+DEMO_FOLDERS = ("Drone/Static", "Drone/Evolving", "Harmonic Progression")
+
+
+def write_demo(folder: Path, progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> list[Path]:
+    """Write the demo library below ``folder``; files of an earlier run stay as they are.
+
+    Raises
+    ------
+    PipelineError
+        If one of its folders holds anything that is not the demo's.
+    """
+    import soundfile as sf
+
+    wanted = {}
+    for kind in DEMO_FOLDERS:
+        for index, grain in enumerate(np.geomspace(*DEMO_GRAINS, DEMO_FILES_PER_FOLDER)):
+            name = f"demo_{kind.split('/')[-1].split()[0].lower()}_{index + 1:02d}.flac"
+            wanted[folder / kind / name] = (kind, index, float(grain))
+    allowed = {*wanted, folder / "Drone/Static", folder / "Drone/Evolving"}
+    for top in DEFAULT_FOLDERS:
+        strangers = sorted(set((folder / top).rglob("*")) - allowed)
+        if strangers:
+            raise PipelineError(f"{folder / top}: holds {strangers[0].name}, not only the demo; run --demo in an empty folder")
+    for kind in DEMO_FOLDERS:
+        check_writable(folder / kind)
+    missing = [path for path in wanted if not path.exists()]
+    for path in progress(missing, len(missing)):
+        with replacing(path) as temporary:
+            sf.write(temporary, demo_sound(*wanted[path]), DEMO_RATE_HZ, "PCM_16", format="FLAC")
+    return list(wanted)
+
+
+# The command line
+
+
+def progress_bar(description: str, unit: str = "file") -> Callable[[Iterable, int], Iterable]:
+    """A progress bar on stderr, with the time left, for anything that is gone through in order."""
+    from tqdm import tqdm
+
+    return lambda items, total: tqdm(items, description, total, unit=unit, file=sys.stderr, disable=total == 0 or None)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def one_line(path: Path | str) -> str:
+    """A name as it can be printed: on one line, whatever characters it holds."""
+    return str(path).encode("utf-8", "replace").decode().translate({c: f"\\x{c:02x}" for c in (*range(32), 127)})
+
+
+def run_main(body: Callable[[], int]) -> int:
+    """Run a stage: what a user can mend becomes one line on stderr and exit status 2, Ctrl-C 130."""
+    try:
+        return body()
+    except PipelineError as err:
+        print(f"error: {one_line(str(err))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def jobs_argument(text: str) -> int:
+    """``-j``: a number of threads of at least 1."""
+    jobs = int(text)
+    if jobs < 1:
+        raise ValueError(text)
+    return jobs
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of stage 1."""
+    parser = argparse.ArgumentParser(
+        prog="measure_audio_grain.py",
+        description="Measure the grain (spectral flatness) of every audio file in some folders and write metadata.json.",
+    )
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="FOLDER", help="folders or files (default: Drone/ and Harmonic Progression/)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(DEFAULT_METADATA), metavar="FILE", help="what to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)"
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="first write a small library of synthesised sounds into FOLDER (default: here)"
+    )
+    return parser
+
+
+def _paths_to_measure(args: argparse.Namespace) -> list[Path]:
+    if args.demo:
+        if len(args.paths) > 1:
+            raise PipelineError(f"--demo writes into one folder, {len(args.paths)} were given")
+        folder = args.paths[0] if args.paths else Path()
+        files = write_demo(folder, progress_bar("demo library"))
+        print(f"{len(files)} demo sounds in {', '.join(str(folder / name) for name in DEFAULT_FOLDERS)}")
+        return [folder / name for name in DEFAULT_FOLDERS]
+    if args.paths:
+        return args.paths
+    paths = [Path(name) for name in DEFAULT_FOLDERS if Path(name).is_dir()]
+    if not paths:
+        raise PipelineError(
+            f"neither {DEFAULT_FOLDERS[0]}/ nor {DEFAULT_FOLDERS[1]}/ is in {Path.cwd()}; name a folder, or try --demo"
+        )
+    return paths
+
+
+def _run(args: argparse.Namespace) -> int:
+    check_writable(args.output.parent)
+    paths = _paths_to_measure(args)
+    earlier = read_metadata(args.output) if args.output.exists() else None
+    metadata, counts = measure_folder(paths, earlier, jobs=args.jobs, progress=progress_bar("measuring"))
+    write_metadata(args.output, metadata)
+    for item in metadata.skipped:
+        warn(f"{one_line(item.path)}: {item.reason}")
+    print(f"{counts.measured} measured, {counts.unchanged} unchanged, {counts.gone} gone since the last run")
+    if not metadata.files:
+        raise PipelineError(f"none of the {len(metadata.skipped)} files could be measured; each is named above")
+    print()
+    print("\n".join(summarise(metadata, Path.cwd())))
+    print()
+    for message in library_warnings([item.grain for item in metadata.files]):
+        warn(message)
+    print(f"wrote {args.output}: {len(metadata.files)} files, {len(metadata.skipped)} skipped")
+    option = "" if args.output == Path(DEFAULT_METADATA) else f" --metadata {str(args.output)!r}"
+    print(f"next: python convert_to_spectrograms.py{option}")
+    return 1 if metadata.skipped else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run stage 1 from the command line; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    return run_main(lambda: _run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
