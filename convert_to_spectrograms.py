@@ -75,12 +75,13 @@ DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
 
 PROBE_FRAMES = 1024  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
 MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
+DIP_OCTAVES = 0.05  # the mean of many frames, each concave above the floor, may go so far back and still go on
 GRAIN_TOLERANCE_OCTAVES = 0.01  # what the correcting passes are content with
 MAX_CORRECTIONS = 3
 CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
 NEPER_PER_DB = math.log(10) / 10  # of power
 
-TICKS_HZ = (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000)
+TICKS_HZ = (100, 500, 1_000, 2_000, 5_000, 10_000, 15_000)
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def log_mel(band_powers: np.ndarray, dynamic_range_db: float) -> np.ndarray:
         raise ValueError(f"band_powers.max()={peak} must be positive")
     floor = np.float32(peak * 10 ** (-dynamic_range_db / 10))
     db = 10 * np.log10(np.maximum(band_powers, floor) / np.float32(peak))
-    return np.ascontiguousarray((1 + db / dynamic_range_db).T, dtype=np.float32)
+    return np.ascontiguousarray(np.clip(1 + db / dynamic_range_db, 0, 1).T, dtype=np.float32)
 
 
 def log_mel_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
@@ -330,64 +331,121 @@ def hold_energy(gain_db: np.ndarray, power: np.ndarray) -> np.ndarray:
     return gain * np.divide(before, after, out=np.ones_like(before), where=after > 0)
 
 
+def spectral_expander(x: np.ndarray, dynamic_range_db: float) -> np.ndarray:
+    """The pattern that knows nothing: every band away from its frame's mean. Gain in dB for unit amount."""
+    return dynamic_range_db * (x - x.mean(axis=0, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much of the pattern, and of the expander beyond the pattern's reach, gives a grain."""
+
+    pattern: float
+    expander: float
+    within_reach: bool
+
+
 class AmountSolver:
-    """Finds the amount of a pattern that moves a sound's grain by so many octaves.
+    """Finds the amounts that move a sound's grain by so many octaves.
+
+    As far as the pattern carries, it alone is used; where its reach ends it is faded into the
+    spectral expander's, which carries on for many sounds.
 
     Parameters
     ----------
     probe : Probe
-    pattern_db : np.ndarray, shape (n_mels, frames of the padded sound), gain in dB for unit amount;
-        positive amounts of it smooth
+    pattern_db, expander_db : np.ndarray, shape (n_mels, frames of the padded sound), gain in dB for
+        unit amount; positive amounts smooth
     """
 
-    def __init__(self, probe: Probe, pattern_db: np.ndarray):
+    def __init__(self, probe: Probe, pattern_db: np.ndarray, expander_db: np.ndarray):
         self.probe = probe
-        self.pattern_db = pattern_db[:, probe.index].T @ probe.weights  # (frames, bins)
-        spread = float(np.max(self.pattern_db.max(axis=1) - self.pattern_db.min(axis=1), initial=0))
-        self.max_amount = MAX_GAIN_SPREAD_DB / spread if spread > 1e-6 else 0.0
-        self.start = self._log2_grain(0.0)
+        self._gains_db = [gain_db[:, probe.index].T @ probe.weights for gain_db in (pattern_db, expander_db)]
+        spreads = [float(np.max(gain.max(axis=1) - gain.min(axis=1))) for gain in self._gains_db]
+        self._largest = [MAX_GAIN_SPREAD_DB / spread if spread > 1e-6 else 0.0 for spread in spreads]
+        self._ends: dict[tuple[int, float], tuple[float, float]] = {}
+        self._start = self._log2_grain(0.0, 0.0)
 
-    def _log2_grain(self, amount: float) -> float:
-        P = self.probe.power * hold_energy(np.float32(amount) * self.pattern_db, self.probe.power)
-        P = P[:, self.probe.band]
+    def _log2_grain(self, pattern: float, expander: float) -> float:
+        gain_db = np.float32(pattern) * self._gains_db[0]
+        if expander:
+            gain_db = gain_db + np.float32(expander) * self._gains_db[1]
+        P = (self.probe.power * hold_energy(gain_db, self.probe.power))[:, self.probe.band]
         flatness = spectral_flatness(P, float(P.max()), self.probe.floor_db)
         return math.log2(float(flatness.mean(dtype=np.float64)))
 
-    def octaves(self, amount: float) -> float:
-        """Octaves by which an amount of the pattern lowers grain (negative: raises it)."""
-        return self.start - self._log2_grain(amount)
+    def octaves(self, pattern: float, expander: float = 0.0) -> float:
+        """Octaves by which these amounts lower grain (negative: raise it)."""
+        return self._start - self._log2_grain(pattern, expander)
 
-    def solve(self, octaves: float) -> tuple[float, bool]:
-        """The amount that lowers grain by ``octaves`` (negative: raises it).
+    def solve(self, octaves: float) -> Amounts:
+        """The amounts that lower grain by ``octaves`` (negative: raise it), or come nearest to it."""
+        if octaves == 0:
+            return Amounts(0.0, 0.0, True)
+        sign, wanted = math.copysign(1.0, octaves), abs(octaves)
+        amount, reached = self._along(0, sign, wanted)
+        if reached:
+            return Amounts(sign * amount, 0.0, True)
+        ends = [self._end_of_reach(which, sign)[0] for which in (0, 1)]
+
+        def faded(share: float) -> tuple[float, float]:
+            return sign * (1 - share) * ends[0], sign * share * ends[1]
+
+        def progress(share: float) -> float:
+            return sign * self.octaves(*faded(share)) - wanted
+
+        shares = np.linspace(0, 1, 9)
+        moved = [progress(share) for share in shares]
+        first = next((i for i, value in enumerate(moved) if value >= 0), 0)
+        if first:
+            return Amounts(*faded(_root(progress, shares[first - 1], shares[first])), True)
+        return Amounts(*faded(shares[int(np.argmax(moved))]), False)
+
+    def _end_of_reach(self, which: int, sign: float) -> tuple[float, float]:
+        if (which, sign) not in self._ends:
+            self._ends[which, sign] = self._along(which, sign, math.inf)
+        return self._ends[which, sign]
+
+    def _along(self, which: int, sign: float, wanted: float) -> tuple[float, bool]:
+        """Follow one pattern from 0 until grain has moved as wanted, or no longer moves that way.
 
         Returns
         -------
-        amount : float, with the sign of ``octaves``; at the end of the reach if that comes first
-        within_reach : bool
+        amount : float >= 0
+        reached : bool
         """
-        from scipy.optimize import brentq, minimize_scalar
-
-        if octaves == 0:
-            return 0.0, True
-        sign = math.copysign(1.0, octaves)
+        from scipy.optimize import minimize_scalar
 
         def progress(amount: float) -> float:
-            return sign * self.octaves(sign * amount)
+            return sign * self.octaves(*((sign * amount, 0.0) if which == 0 else (0.0, sign * amount)))
 
-        low, best, amount = 0.0, (0.0, 0.0), min(abs(octaves) / 4, self.max_amount)
+        largest = self._largest[which]
+        visited, best = [0.0], (0.0, 0.0)
+        amount = min(wanted / 4, largest / 32)
         while amount > 0:
             moved = progress(amount)
-            if moved >= abs(octaves):
-                return sign * brentq(lambda a: progress(a) - abs(octaves), best[0], amount, xtol=1e-5, rtol=1e-5), True
-            if moved <= best[1] or amount >= self.max_amount:
+            visited.append(amount)
+            if moved >= wanted:
+                return _root(lambda a: progress(a) - wanted, best[0], amount), True
+            best = max(best, (amount, moved), key=lambda item: item[1])
+            if moved < best[1] - DIP_OCTAVES or amount >= largest:
                 break
-            low, best, amount = best[0], (amount, moved), min(1.5 * amount, self.max_amount)
-        if amount == 0 or moved > best[1]:  # the pattern does nothing, or still moves at the largest gains allowed
-            return sign * amount, False
-        peak = minimize_scalar(lambda a: -progress(a), bounds=(low, amount), method="bounded", options={"xatol": 1e-3 * amount})
-        if -peak.fun >= abs(octaves):
-            return sign * brentq(lambda a: progress(a) - abs(octaves), best[0], peak.x, xtol=1e-5, rtol=1e-5), True
-        return sign * (float(peak.x) if -peak.fun > best[1] else best[0]), False
+            amount = min(1.5 * amount, largest)
+        at = visited.index(best[0])
+        if 0 < at < len(visited) - 1:
+            peak = minimize_scalar(
+                lambda a: -progress(a), bounds=(visited[at - 1], visited[at + 1]), method="bounded", options={"xatol": 1e-3 * best[0]}
+            )
+            if -peak.fun >= wanted:
+                return _root(lambda a: progress(a) - wanted, visited[at - 1], peak.x), True
+            best = max(best, (float(peak.x), -peak.fun), key=lambda item: item[1])
+        return best[0], False
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    from scipy.optimize import brentq
+
+    return float(brentq(function, low, high, xtol=1e-6, rtol=1e-6))
 
 
 def render_blocks(sound: Sound, gain_db: np.ndarray, settings: SpectrogramSettings, level: float = 1.0) -> Iterator[np.ndarray]:
@@ -440,6 +498,7 @@ class Rendering:
     grain_before: float
     grain_after: float
     within_reach: bool
+    expander_amount: float  # 0 as far as the learned pattern carries
     level_db: float  # 0 unless the result had to be made quieter so as not to clip
 
     @property
@@ -492,22 +551,26 @@ def move_grain(
         If the rendered sound has no grain.
     """
     sound = analysis.sound
+    unchanged = Rendering(sound, octaves, analysis.grain, analysis.grain, octaves == 0, 0.0, 0.0)
     if octaves == 0:
-        return Rendering(sound, 0.0, analysis.grain, analysis.grain, True, 0.0)
-    solver = AmountSolver(analysis.probe, pattern_db)
+        return unchanged
+    expander_db = spectral_expander(analysis.x, analysis.settings.dynamic_range_db)
+    solver = AmountSolver(analysis.probe, pattern_db, expander_db)
     aim, level = octaves, 1.0
     for _ in range(1 + MAX_CORRECTIONS):
-        amount, within_reach = solver.solve(aim)
+        amounts = solver.solve(aim)
+        gain_db = np.float32(amounts.pattern) * pattern_db + np.float32(amounts.expander) * expander_db
         meter = PeakMeter()
-        blocks = render_blocks(sound, np.float32(amount) * pattern_db, analysis.settings, level)
-        result = store(sound, meter.through(blocks))
+        result = store(sound, meter.through(render_blocks(sound, gain_db, analysis.settings, level)))
         grain = measure_grain(result, analysis.settings.grain)
-        miss = octaves - math.log2(analysis.grain / grain)
-        if (not within_reach or abs(miss) <= GRAIN_TOLERANCE_OCTAVES) and meter.peak <= ceiling:
+        got = math.log2(analysis.grain / grain)
+        if (not amounts.within_reach or abs(octaves - got) <= GRAIN_TOLERANCE_OCTAVES) and meter.peak <= ceiling:
             break
         level *= min(1.0, ceiling / meter.peak)
-        aim += miss if within_reach else 0.0
-    return Rendering(result, octaves, analysis.grain, grain, within_reach, 20 * math.log10(level))
+        aim += octaves - got if amounts.within_reach else 0.0
+    if got * octaves <= 0:
+        return unchanged  # at the end of the reach, and the wrong way by what the solver can't see
+    return Rendering(result, octaves, analysis.grain, grain, amounts.within_reach, amounts.expander, 20 * math.log10(level))
 
 
 # Pictures
@@ -524,9 +587,9 @@ class TilePainter:
         from PIL import ImageFont
 
         shape = (settings.n_mels, settings.tile_frames)
-        figure = Figure(figsize=(7.2, 4.4), dpi=100)
+        figure = Figure(figsize=(7.6, 4.4), dpi=100)
         canvas = FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.1, 0.13, 0.75, 0.75))
+        axes = figure.add_axes((0.11, 0.13, 0.75, 0.75))
         hop_s = settings.grain.hop_length / settings.grain.sample_rate_hz
         duration_s = settings.tile_frames * hop_s
         mesh = axes.imshow(
@@ -535,7 +598,7 @@ class TilePainter:
         )  # fmt: skip
         label_axes(axes, settings)
         axes.set_xlabel("time in the tile (s)")
-        figure.colorbar(mesh, cax=figure.add_axes((0.87, 0.13, 0.02, 0.75)), label="level (dB under the loudest band)")
+        figure.colorbar(mesh, cax=figure.add_axes((0.88, 0.13, 0.02, 0.75)), label="level (dB under the loudest band)")
         canvas.draw()
         self._empty = np.asarray(canvas.buffer_rgba())[..., :3].copy()
         box = axes.get_window_extent()
