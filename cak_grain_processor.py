@@ -548,7 +548,7 @@ def draw_sample(path: Path, model: GrainProcessor, x: Tensor, settings: Spectrog
         level_db = settings.dynamic_range_db * (picture.numpy() - 1)
         image = axes.imshow(level_db, "magma", aspect="auto", origin="lower", vmin=-settings.dynamic_range_db, vmax=0, extent=extent)
         axes.set_title("0: the tile itself" if control == 0 else f"{control:+.1f} ({'smooth' if control > 0 else 'texture'})")
-    figure.colorbar(image, ax=panels[:5].tolist(), label="level (dB under the loudest band)", location="left", shrink=0.6)
+    figure.colorbar(image, ax=panels[2], label="level (dB under the loudest band)")
     limit = float(np.abs(pattern_db).max()) or 1.0
     image = panels[5].imshow(pattern_db, "RdBu_r", aspect="auto", origin="lower", vmin=-limit, vmax=limit, extent=extent)
     panels[5].set_title("pattern: gain for one octave smoother")
@@ -787,8 +787,8 @@ def final_content(model: GrainProcessor, pairs: TrainingPairs, settings: TrainSe
             "files": len(pairs.sources),
             "tiles": len(pairs.tiles),
             "grain_spread_octaves": grain_spread_octaves(source.grain for source in pairs.sources),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
+            "torch": str(torch.__version__),
+            "numpy": str(np.__version__),
         },
         "audit": audit,
     }

@@ -75,9 +75,10 @@ DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
 
 PROBE_FRAMES = 1024  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
 MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
+LEVEL_TOLERANCE_DB = 0.1  # of loudness (RMS) against the input's
 DIP_OCTAVES = 0.05  # the mean of many frames, each concave above the floor, may go so far back and still go on
 GRAIN_TOLERANCE_OCTAVES = 0.01  # what the correcting passes are content with
-MAX_CORRECTIONS = 3
+MAX_CORRECTIONS = 5
 CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
 NEPER_PER_DB = math.log(10) / 10  # of power
 
@@ -219,31 +220,36 @@ def mean_power(D: np.ndarray) -> np.ndarray:
     return np.mean(D.real**2 + D.imag**2, axis=0)
 
 
-def log_mel(band_powers: np.ndarray, dynamic_range_db: float) -> np.ndarray:
+def log_mel(band_powers: np.ndarray, dynamic_range_db: float, peak: float | None = None) -> np.ndarray:
     """Normalised log-mel picture: 1 in the loudest band, 0 at and below the floor.
 
     Parameters
     ----------
     band_powers : np.ndarray, shape (frames, n_mels), >= 0, not all 0
     dynamic_range_db : float > 0, between 1 and 0
+    peak : float > 0, band power that reads 1 (to compare two sounds); the loudest of these if None
 
     Returns
     -------
     np.ndarray, shape (n_mels, frames), float32, in [0, 1]
     """
-    peak = float(band_powers.max())
+    peak = float(band_powers.max()) if peak is None else peak
     if not peak > 0:
-        raise ValueError(f"band_powers.max()={peak} must be positive")
+        raise ValueError(f"peak={peak} must be positive")
     floor = np.float32(peak * 10 ** (-dynamic_range_db / 10))
     db = 10 * np.log10(np.maximum(band_powers, floor) / np.float32(peak))
     return np.ascontiguousarray(np.clip(1 + db / dynamic_range_db, 0, 1).T, dtype=np.float32)
 
 
-def log_mel_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
-    """Normalised log-mel picture of a sound, (n_mels, frames): the frames that stage 1 measures."""
+def band_powers_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
+    """Mel band powers of a sound, (frames, n_mels) float32: the frames that stage 1 measures."""
     weights = band_weights(settings, sound.sr).T
-    powers = [mean_power(D) @ weights for D in stft_blocks(sound, settings.grain)]
-    return log_mel(np.concatenate(powers), settings.dynamic_range_db)
+    return np.concatenate([mean_power(D) @ weights for D in stft_blocks(sound, settings.grain)])
+
+
+def log_mel_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
+    """Normalised log-mel picture of a sound, (n_mels, frames)."""
+    return log_mel(band_powers_of(sound, settings), settings.dynamic_range_db)
 
 
 def tile_starts(n_frames: int, tile_frames: int) -> list[int]:
@@ -265,6 +271,21 @@ def frame_levels_db(x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
 
 
 # A pattern back to audio
+
+
+class LevelMeter:
+    """Reads the largest sample, full scale 1.0, and the energy of the blocks that go through it."""
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        self.energy = 0.0
+
+    def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same blocks, read on the way."""
+        for block in blocks:
+            self.peak = max(self.peak, float(block.max()), -float(block.min()))
+            self.energy += float(np.vdot(block, block))
+            yield block
 
 
 @dataclass(frozen=True)
@@ -290,6 +311,8 @@ class Analysis:
     settings: SpectrogramSettings
     x: np.ndarray
     grain: float
+    peak: float  # largest sample, full scale 1.0
+    energy: float  # sum of squares of all samples
     probe: Probe
 
 
@@ -307,8 +330,10 @@ def analyse(sound: Sound, settings: SpectrogramSettings) -> Analysis:
     chosen = np.flatnonzero(active)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(PROBE_FRAMES, len(chosen))).round().astype(int)] + lead
     weights = band_weights(settings, sound.sr).T
+    meter = LevelMeter()
+    metered = replace(sound, blocks=lambda: meter.through(sound.blocks()))
     bands, probe_power, first = [], [], 0
-    for D in stft_blocks(padded(sound, n_fft, hop_length), settings.grain):
+    for D in stft_blocks(padded(metered, n_fft, hop_length), settings.grain):
         P = mean_power(D)
         bands.append(P @ weights)
         probe_power.append(P[chosen[(chosen >= first) & (chosen < first + len(P))] - first])
@@ -321,14 +346,30 @@ def analyse(sound: Sound, settings: SpectrogramSettings) -> Analysis:
         settings.grain.floor_db,
     )
     x = log_mel(np.concatenate(bands), settings.dynamic_range_db)
-    return Analysis(sound, settings, x, float(flatness[active].mean(dtype=np.float64)), probe)
+    return Analysis(sound, settings, x, float(flatness[active].mean(dtype=np.float64)), meter.peak, meter.energy, probe)
 
 
-def hold_energy(gain_db: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """Power gains (frames, bins) from gains in dB, each frame scaled so that its energy stays what it was."""
+def hold_energy(gain_db: np.ndarray, power: np.ndarray, band: slice) -> np.ndarray:
+    """Power gains from gains in dB, each frame scaled so that its energy in the analysis band stays what it was.
+
+    So dynamics and loudness stay, and stage 1 counts the same frames as active. Bins below the
+    band are left alone: sub-bass has no grain that is measured.
+
+    Parameters
+    ----------
+    gain_db, power : np.ndarray, shape (frames, bins)
+    band : slice of bins
+
+    Returns
+    -------
+    np.ndarray, shape (frames, bins)
+    """
     gain = np.exp(np.float32(NEPER_PER_DB) * (gain_db - gain_db.max(axis=-1, keepdims=True)))
-    before, after = power.sum(axis=-1, keepdims=True), (power * gain).sum(axis=-1, keepdims=True)
-    return gain * np.divide(before, after, out=np.ones_like(before), where=after > 0)
+    before = power[:, band].sum(axis=-1, keepdims=True)
+    after = (power[:, band] * gain[:, band]).sum(axis=-1, keepdims=True)
+    gain *= np.divide(before, after, out=np.ones_like(before), where=after > 0)
+    gain[:, : band.start] = 1.0
+    return gain
 
 
 def spectral_expander(x: np.ndarray, dynamic_range_db: float) -> np.ndarray:
@@ -370,7 +411,7 @@ class AmountSolver:
         gain_db = np.float32(pattern) * self._gains_db[0]
         if expander:
             gain_db = gain_db + np.float32(expander) * self._gains_db[1]
-        P = (self.probe.power * hold_energy(gain_db, self.probe.power))[:, self.probe.band]
+        P = (self.probe.power * hold_energy(gain_db, self.probe.power, self.probe.band))[:, self.probe.band]
         flatness = spectral_flatness(P, float(P.max()), self.probe.floor_db)
         return math.log2(float(flatness.mean(dtype=np.float64)))
 
@@ -469,12 +510,12 @@ def render_blocks(sound: Sound, gain_db: np.ndarray, settings: SpectrogramSettin
     n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
     overlap = n_fft // hop_length
     window = hann_window(n_fft) * np.float32(level / (0.375 * overlap))
-    weights = bin_weights(settings, sound.sr)
+    weights, band = bin_weights(settings, sound.sr), settings.grain.band_for(sound.sr)
     tail = np.zeros((sound.channels, n_fft - hop_length), np.float32)
     skip, left, first = n_fft - hop_length, sound.n_samples, 0
     for D in stft_blocks(padded(sound, n_fft, hop_length), settings.grain):
         n_frames = D.shape[1]
-        gain = np.sqrt(hold_energy(gain_db[:, first : first + n_frames].T @ weights, mean_power(D)))
+        gain = np.sqrt(hold_energy(gain_db[:, first : first + n_frames].T @ weights, mean_power(D), band))
         frames = irfft(D * gain, n_fft, axis=-1) * window  # (channels, frames, n_fft)
         out = np.zeros((sound.channels, (n_frames + overlap - 1) * hop_length), np.float32)
         out[:, : tail.shape[1]] = tail
@@ -499,7 +540,7 @@ class Rendering:
     grain_after: float
     within_reach: bool
     expander_amount: float  # 0 as far as the learned pattern carries
-    level_db: float  # 0 unless the result had to be made quieter so as not to clip
+    level_db: float  # change of loudness (RMS): near 0 unless the result had to be made quieter so as not to clip
 
     @property
     def got_octaves(self) -> float:
@@ -512,17 +553,31 @@ def keep_in_memory(sound: Sound, blocks: Iterator[np.ndarray]) -> Sound:
     return sound_from_array(np.concatenate(list(blocks)), sound.sr)
 
 
-class PeakMeter:
-    """Reads the largest sample, full scale 1.0, of the blocks that go through it."""
+@dataclass(frozen=True)
+class _Try:
+    aim: float  # octaves asked of the solver
+    amounts: Amounts
+    got: float  # octaves measured
 
-    def __init__(self) -> None:
-        self.peak = 0.0
 
-    def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same blocks, read on the way."""
-        for block in blocks:
-            self.peak = max(self.peak, float(block.max()), -float(block.min()))
-            yield block
+def _next_try(solver: AmountSolver, tried: list[_Try], wanted: float) -> tuple[float, Amounts]:
+    """What to render next: a secant step of the solver's aim while that closes in, else between two tries.
+
+    Between two tries the amounts are halved, of which grain is all but continuous; the solver's
+    answer may jump where a mean of frames is not monotone.
+    """
+    if len(tried) == 1:
+        return wanted, solver.solve(wanted)
+    before, last = tried[-2:]
+    sign = math.copysign(1.0, wanted)
+    short = max((t for t in tried if sign * (wanted - t.got) >= 0), key=lambda t: sign * t.got)
+    far = min((t for t in tried if sign * (wanted - t.got) < 0), key=lambda t: sign * t.got, default=None)
+    if far is not None and abs(wanted - last.got) > 0.5 * abs(wanted - before.got):
+        middle = (short.amounts.pattern + far.amounts.pattern) / 2, (short.amounts.expander + far.amounts.expander) / 2
+        return (short.aim + far.aim) / 2, Amounts(*middle, True)
+    slope = (last.got - before.got) / (last.aim - before.aim) if last.aim != before.aim else 1.0
+    aim = last.aim + (wanted - last.got) / min(max(slope, 0.25), 2.0)
+    return aim, solver.solve(aim)
 
 
 def move_grain(
@@ -556,21 +611,31 @@ def move_grain(
         return unchanged
     expander_db = spectral_expander(analysis.x, analysis.settings.dynamic_range_db)
     solver = AmountSolver(analysis.probe, pattern_db, expander_db)
-    aim, level = octaves, 1.0
-    for _ in range(1 + MAX_CORRECTIONS):
-        amounts = solver.solve(aim)
+
+    def attempt(amounts: Amounts, level: float) -> tuple[Sound, float, LevelMeter]:
         gain_db = np.float32(amounts.pattern) * pattern_db + np.float32(amounts.expander) * expander_db
-        meter = PeakMeter()
+        meter = LevelMeter()
         result = store(sound, meter.through(render_blocks(sound, gain_db, analysis.settings, level)))
-        grain = measure_grain(result, analysis.settings.grain)
+        return result, measure_grain(result, analysis.settings.grain), meter
+
+    level, tried, is_near = 1.0, [_Try(0.0, Amounts(0.0, 0.0, True), 0.0)], False
+    for count in range(1 + MAX_CORRECTIONS):
+        if count == MAX_CORRECTIONS and not is_near:  # not found: what came nearest
+            amounts = min(tried[1:], key=lambda t: abs(octaves - t.got)).amounts
+        elif not is_near:  # else only the level was wrong
+            aim, amounts = _next_try(solver, tried, octaves)
+        result, grain, meter = attempt(amounts, level)
         got = math.log2(analysis.grain / grain)
-        if (not amounts.within_reach or abs(octaves - got) <= GRAIN_TOLERANCE_OCTAVES) and meter.peak <= ceiling:
+        is_near = abs(octaves - got) <= GRAIN_TOLERANCE_OCTAVES or not amounts.within_reach and abs(got) < abs(octaves)
+        factor = min(math.sqrt(analysis.energy / meter.energy), ceiling / meter.peak)
+        if is_near and abs(20 * math.log10(factor)) <= LEVEL_TOLERANCE_DB and meter.peak <= ceiling:
             break
-        level *= min(1.0, ceiling / meter.peak)
-        aim += octaves - got if amounts.within_reach else 0.0
+        level *= factor
+        tried.append(_Try(aim, amounts, got))
     if got * octaves <= 0:
         return unchanged  # at the end of the reach, and the wrong way by what the solver can't see
-    return Rendering(result, octaves, analysis.grain, grain, amounts.within_reach, amounts.expander, 20 * math.log10(level))
+    level_db = 10 * math.log10(meter.energy / analysis.energy)
+    return Rendering(result, octaves, analysis.grain, grain, amounts.within_reach, amounts.expander, level_db)
 
 
 # Pictures

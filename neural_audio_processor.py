@@ -1,0 +1,864 @@
+#!/usr/bin/env python3
+"""Move the grain of audio with a learned model: stage 4 of the Neural Grain Processor.
+
+One slider s from -3 (texture) through 0 to +3 (smooth), in octaves of measured grain:
+
+    grain(out) = grain(in) * 2 ** -s
+
+With --grain it renders files and ends; without, it opens a window. 0 gives the input's
+samples back bit for bit.
+
+Reads:  a model that stage 3 made, and audio files
+Writes: NAME_grain-2.0.wav in the current folder, or what -o names; never the input
+Exit status: 0 all rendered; 1 some could not be (each is named);
+             2 wrong usage or nothing rendered; 130 interrupted
+
+    python neural_audio_processor.py
+    python neural_audio_processor.py drone.wav --grain -2
+    python neural_audio_processor.py drone.wav choir.flac --grain 1.5 -o smoother/
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import queue
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from convert_to_spectrograms import (
+    CEILING,
+    DYNAMIC_RANGE_DB,
+    Analysis,
+    Rendering,
+    analyse,
+    band_powers_of,
+    label_axes,
+    log_mel,
+    move_grain,
+)
+from measure_audio_grain import (
+    AUDIO_EXTENSIONS,
+    DEFAULT_FOLDERS,
+    PipelineError,
+    Sound,
+    check_writable,
+    find_audio,
+    measure_grain,
+    one_line,
+    open_audio,
+    open_sound,
+    replacing,
+    run_main,
+    warn,
+)
+
+DEFAULT_MODEL = "grain_processor_v2_output/final_grain_processor_v2.pt"  # where stage 3 leaves it
+SLIDER_RANGE = 3.0
+WAV_LIMIT_BYTES = 2**32 - 2**16  # a WAV can't be longer: then it becomes RF64
+FORMATS = {
+    **dict.fromkeys((".wav", ".wave"), "WAV"), **dict.fromkeys((".aif", ".aiff", ".aifc"), "AIFF"), ".rf64": "RF64",
+    ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".mp3": "MP3", ".caf": "CAF", ".w64": "W64", ".au": "AU",
+}  # fmt: skip
+INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32}
+DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
+DEMO_POSITIONS = (-2.0, 2.0)
+
+PICTURE_COLUMNS = 1200  # more than any window shows
+SETTLE_MS = 120  # the hand rests so long before a new rendering starts
+POLL_MS = 30
+ACCENT = "#c2571a"
+
+
+# Sample formats
+
+
+def native_dtype(subtype: str) -> str:
+    """NumPy type in which libsndfile gives samples of a format back exactly as they are stored."""
+    if subtype in INTEGER_BITS:
+        return "int16" if INTEGER_BITS[subtype] <= 16 else "int32"
+    return "float64" if subtype == "DOUBLE" else "float32"
+
+
+def to_sample_format(y: np.ndarray, subtype: str) -> np.ndarray:
+    """Samples as libsndfile stores them without touching them again.
+
+    libsndfile scales floats by 2**15 - 1 when it writes and by 2**15 when it reads; rounding here
+    makes writing the exact inverse of reading.
+
+    Parameters
+    ----------
+    y : np.ndarray, full scale 1.0
+    subtype : libsndfile's name of the sample format
+
+    Returns
+    -------
+    np.ndarray, int16 or int32 with the bits at the top, or y itself for float and lossy formats
+    """
+    if subtype not in INTEGER_BITS:
+        return y
+    bits, dtype = INTEGER_BITS[subtype], native_dtype(subtype)
+    full = 2.0 ** (bits - 1)
+    values = np.clip(np.rint(np.float64(y) * full), -full, full - 1).astype(np.int64)
+    return (values << (np.iinfo(dtype).bits - bits)).astype(dtype)
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """Container and sample format of an output file, by libsndfile's names."""
+
+    format: str
+    subtype: str
+
+
+def output_format(output: Path, input_subtype: str, n_bytes: int) -> OutputFormat:
+    """The format that an output's name asks for, with the input's sample format where it can hold it.
+
+    Raises
+    ------
+    PipelineError
+        If the extension is no audio format that can be written.
+    """
+    import soundfile as sf
+
+    name = FORMATS.get(output.suffix.lower())
+    if name is None:
+        raise PipelineError(f"{output}: can't write {output.suffix or 'a name without an extension'}; use one of {' '.join(FORMATS)}")
+    if name == "WAV" and n_bytes > WAV_LIMIT_BYTES:
+        name = "RF64"
+    if output.suffix.lower() == ".opus":
+        return OutputFormat(name, "OPUS")
+    lossless = input_subtype in INTEGER_BITS or input_subtype in ("FLOAT", "DOUBLE")
+    if sf.check_format(name, input_subtype):
+        return OutputFormat(name, input_subtype)
+    if not lossless and sf.check_format(name, "FLOAT"):
+        return OutputFormat(name, "FLOAT")  # a decoded lossy file has no bits; float keeps what was decoded
+    return OutputFormat(name, "PCM_24" if lossless and sf.check_format(name, "PCM_24") else sf.default_subtype(name))
+
+
+# Rendering files
+
+
+@dataclass(frozen=True)
+class FileRendering:
+    """What became of one file."""
+
+    input: Path
+    output: Path
+    rendering: Rendering | None  # None if the input has no grain; then only 0 can be asked
+
+
+def output_name(source: Path, octaves: float) -> str:
+    """Default name of a rendering: drone.flac at -2 becomes drone_grain-2.0.wav."""
+    text = f"{octaves:+.2f}"
+    return f"{source.stem}_grain{text[:-1] if text.endswith('0') else text}.wav"
+
+
+class Processor:
+    """A model that is ready to render; knows nothing of windows.
+
+    Parameters
+    ----------
+    model_path : Path
+    device : str, "auto", "cpu", "cuda" or "mps"
+
+    Raises
+    ------
+    PipelineError
+        If there is no usable model.
+    """
+
+    def __init__(self, model_path: Path, device: str = "auto"):
+        from cak_grain_processor import choose_device, load_model  # late: the window opens before torch is there
+
+        if not model_path.exists():
+            raise PipelineError(f"{model_path}: no model there yet; make one with: python cak_grain_processor.py")
+        self.loaded = load_model(model_path, choose_device(device))
+
+    def analyse(self, sound: Sound) -> tuple[Analysis, np.ndarray]:
+        """What depends on the sound alone: its analysis and its pattern (gain in dB for unit amount)."""
+        analysis = analyse(sound, self.loaded.settings)
+        return analysis, self.loaded.pattern_db(analysis.x)
+
+    def render_file(self, source: Path, output: Path, octaves: float, *, overwrite: bool = False) -> FileRendering:
+        """Render one file; the output appears under its name only when it is whole.
+
+        Raises
+        ------
+        PipelineError
+            If the input can't be read or has no grain, or the output can't be written.
+        """
+        sound = open_sound(source)
+        check_output(source, output, overwrite)
+        with open_audio(source) as file:
+            source_format, subtype = file.format, file.subtype
+        target = output_format(output, subtype, sound.n_samples * sound.channels * 8)
+        check_writable(output.parent)
+        with replacing(output) as temporary:
+            if octaves == 0:
+                copy_samples(source, source_format, subtype, temporary, target)
+                return FileRendering(source, output, self._unmoved(sound))
+            analysis, pattern_db = self.analyse(sound)
+            ceiling = CEILING if target.subtype in INTEGER_BITS else max(1.0, analysis.peak)
+
+            def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+                write_sound(temporary, blocks, like, target)
+                return open_sound(temporary)
+
+            rendering = move_grain(analysis, pattern_db, octaves, ceiling=ceiling, store=store)
+            if rendering.sound is sound:  # nothing could be moved: what was stored is not it
+                copy_samples(source, source_format, subtype, temporary, target)
+        return FileRendering(source, output, rendering)
+
+    def _unmoved(self, sound: Sound) -> Rendering | None:
+        try:
+            grain = measure_grain(sound, self.loaded.settings.grain)
+        except PipelineError:
+            return None  # silence has no grain, and at 0 it need not have any
+        return Rendering(sound, 0.0, grain, grain, True, 0.0, 0.0)
+
+
+def check_output(source: Path, output: Path, overwrite: bool) -> None:
+    """Refuse to write over the input, or without leave over anything else.
+
+    Raises
+    ------
+    PipelineError
+        If it would.
+    """
+    if output.exists():
+        if output.samefile(source):
+            raise PipelineError(f"{output}: is the input itself, which is never overwritten; choose another name")
+        if output.is_dir():
+            raise PipelineError(f"{output}: is a folder; end it with / to write into it")
+        if not overwrite:
+            raise PipelineError(f"{output}: exists already; give --overwrite to replace it")
+
+
+def write_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target: OutputFormat) -> None:
+    """Write blocks of samples, full scale 1.0, as an audio file.
+
+    Raises
+    ------
+    PipelineError
+        If the format can't hold them or the disk can't.
+    """
+    import soundfile as sf
+
+    try:
+        with sf.SoundFile(path, "w", like.sr, like.channels, target.subtype, format=target.format) as file:
+            for block in blocks:
+                file.write(to_sample_format(block, target.subtype))
+    except sf.LibsndfileError as err:
+        raise PipelineError(
+            f"can't write {target.format} {target.subtype} with {like.channels} channels at {like.sr} Hz ({err.error_string.strip()})"
+        ) from err
+    except OSError as err:
+        raise PipelineError(f"can't write ({err.strerror})") from err
+
+
+def copy_samples(source: Path, source_format: str, subtype: str, output: Path, target: OutputFormat) -> None:
+    """The input's samples as they are: the file itself if the format stays, else sample by sample.
+
+    Raises
+    ------
+    PipelineError
+        If the output can't be written.
+    """
+    import soundfile as sf
+
+    if (source_format, subtype) == (target.format, target.subtype):
+        try:
+            shutil.copyfile(source, output)
+        except OSError as err:
+            raise PipelineError(f"can't write ({err.strerror})") from err
+        return
+    dtype = native_dtype(subtype)
+    with open_audio(source) as file:
+        try:
+            with sf.SoundFile(output, "w", file.samplerate, file.channels, target.subtype, format=target.format) as copy:
+                for block in file.blocks(1 << 16, dtype=dtype, always_2d=True):
+                    copy.write(block)
+        except sf.LibsndfileError as err:
+            raise PipelineError(f"can't write {target.format} {target.subtype} ({err.error_string.strip()})") from err
+
+
+def describe(rendering: Rendering | None) -> str:
+    """One line about a rendering: "grain 0.0031 -> 0.0124 (asked x4.00, got x3.97)"."""
+    if rendering is None:
+        return "no grain to measure; copied as it is"
+    asked, got = 2.0**-rendering.asked_octaves, 2.0**-rendering.got_octaves
+    line = f"grain {rendering.grain_before:.3g} -> {rendering.grain_after:.3g} (asked x{asked:.3g}, got x{got:.3g}"
+    if not rendering.within_reach:
+        line += ": as far as this sound goes"
+    line += ")"
+    if rendering.level_db < -0.2:
+        line += f", {-rendering.level_db:.1f} dB quieter so as not to clip"
+    return line
+
+
+# Playing
+
+
+class Player:
+    """Plays samples through sounddevice, where that, PortAudio and a sound card are there."""
+
+    def __init__(self) -> None:
+        try:
+            import sounddevice
+        except (ImportError, OSError) as err:
+            self._device, self.why_not = None, f"no sound: {err}"
+        else:
+            self._device, self.why_not = sounddevice, ""
+
+    def play(self, sound: Sound) -> str:
+        """Start playing from the beginning; returns why it can't, or nothing."""
+        if self._device is None:
+            return self.why_not
+        try:
+            self._device.play(np.concatenate(list(sound.blocks())), sound.sr)
+        except (self._device.PortAudioError, ValueError) as err:
+            return f"no sound: {one_line(str(err))}"
+        return ""
+
+    def stop(self) -> None:
+        """Stop playing."""
+        if self._device is not None:
+            self._device.stop()
+
+
+# The work behind the window
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that the window shows: its analysis, its pattern, and its picture in dB."""
+
+    path: Path
+    analysis: Analysis
+    pattern_db: np.ndarray
+    picture_db: np.ndarray
+    reference: float
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendering that the window shows."""
+
+    opened: Opened
+    rendering: Rendering
+    picture_db: np.ndarray
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the worker tells the window: kind is model, opened, rendered, saved or error."""
+
+    kind: str
+    content: object
+
+
+def picture_db(sound: Sound, settings, reference: float | None = None) -> tuple[np.ndarray, float]:
+    """Mel picture in dB under a reference band power, no wider than a window shows.
+
+    Returns
+    -------
+    picture : np.ndarray, shape (n_mels, at most PICTURE_COLUMNS), in [-80, 0]
+    reference : float, the loudest band power if none was given
+    """
+    powers = band_powers_of(sound, settings)
+    if len(powers) > PICTURE_COLUMNS:  # each column shows the loudest of its frames
+        powers = np.maximum.reduceat(powers, np.linspace(0, len(powers), PICTURE_COLUMNS, endpoint=False).astype(int))
+    reference = reference or float(powers.max())
+    return settings.dynamic_range_db * (log_mel(powers, settings.dynamic_range_db, reference) - 1), reference
+
+
+class Worker:
+    """Does the slow work on a thread of its own and only puts messages on a queue.
+
+    Of several renderings that wait, only the last one asked for is done.
+    """
+
+    def __init__(self, model_path: Path, device: str):
+        self.messages: queue.Queue[Message] = queue.Queue()
+        self._tasks: queue.Queue[tuple[str, Callable[[], Message | None]] | None] = queue.Queue()
+        self._model_path, self._device = model_path, device
+        self._processor: Processor | None = None
+        self._wanted = 0
+        self._thread = threading.Thread(target=self._work, name="grain worker", daemon=True)
+        self._thread.start()
+        self._put("model", self._load)
+
+    def open(self, path: Path) -> None:
+        """Read and analyse a file."""
+        self._put("opened", lambda: self._open(path))
+
+    def render(self, opened: Opened, octaves: float) -> None:
+        """Render at a position of the slider, unless a later wish overtakes it."""
+        self._wanted += 1
+        ticket = self._wanted
+        self._put("rendered", lambda: self._render(opened, octaves) if ticket == self._wanted else None)
+
+    def save(self, source: Path, output: Path, octaves: float) -> None:
+        """Render a file to disk, over an older file of that name if the dialog was told so."""
+        self._put("saved", lambda: self._processor.render_file(source, output, octaves, overwrite=True))
+
+    def close(self) -> None:
+        """End the thread after what it is doing."""
+        self._tasks.put(None)
+        self._thread.join(timeout=10)
+
+    def _put(self, kind: str, task: Callable[[], object]) -> None:
+        self._tasks.put((kind, task))
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            kind, work = task
+            try:
+                content = work()
+            except PipelineError as err:
+                self.messages.put(Message("error", one_line(str(err))))
+            except Exception as err:  # a fault of ours: said in the window, and on the terminal in full
+                import traceback
+
+                traceback.print_exc()
+                self.messages.put(Message("error", f"internal fault, please report it: {one_line(repr(err))}"))
+            else:
+                self.messages.put(Message(kind, content))
+
+    def _load(self) -> Processor:
+        self._processor = Processor(self._model_path, self._device)
+        return self._processor
+
+    def _open(self, path: Path) -> Opened:
+        if self._processor is None:
+            raise PipelineError(f"{self._model_path}: no model; make one with: python cak_grain_processor.py")
+        try:
+            analysis, pattern_db = self._processor.analyse(open_sound(path))
+        except PipelineError as err:
+            raise PipelineError(f"{path.name}: {err}") from err
+        picture, reference = picture_db(analysis.sound, analysis.settings)
+        return Opened(path, analysis, pattern_db, picture, reference)
+
+    def _render(self, opened: Opened, octaves: float) -> Rendered:
+        rendering = move_grain(opened.analysis, opened.pattern_db, octaves, ceiling=max(CEILING, opened.analysis.peak))
+        picture, _ = picture_db(rendering.sound, opened.analysis.settings, opened.reference)
+        return Rendered(opened, rendering, picture)
+
+
+# The window
+
+
+@dataclass(frozen=True)
+class Dialogs:
+    """How the window asks for names; a test puts its own answers here."""
+
+    open_name: Callable[[], str]
+    save_name: Callable[[str], str]
+
+
+def system_dialogs() -> Dialogs:
+    """The system's file dialogs."""
+    from tkinter import filedialog
+
+    pattern = " ".join(f"*{extension}" for extension in sorted(AUDIO_EXTENSIONS))
+    return Dialogs(
+        lambda: filedialog.askopenfilename(title="Open audio", filetypes=[("Audio", pattern), ("All files", "*")]),
+        lambda name: filedialog.asksaveasfilename(
+            title="Save the result", initialfile=name, defaultextension=".wav", filetypes=[("Audio", " ".join(f"*{e}" for e in FORMATS))]
+        ),
+    )
+
+
+class GrainWindow:
+    """The desktop window: open, slide, compare, play, save.
+
+    All state is in a few attributes; `_refresh` derives every label and every enabled or disabled
+    control from them.
+
+    Parameters
+    ----------
+    root : tkinter.Tk
+    model_path, device : for the worker
+    source : Path or None, opened at the start
+    dialogs : Dialogs or None, the system's if None
+    """
+
+    def __init__(self, root, model_path: Path, device: str, source: Path | None = None, dialogs: Dialogs | None = None):
+        self.root, self.dialogs = root, dialogs or system_dialogs()
+        self.player = Player()
+        self.worker = Worker(model_path, device)
+        self.has_model, self.busy, self.note, self.is_error = False, 1, "loading the model ...", False
+        self.opened: Opened | None = None
+        self.rendered: Rendered | None = None
+        self._settle: str | None = None  # the callback that renders once the hand rests
+        self._build()
+        self._refresh()
+        if source is not None:
+            self.open(source)
+        self._poll_id = root.after(POLL_MS, self._poll)
+
+    # What is on the screen
+
+    def _build(self) -> None:
+        from tkinter import ttk
+
+        root = self.root
+        root.title("Neural Grain Processor")
+        root.geometry("1100x680")
+        root.minsize(900, 600)
+        style = ttk.Style(root)
+        style.theme_use("clam")
+        style.configure("Grain.TLabel", font=("TkDefaultFont", 13))
+        style.configure("Error.TLabel", foreground="#b00020")
+        style.configure("Accent.Horizontal.TProgressbar", background=ACCENT)
+        outer = ttk.Frame(root, padding=12)
+        outer.pack(fill="both", expand=True)
+
+        bar = ttk.Frame(outer)
+        bar.pack(fill="x")
+        self.open_button = ttk.Button(bar, text="Open ...", command=self.ask_open)
+        self.before_button = ttk.Button(bar, text="Play before", command=lambda: self.play("before"))
+        self.after_button = ttk.Button(bar, text="Play after", command=lambda: self.play("after"))
+        self.stop_button = ttk.Button(bar, text="Stop", command=self.player.stop)
+        self.save_button = ttk.Button(bar, text="Save as ...", command=self.ask_save)
+        for button in (self.open_button, self.before_button, self.after_button, self.stop_button, self.save_button):
+            button.pack(side="left", padx=(0, 6))
+        self.file_label = ttk.Label(bar)
+        self.file_label.pack(side="left", padx=8)
+
+        below = ttk.Frame(outer)  # packed before the pictures: what is packed last is squeezed first
+        below.pack(side="bottom", fill="x", pady=(4, 0))
+        self.note_label = ttk.Label(below)
+        self.note_label.pack(side="left", anchor="w")
+        self.progress = ttk.Progressbar(below, mode="indeterminate", length=160, style="Accent.Horizontal.TProgressbar")
+        self.grain_label = ttk.Label(outer, style="Grain.TLabel")
+        self.grain_label.pack(side="bottom", anchor="w", pady=(6, 0))
+        self._build_slider(outer)
+        self._build_pictures(outer)
+
+        modifier = "Command" if root.tk.call("tk", "windowingsystem") == "aqua" else "Control"
+        root.bind(f"<{modifier}-o>", lambda _: self.ask_open())
+        root.bind(f"<{modifier}-s>", lambda _: self.ask_save())
+        root.bind(f"<{modifier}-q>", lambda _: self.close())
+        root.protocol("WM_DELETE_WINDOW", self.close)
+
+    def _build_slider(self, outer) -> None:
+        from tkinter import ttk
+
+        sliding = ttk.Frame(outer)
+        sliding.pack(side="bottom", fill="x", pady=(8, 0))
+        ttk.Label(sliding, text="texture  -3").pack(side="left")
+        self.slider = ttk.Scale(sliding, from_=-SLIDER_RANGE, to=SLIDER_RANGE, command=self._slid, takefocus=True)
+        self.slider.pack(side="left", fill="x", expand=True, padx=8)
+        ttk.Label(sliding, text="+3  smooth").pack(side="left")
+        self.value_label = ttk.Label(sliding, width=7, anchor="e", style="Grain.TLabel")
+        self.value_label.pack(side="left")
+        self.slider.bind("<Button-1>", lambda _: self.slider.focus_set(), add=True)
+        for key, step in (("<Left>", -0.1), ("<Right>", 0.1), ("<Prior>", 1.0), ("<Next>", -1.0)):
+            self.slider.bind(key, lambda _, step=step: self._step(step))
+        for key in ("<Home>", "<Double-Button-1>"):
+            self.slider.bind(key, lambda _: self._move_to(0.0))
+
+    def _build_pictures(self, outer) -> None:
+        from matplotlib.backends.backend_tkagg import FigureCanvasTkAgg
+        from matplotlib.figure import Figure
+
+        self.figure = Figure(figsize=(10, 4.2), layout="constrained")
+        self.axes = self.figure.subplots(1, 2, sharex=True, sharey=True)
+        self.images = [
+            axes.imshow(np.full((1, 1), -DYNAMIC_RANGE_DB), "magma", aspect="auto", origin="lower", vmin=-DYNAMIC_RANGE_DB, vmax=0)
+            for axes in self.axes
+        ]
+        for axes, title in zip(self.axes, ("before", "after"), strict=True):
+            axes.set(title=title, xlabel="time (s)", xticks=[], yticks=[])
+        self.figure.colorbar(self.images[0], ax=list(self.axes), label="level (dB under the loudest band)")
+        self.canvas = FigureCanvasTkAgg(self.figure, outer)
+        self.canvas.get_tk_widget().pack(fill="both", expand=True, pady=(8, 0))
+
+    def _refresh(self) -> None:
+        """Derive every label and every enabled or disabled control from the state."""
+        octaves = self.octaves
+        self.value_label["text"] = f"{octaves:+.1f}" if octaves else "0"
+        self.file_label["text"] = self._file_text()
+        shown = self.rendered
+        self.grain_label["text"] = describe(shown.rendering) if shown else "open a sound to begin" if not self.opened else " "
+        self.note_label.configure(text=self.note, style="Error.TLabel" if self.is_error else "TLabel")
+        ready = self.opened is not None
+        for widget, is_on in (
+            (self.open_button, self.has_model),
+            (self.slider, ready),
+            (self.before_button, ready),
+            (self.after_button, shown is not None),
+            (self.stop_button, ready),
+            (self.save_button, ready),
+        ):
+            widget.state(["!disabled" if is_on else "disabled"])
+        if self.busy and not self.progress.winfo_manager():
+            self.progress.pack(side="right")
+            self.progress.start(20)
+        elif not self.busy:
+            self.progress.stop()
+            self.progress.pack_forget()
+
+    def _file_text(self) -> str:
+        if self.opened is None:
+            return ""
+        sound, name = self.opened.analysis.sound, one_line(self.opened.path.name)
+        short = name if len(name) <= 48 else f"{name[:30]} ... {name[-12:]}"
+        channels = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
+        return f"{short}   {sound.n_samples / sound.sr:.1f} s, {channels}, {sound.sr} Hz"
+
+    def _draw(self) -> None:
+        """Put the pictures that there are on the screen, on one colour scale."""
+        settings, sound = self.opened.analysis.settings, self.opened.analysis.sound
+        after = self.rendered.picture_db if self.rendered else self.opened.picture_db
+        for image, picture in zip(self.images, (self.opened.picture_db, after), strict=True):
+            image.set_data(picture)
+            image.set_extent((0, sound.n_samples / sound.sr, 0, settings.n_mels))
+        for axes in self.axes:
+            axes.set_xlim(0, sound.n_samples / sound.sr)
+            axes.set_ylim(0, settings.n_mels)
+            axes.xaxis.set_major_locator(self._time_ticks())
+            label_axes(axes, settings)
+        self.axes[1].set_ylabel("")
+        self.canvas.draw_idle()
+
+    @staticmethod
+    def _time_ticks():
+        from matplotlib.ticker import MaxNLocator
+
+        return MaxNLocator(6)
+
+    # What the user does
+
+    @property
+    def octaves(self) -> float:
+        """Position of the slider in octaves, in steps of 0.1, with a detent at 0."""
+        return round(float(self.slider.get()), 1) + 0.0
+
+    def ask_open(self) -> None:
+        """Ask for a file and open it."""
+        if self.has_model and (name := self.dialogs.open_name()):
+            self.open(Path(name))
+
+    def open(self, path: Path) -> None:
+        """Open a file; the picture comes when the worker has it."""
+        self._start(f"reading {one_line(path.name)} ...")
+        self.worker.open(path)
+
+    def ask_save(self) -> None:
+        """Ask for a name and render the file to it."""
+        if self.opened is None:
+            return
+        name = self.dialogs.save_name(output_name(self.opened.path, self.octaves))
+        if name:
+            self._start(f"saving {one_line(Path(name).name)} ...")
+            self.worker.save(self.opened.path, Path(name), self.octaves)
+
+    def play(self, which: str) -> None:
+        """Play the sound before or after."""
+        shown = self.rendered.rendering.sound if which == "after" and self.rendered else self.opened.analysis.sound
+        self.note, self.is_error = self.player.play(shown), True
+        self._refresh()
+
+    def _step(self, step: float) -> str:
+        self._move_to(self.octaves + step)
+        return "break"
+
+    def _move_to(self, octaves: float) -> str:
+        if self.opened is not None:
+            self.slider.set(max(-SLIDER_RANGE, min(SLIDER_RANGE, octaves)))
+        return "break"
+
+    def _slid(self, _value: str) -> None:
+        """The slider moved: show the number at once, render when the hand rests."""
+        if self._settle is not None:
+            self.root.after_cancel(self._settle)
+        self._settle = self.root.after(SETTLE_MS, self._settled)
+        self._refresh()
+
+    def _settled(self) -> None:
+        self._settle = None
+        if self.opened is not None and not (self.rendered and self.rendered.rendering.asked_octaves == self.octaves):
+            self._start("rendering ...")
+            self.worker.render(self.opened, self.octaves)
+
+    def close(self) -> None:
+        """End the sound, the worker and the window."""
+        self.root.after_cancel(self._poll_id)
+        self.player.stop()
+        self.root.withdraw()
+        self.worker.close()
+        self.root.destroy()
+
+    # What the worker says
+
+    def _start(self, note: str) -> None:
+        self.busy += 1
+        self.note, self.is_error = note, False
+        self._refresh()
+
+    def _poll(self) -> None:
+        try:
+            while True:
+                self._take(self.worker.messages.get_nowait())
+        except queue.Empty:
+            pass
+        self._poll_id = self.root.after(POLL_MS, self._poll)
+
+    def _take(self, message: Message) -> None:
+        self.busy -= 1
+        if message.kind == "error":
+            self.note, self.is_error = str(message.content), True
+        else:
+            getattr(self, f"_take_{message.kind}")(message.content)
+        self._refresh()
+
+    def _take_model(self, processor: Processor) -> None:
+        self.has_model = True
+        self.note = f"model ready: {processor.loaded.audit.get('verdict', 'not audited')}"
+
+    def _take_opened(self, opened: Opened) -> None:
+        self.opened, self.rendered, self.note = opened, None, ""
+        self.slider.state(["!disabled"])
+        self.slider.set(0.0)
+        self._draw()
+        self._settled()
+
+    def _take_rendered(self, rendered: Rendered | None) -> None:
+        if rendered is not None and rendered.opened is self.opened:
+            self.rendered, self.note = rendered, ""
+            self._draw()
+
+    def _take_saved(self, saved: FileRendering) -> None:
+        self.note = f"saved {saved.output}: {describe(saved.rendering)}"
+
+
+def open_window(model_path: Path, device: str, source: Path | None) -> int:
+    """Show the window until it is closed.
+
+    Raises
+    ------
+    PipelineError
+        If there is no display or no tkinter.
+    """
+    hint = "render without one: python neural_audio_processor.py INPUT --grain -2"
+    try:
+        import tkinter as tk
+    except ImportError as err:
+        raise PipelineError(f"no window: Python here is without tkinter (on Debian: apt-get install python3-tk); {hint}") from err
+    try:
+        root = tk.Tk(className="Neural Grain Processor")
+    except tk.TclError as err:
+        raise PipelineError(f"no window: no display to show it on; {hint}") from err
+    GrainWindow(root, model_path, device, source)
+    root.mainloop()
+    return 0
+
+
+# The command line
+
+
+def grain_argument(text: str) -> float:
+    """``--grain``: a finite number within the slider's range."""
+    value = float(text)
+    if not abs(value) <= SLIDER_RANGE:
+        raise argparse.ArgumentTypeError(f"{text} is not within -{SLIDER_RANGE:g} to +{SLIDER_RANGE:g}")
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of stage 4."""
+    parser = argparse.ArgumentParser(
+        prog="neural_audio_processor.py", description="Move the grain of audio: in a window, or with --grain straight to files."
+    )
+    parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="audio files or folders")
+    parser.add_argument("--grain", type=grain_argument, metavar="S", help="-3 (texture) .. 0 .. +3 (smooth), in octaves; renders and ends")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", help="output file, or folder (default: NAME_grain-2.0.wav in the current folder)")
+    parser.add_argument("--overwrite", action="store_true", help="replace output files that exist already (never the input)")
+    parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL), metavar="PATH", help="(default: %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)")
+    parser.add_argument("--demo", action="store_true", help="a demo sound in the window, or where there is no display, rendered at -2 and +2")
+    return parser
+
+
+def render_all(processor: Processor, jobs: list[tuple[Path, Path, float]], *, overwrite: bool) -> int:
+    """Render files one after the other, say what became of each, go on past those that fail.
+
+    Returns
+    -------
+    exit status: 0 all, 1 some, 2 none
+    """
+    failed = 0
+    for source, output, octaves in jobs:
+        try:
+            result = processor.render_file(source, output, octaves, overwrite=overwrite)
+        except PipelineError as err:
+            failed += 1
+            message = one_line(str(err))
+            print(f"error: {message if str(output) in message else f'{one_line(source)}: {message}'}", file=sys.stderr)
+            continue
+        print(f"{one_line(source.name)}: {describe(result.rendering)}")
+        print(f"wrote {one_line(output)}")
+    return 0 if not failed else 1 if failed < len(jobs) else 2
+
+
+def _jobs(args: argparse.Namespace) -> list[tuple[Path, Path, float]]:
+    sources = find_audio(args.inputs)
+    if not sources:
+        raise PipelineError(f"0 files found in {', '.join(map(str, args.inputs))} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})")
+    if args.output is None or args.output.endswith("/") or Path(args.output).is_dir():
+        folder = Path(args.output or ".")
+        return [(source, folder / output_name(source, args.grain), args.grain) for source in sources]
+    if len(sources) > 1:
+        raise PipelineError(f"-o {args.output}: {len(sources)} inputs need a folder; end it with /")
+    return [(sources[0], Path(args.output), args.grain)]
+
+
+def _demo_input() -> Path:
+    for path in (Path(folder, DEMO_INPUT) for folder in DEFAULT_FOLDERS):
+        if path.exists():
+            return path
+    raise PipelineError(f"no {DEMO_INPUT} in {DEFAULT_FOLDERS[1]}/; make the demo library with: python measure_audio_grain.py --demo")
+
+
+def _run(args: argparse.Namespace) -> int:
+    if not args.model.exists():
+        raise PipelineError(f"{args.model}: no model there yet; make one with: python cak_grain_processor.py")
+    if args.demo and args.inputs:
+        raise PipelineError("--demo brings its own sound; leave INPUT out")
+    if args.grain is not None and not args.demo:
+        if not args.inputs:
+            raise PipelineError("--grain needs an INPUT to render")
+        return render_all(Processor(args.model, args.device), _jobs(args), overwrite=args.overwrite)
+    if len(args.inputs) > 1:
+        raise PipelineError(f"the window opens one file, {len(args.inputs)} were given; give --grain to render them all")
+    source = _demo_input() if args.demo else args.inputs[0] if args.inputs else None
+    if source is not None and not source.is_file():
+        raise PipelineError(f"{source}: no such file")
+    try:
+        return open_window(args.model, args.device, source)
+    except PipelineError as err:
+        if not args.demo:
+            raise
+        warn(f"{one_line(str(err))}")
+    folder = Path(args.output or ".")
+    jobs = [(source, folder / output_name(source, octaves), octaves) for octaves in DEMO_POSITIONS]
+    return render_all(Processor(args.model, args.device), jobs, overwrite=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run stage 4 from the command line; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    return run_main(lambda: _run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

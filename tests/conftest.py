@@ -1,0 +1,122 @@
+"""Synthesised audio, the four scripts as commands, and one small trained model for all tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+ROOT = Path(__file__).resolve().parent.parent
+SR = 44_100
+
+
+def sine(hz: float = 440.0, duration_s: float = 2.0, sr: int = SR, level: float = 0.5) -> np.ndarray:
+    return level * np.sin(2 * np.pi * hz * np.arange(round(duration_s * sr)) / sr)
+
+
+def noise(duration_s: float = 2.0, sr: int = SR, seed: int = 0, level: float = 0.1) -> np.ndarray:
+    return level * np.random.default_rng(seed).standard_normal(round(duration_s * sr))
+
+
+def drone(texture_db: float = -40.0, duration_s: float = 3.0, sr: int = SR, seed: int = 0, root_hz: float = 110.0) -> np.ndarray:
+    """Eight partials and white noise: the texture's level decides the grain."""
+    y = sum(sine(root_hz * k, duration_s, sr, 0.3 / k) for k in range(1, 9))
+    return y + noise(duration_s, sr, seed, 0.3 * 10 ** (texture_db / 20))
+
+
+@dataclass(frozen=True)
+class Ran:
+    status: int
+    out: str
+    err: str
+
+
+def run(script: str, *args: object, cwd: Path, env: dict | None = None, timeout: float = 300) -> Ran:
+    """One of the four scripts as a user runs it. A traceback fails the test, whatever it tests."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def write_library(folder: Path, n_files: int = 12, duration_s: float = 3.0) -> Path:
+    """A library in the users' layout: drones whose texture rises file by file."""
+    for i, texture_db in enumerate(np.linspace(-75, -15, n_files)):
+        place = folder / ("Drone/Static", "Drone/Evolving", "Harmonic Progression")[i % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        sf.write(place / f"sound {i:02d}.wav", drone(texture_db, duration_s, seed=i, root_hz=80 + 13 * i), SR, "PCM_16")
+    return folder
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder in which stages 1 to 3 have run, and what they printed."""
+
+    folder: Path
+    ran: tuple[Ran, ...]
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "grain_processor_v2_output/final_grain_processor_v2.pt"
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory) -> Project:
+    folder = write_library(tmp_path_factory.mktemp("project"))
+    ran = (
+        run("measure_audio_grain.py", cwd=folder),
+        run("convert_to_spectrograms.py", cwd=folder),
+        run("cak_grain_processor.py", "--epochs", 10, "--device", "cpu", cwd=folder),
+    )
+    return Project(folder, ran)
+
+
+@pytest.fixture
+def copied(project, tmp_path) -> Project:
+    """The same, to be damaged."""
+    folder = tmp_path / "project"
+    shutil.copytree(project.folder, folder)
+    return Project(folder, project.ran)
+
+
+BAD_FILES = {
+    "text.wav": "not readable as audio",
+    "zero_bytes.wav": "empty: 0 bytes",
+    "no_samples.wav": "empty: it holds no samples",
+    "zeros.wav": "silent",
+    "10ms.wav": "too short: 10.0 ms",
+    "nan.wav": "contains NaN",
+    "truncated.wav": "cut off",
+    "truncated.flac": "damaged",
+    "constant.wav": "nothing to measure between 50 and 15000 Hz",
+}
+
+
+def write_bad_files(folder: Path) -> Path:
+    """One file for each fault of BAD_FILES."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "text.wav").write_text("this is no audio\n" * 20)
+    (folder / "zero_bytes.wav").touch()
+    sf.write(folder / "no_samples.wav", np.zeros(0), SR)
+    sf.write(folder / "zeros.wav", np.zeros(SR), SR)
+    sf.write(folder / "10ms.wav", noise(0.01), SR)
+    sf.write(folder / "nan.wav", np.where(np.arange(SR) == 999, np.nan, noise(1)), SR, "FLOAT")
+    sf.write(folder / "constant.wav", np.full(SR, 0.25), SR)
+    for name in ("truncated.wav", "truncated.flac"):
+        path = folder / name
+        sf.write(path, noise(2), SR)
+        os.truncate(path, path.stat().st_size // 2)
+    return folder

@@ -1,0 +1,28 @@
+#!/bin/sh
+# Sets up and runs everything: system packages (asked for where they can't be installed), a virtual
+# environment in .venv-tests, the linter, the tests. One command: sh tests/run.sh
+set -eu
+cd "$(dirname "$0")/.."
+if [ "$(uname)" = Linux ]; then
+    missing=""
+    for tool in Xvfb:xvfb xdotool:xdotool; do
+        command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool##*:}"
+    done
+    ldconfig -p 2>/dev/null | grep -q libportaudio || missing="$missing libportaudio2"
+    python3 -c "import tkinter" 2>/dev/null || missing="$missing python3-tk"
+    python3 -c "import ensurepip" 2>/dev/null || missing="$missing python3-venv"
+    if [ -n "$missing" ]; then
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+            # shellcheck disable=SC2086
+            apt-get update -q >/dev/null && apt-get install -y -q $missing >/dev/null
+        else
+            echo "the tests need these system packages:$missing" >&2
+            echo "on Debian or Ubuntu: sudo apt-get install$missing" >&2
+            exit 2
+        fi
+    fi
+fi
+[ -x .venv-tests/bin/python ] || python3 -m venv .venv-tests
+.venv-tests/bin/python -m pip install -q -r tests/requirements.txt
+.venv-tests/bin/ruff check .
+exec .venv-tests/bin/python -m pytest "$@"
