@@ -844,6 +844,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _go_on_hint(args: argparse.Namespace) -> str:
+    latest = args.output_dir / "checkpoints" / "latest.pt"
+    return "interrupted; go on with --resume" if latest.exists() else "interrupted before the first epoch ended; start again"
+
+
 def _run(args: argparse.Namespace) -> int:
     pairs = read_pairs(args.pairs)
     if args.seed < 0:
@@ -873,7 +878,7 @@ def _run(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run stage 3 from the command line; returns the exit status."""
     args = build_parser().parse_args(argv)
-    return run_main(lambda: _run(args))
+    return run_main(lambda: _run(args), lambda: _go_on_hint(args))
 
 
 if __name__ == "__main__":

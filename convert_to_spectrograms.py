@@ -620,8 +620,8 @@ def move_grain(
 
     level, tried, is_near = 1.0, [_Try(0.0, Amounts(0.0, 0.0, True), 0.0)], False
     for count in range(1 + MAX_CORRECTIONS):
-        if count == MAX_CORRECTIONS and not is_near:  # not found: what came nearest
-            amounts = min(tried[1:], key=lambda t: abs(octaves - t.got)).amounts
+        if count == MAX_CORRECTIONS and not is_near:  # grain jumps here: stay before the jump, so that positions keep their order
+            amounts = min(tried[1:], key=lambda t: (t.got / octaves > 1, abs(octaves - t.got))).amounts
         elif not is_near:  # else only the level was wrong
             aim, amounts = _next_try(solver, tried, octaves)
         result, grain, meter = attempt(amounts, level)

@@ -835,15 +835,15 @@ def one_line(path: Path | str) -> str:
     return str(path).encode("utf-8", "replace").decode().translate({c: f"\\x{c:02x}" for c in (*range(32), 127)})
 
 
-def run_main(body: Callable[[], int]) -> int:
-    """Run a stage: what a user can mend becomes one line on stderr and exit status 2, Ctrl-C 130."""
+def run_main(body: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted; run the same command again") -> int:
+    """Run a stage: what a user can mend becomes one line on stderr and exit status 2, Ctrl-C 130 with ``interrupted()``."""
     try:
         return body()
     except PipelineError as err:
         print(f"error: {one_line(str(err))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        print(f"\n{interrupted()}", file=sys.stderr)
         return 130
 
 

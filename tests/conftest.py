@@ -100,7 +100,7 @@ BAD_FILES = {
     "10ms.wav": "too short: 10.0 ms",
     "nan.wav": "contains NaN",
     "truncated.wav": "cut off",
-    "truncated.flac": "damaged",
+    "truncated.flac": "not readable as audio (Error : flac decoder lost sync)",
     "constant.wav": "nothing to measure between 50 and 15000 Hz",
 }
 

@@ -1,0 +1,303 @@
+"""Stage 3: the referees are right, training is repeatable and can go on, checkpoints are safe and small."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run, write_library
+from scipy.stats import wasserstein_distance
+
+import cak_grain_processor as stage3
+from cak_grain_processor import GrainProcessor, audited_octaves, held_energy, load_model, natural_distance, pattern_in_db, read_checkpoint
+from convert_to_spectrograms import bins_per_band, default_settings
+from measure_audio_grain import GrainSettings, PipelineError
+
+SETTINGS = default_settings(GrainSettings())
+SHARES = torch.tensor(bins_per_band(SETTINGS), dtype=torch.float32)[:, None]
+
+
+def tiles(n: int = 3, frames: int = 40, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random((n, 128, frames)).astype(np.float32))
+
+
+def randomised(seed: int = 0) -> GrainProcessor:
+    """A model whose last layer is not zero, as after training."""
+    torch.manual_seed(seed)
+    model = GrainProcessor(128)
+    torch.nn.init.normal_(model.detector.mix[-1].weight, std=0.1)
+    return model.eval()
+
+
+class TestModel:
+    def test_control_zero_changes_nothing(self):
+        assert torch.equal(randomised()(tiles(), torch.zeros(3)), torch.zeros(3, 128, 40))
+
+    def test_the_gate_is_signed_and_grows_with_control(self):
+        model = randomised()
+        controls = torch.linspace(-3, 3, 61)
+        effective = controls * model.gate(controls)
+        assert torch.all(effective.diff() > 0)
+        torch.testing.assert_close(effective, -effective.flip(0))
+        change = model(tiles(2), torch.tensor([1.0, -1.0]))
+        torch.testing.assert_close(model(tiles(2), torch.tensor([-1.0, 1.0])), -change)
+
+    def test_it_starts_as_the_spectral_expander(self):
+        x = torch.rand(1, 128, 1).expand(1, 128, 40)
+        expected = stage3.FIRST_SCALE * (x - x.mean(1, keepdim=True))
+        torch.testing.assert_close(GrainProcessor(128).pattern(x), expected, atol=1e-5, rtol=1e-4)
+
+    def test_a_long_picture_in_pieces_gives_the_same_pattern(self, monkeypatch):
+        x, model = tiles(1, 1500)[0].numpy(), randomised()
+        whole = pattern_in_db(model, x, SETTINGS)
+        monkeypatch.setattr(stage3, "CHUNK_FRAMES", 256)
+        np.testing.assert_allclose(pattern_in_db(model, x, SETTINGS), whole, atol=1e-4)
+        assert whole.shape == x.shape
+
+    @pytest.mark.parametrize("frames", [1, 5, 17])
+    def test_short_pictures_work(self, frames):
+        assert pattern_in_db(randomised(), tiles(1, frames)[0].numpy(), SETTINGS).shape == (128, frames)
+
+    def test_frames_far_away_do_not_matter(self):
+        x, model = tiles(1, 400), randomised()
+        other = x.clone()
+        other[:, :, 300:] = 0.5
+        torch.testing.assert_close(model.pattern(other)[:, :, :200], model.pattern(x)[:, :, :200], atol=1e-6, rtol=1e-5)
+
+
+class TestReferees:
+    def test_the_auditor_agrees_with_librosa_on_the_bins(self):
+        """Flat inside each band, gains constant inside each band: then band powers decide everything."""
+        rng = np.random.default_rng(0)
+        counts = np.full(128, 5)
+        shares = torch.tensor(counts / counts.sum(), dtype=torch.float32)[:, None]
+        x, change = rng.uniform(0.3, 1, (128, 6)), rng.normal(0, 0.1, (128, 6))
+
+        def grain(picture: np.ndarray) -> float:
+            power = np.repeat(10 ** (80 * (picture - 1) / 10), counts, axis=0)
+            return float(librosa.feature.spectral_flatness(S=np.sqrt(power), amin=1e-30).mean())
+
+        measured = audited_octaves(
+            torch.tensor(x[None], dtype=torch.float32), torch.tensor(change[None], dtype=torch.float32), torch.zeros(1), shares, 80.0, 400.0
+        )
+        assert measured.item() == pytest.approx(math.log2(grain(x) / grain(x + change)), abs=1e-3)
+
+    def test_the_auditor_does_not_count_silent_frames(self):
+        x, change = tiles(1), 0.1 * tiles(1, seed=1)
+        alone = audited_octaves(x, change, torch.zeros(1), SHARES, 80.0, 40.0)
+        silence = torch.zeros(1, 128, 10)
+        both = audited_octaves(torch.cat((x, silence), 2), torch.cat((change, tiles(1, 10, 5)), 2), torch.zeros(1), SHARES, 80.0, 40.0)
+        torch.testing.assert_close(alone, both)
+
+    def test_a_shift_of_all_values_is_its_square_in_distance(self):
+        x = 0.5 * tiles()
+        assert natural_distance(x + 0.25, x).item() == pytest.approx(0.0625, rel=1e-4)
+
+    def test_the_distance_is_zero_to_the_same_values_in_another_order(self):
+        x = tiles()
+        assert natural_distance(x, x[torch.randperm(3)][:, :, torch.randperm(40)]).item() == 0.0
+
+    def test_the_distance_bounds_scipys_first_wasserstein_distance(self):
+        a, b = tiles(seed=1), tiles(seed=2) ** 2
+        first = np.mean([wasserstein_distance(a[:, m].flatten().numpy(), b[:, m].flatten().numpy()) for m in range(128)])
+        assert first**2 <= natural_distance(a, b).item() < 2 * first**2
+
+    def test_held_energy_holds_it(self):
+        x = tiles()
+        y = held_energy(x, 0.2 * tiles(seed=3), SHARES.log(), 80.0)
+        level = torch.logsumexp(stage3.band_levels(y, 80.0) + SHARES.log(), 1) - torch.logsumexp(stage3.band_levels(x, 80.0) + SHARES.log(), 1)
+        torch.testing.assert_close(level, level[:, :1].expand_as(level), atol=1e-3, rtol=1e-3)  # one shift for the whole tile
+        torch.testing.assert_close(y.amax((1, 2)), x.amax((1, 2)))
+
+
+class TestTraining:
+    def test_reports_pictures_and_contract(self, project):
+        ran = project.ran[2]
+        assert ran.status == 0, ran.err
+        output = project.folder / "grain_processor_v2_output"
+        for name in ("final_grain_processor_v2.pt", "audit.json", "audit.png", "training_history.csv", "training_history.png",
+                     "checkpoints/latest.pt", "checkpoints/epoch_0010.pt", "samples/epoch_0010.png"):  # fmt: skip
+            assert (output / name).stat().st_size > 500, name
+        assert "audit: the slider keeps its word within 0.05 octaves on 3 of 3 files" in ran.out
+        assert "next: python neural_audio_processor.py" in ran.out
+
+    def test_the_violation_falls(self, project):
+        with (project.folder / "grain_processor_v2_output/training_history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 10
+        for name in ("violation_texture", "violation_smooth", "violation_anywhere"):
+            assert float(rows[-1][name]) < 0.5 * float(rows[0][name])
+
+    def test_the_audit_reports_what_stage_1_measures(self, project):
+        content = json.loads((project.folder / "grain_processor_v2_output/audit.json").read_text())
+        assert content["summary"]["files_monotone"] == content["summary"]["files"] == 3
+        for row in content["rows"]:
+            if row["asked_octaves"] == 0:
+                assert row["got_octaves"] == 0
+            elif row["within_reach"]:
+                assert row["got_octaves"] == pytest.approx(row["asked_octaves"], abs=0.02)
+
+    def test_the_model_is_small_safe_and_says_where_it_comes_from(self, project):
+        assert project.model.stat().st_size < 1e6
+        content = torch.load(project.model, weights_only=True)
+        assert "optimizer" not in content
+        assert content["training"]["files"] == 12
+        assert content["training"]["seed"] == 0
+        assert "the slider keeps its word" in content["audit"]["verdict"]
+        loaded = load_model(project.model)
+        assert loaded.settings == SETTINGS
+
+    def test_same_seed_same_weights_and_resume_ends_with_the_same(self, project, tmp_path):
+        pairs = project.folder / "training_pairs.json"
+
+        def weights(folder):
+            return torch.load(folder / "checkpoints/latest.pt", weights_only=True)["weights"]
+
+        args = ("--pairs", pairs, "--epochs", 4, "--device", "cpu")
+        assert run("cak_grain_processor.py", *args, "--output-dir", "whole", cwd=tmp_path).status == 0
+        killed = subprocess.Popen(
+            [sys.executable, ROOT / "cak_grain_processor.py", *map(str, args), "--output-dir", "broken"],
+            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        latest = tmp_path / "broken/checkpoints/latest.pt"
+        deadline = time.monotonic() + 120
+        while not latest.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        done = len(torch.load(latest, weights_only=True)["history"])
+        assert 1 <= done < 4
+        assert run("cak_grain_processor.py", *args, "--output-dir", "broken", "--resume", cwd=tmp_path).status == 0
+        whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+        assert all(torch.equal(whole[name], broken[name]) for name in whole)
+        again = run("cak_grain_processor.py", *args[:3], 5, *args[4:], "--output-dir", "broken", "--resume", cwd=tmp_path)
+        assert again.status == 2
+        assert "was made from other tiles or options" in again.err
+
+    def test_ctrl_c_is_one_line_and_status_130(self, project, tmp_path):
+        running = subprocess.Popen(
+            [sys.executable, ROOT / "cak_grain_processor.py", "--pairs", project.folder / "training_pairs.json", "--device", "cpu"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "grain_processor_v2_output/checkpoints/latest.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+        assert running.returncode == 130
+        assert "Traceback" not in err
+        assert "interrupted; go on with --resume" in err
+        read_checkpoint(tmp_path / "grain_processor_v2_output/checkpoints/latest.pt")
+
+    def test_a_loss_that_is_not_finite_stops_the_training(self, project, monkeypatch, tmp_path):
+        from convert_to_spectrograms import read_pairs
+
+        for name in ("checkpoints", "samples"):
+            (tmp_path / name).mkdir()
+        monkeypatch.setattr(stage3, "natural_distance", lambda moved, natural: moved.sum() * math.nan)
+        with pytest.raises(PipelineError, match="epoch 1: the loss is not finite; the last good checkpoint is none"):
+            stage3.train(read_pairs(project.folder / "training_pairs.json"), stage3.TrainSettings(epochs=2), tmp_path)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            ("missing pairs", "training_pairs.json: no such file; make it with: python convert_to_spectrograms.py"),
+            ("damaged pairs", "training_pairs.json: not readable as JSON"),
+            ("missing array", "not readable as a tile"),
+            ("truncated array", "not readable as a tile"),
+            ("pickled array", "not readable as a tile"),
+            ("array of another shape", "is no tile of 128 x 256 float32"),
+            ("array with NaN", "holds values outside 0 to 1"),
+            ("nothing to resume", "no model there"),
+        ],
+    )
+    def test_are_one_line_before_any_training(self, copied, damage, message):
+        pairs = copied.folder / "training_pairs.json"
+        array = sorted((copied.folder / "spectrograms/arrays").glob("*.npy"))[0]
+        args = ()
+        if damage == "missing pairs":
+            pairs.unlink()
+        elif damage == "damaged pairs":
+            pairs.write_text(pairs.read_text()[:500])
+        elif damage == "missing array":
+            array.unlink()
+        elif damage == "truncated array":
+            os.truncate(array, 1000)
+        elif damage == "pickled array":
+            np.save(array, np.array([{}], dtype=object), allow_pickle=True)
+        elif damage == "array of another shape":
+            np.save(array, np.zeros((64, 256), np.float32))
+        elif damage == "array with NaN":
+            np.save(array, np.full((128, 256), np.nan, np.float32))
+        else:
+            (copied.folder / "grain_processor_v2_output/checkpoints/latest.pt").unlink()
+            args = ("--resume",)
+        before = copied.model.read_bytes()
+        ran = run("cak_grain_processor.py", *args, cwd=copied.folder)
+        assert ran.status == 2
+        errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
+        assert len(errors) == 1
+        assert message in errors[0]
+        assert copied.model.read_bytes() == before
+
+    @pytest.mark.parametrize(("n_files", "message"), [(3, "3 files: a model needs at least 4"), (5, "all tiles are of one grain")])
+    def test_a_library_with_nothing_to_learn_from(self, tmp_path, n_files, message):
+        write_library(tmp_path, n_files, 0.5)
+        if n_files == 5:
+            first = next(tmp_path.rglob("*.wav")).read_bytes()
+            for path in tmp_path.rglob("*.wav"):
+                path.write_bytes(first)
+        run("measure_audio_grain.py", cwd=tmp_path)
+        run("convert_to_spectrograms.py", "--no-images", cwd=tmp_path)
+        ran = run("cak_grain_processor.py", cwd=tmp_path)
+        assert ran.status == 2
+        assert message in ran.err
+
+    def test_no_code_from_a_checkpoint_ever_runs(self, tmp_path):
+        class Malicious:
+            def __reduce__(self):
+                return (os.mkdir, (str(tmp_path / "hacked"),))
+
+        (tmp_path / "model.pt").write_bytes(pickle.dumps(Malicious()))
+        torch.save({"version": 1, "weights": Malicious()}, tmp_path / "zipped.pt")
+        for name in ("model.pt", "zipped.pt"):
+            with pytest.raises(PipelineError, match="not readable as a model"):
+                read_checkpoint(tmp_path / name)
+        assert not (tmp_path / "hacked").exists()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"version": 99}, "is no model of version 1"),
+            ({"channels": 9}, "weights do not fit"),
+            ({"channels": "many"}, "field channels is 'many'"),
+            ({"weights": {}}, "weights do not fit"),
+            ({"settings": {}}, "settings: grain: is a NoneType, not an object"),
+        ],
+    )
+    def test_a_model_that_does_not_fit_is_refused(self, project, tmp_path, change, message):
+        content = torch.load(project.model, weights_only=True)
+        torch.save({**content, **change}, tmp_path / "m.pt")
+        with pytest.raises(PipelineError) as caught:
+            load_model(tmp_path / "m.pt")
+        assert message in str(caught.value)
+
+    def test_weights_that_are_not_finite_are_refused(self, project, tmp_path):
+        content = torch.load(project.model, weights_only=True)
+        content["weights"]["scale"] = torch.tensor(math.nan)
+        torch.save(content, tmp_path / "m.pt")
+        with pytest.raises(PipelineError, match="weights are not finite"):
+            load_model(tmp_path / "m.pt")
