@@ -598,12 +598,15 @@ def read_checkpoint(path: Path) -> dict:
         If it is missing, damaged, of another version or not one of ours.
     """
     import pickle
+    import zipfile
 
+    if not path.exists():
+        raise PipelineError(f"{path}: no model there; make one with: python cak_grain_processor.py")
     try:
+        if not zipfile.is_zipfile(path):  # as torch.save writes it; the older format is not read at all
+            raise ValueError("no zip archive")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as err:
-        raise PipelineError(f"{path}: no model there; make one with: python cak_grain_processor.py") from err
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as err:
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as err:
         raise PipelineError(f"{path}: not readable as a model; make it again with: python cak_grain_processor.py") from err
     if not isinstance(content, dict) or content.get("version") != CHECKPOINT_VERSION:
         raise PipelineError(f"{path}: is no model of version {CHECKPOINT_VERSION}; make it again with: python cak_grain_processor.py")

@@ -78,7 +78,7 @@ MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is 
 LEVEL_TOLERANCE_DB = 0.1  # of loudness (RMS) against the input's
 DIP_OCTAVES = 0.05  # the mean of many frames, each concave above the floor, may go so far back and still go on
 GRAIN_TOLERANCE_OCTAVES = 0.01  # what the correcting passes are content with
-MAX_CORRECTIONS = 5
+MAX_CORRECTIONS = 6
 CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
 NEPER_PER_DB = math.log(10) / 10  # of power
 
@@ -558,13 +558,17 @@ class _Try:
     aim: float  # octaves asked of the solver
     amounts: Amounts
     got: float  # octaves measured
+    factor: float = 1.0  # on the level, to be as loud as the input without clipping
+    level: float = 1.0  # it was rendered at
+    clips: bool = False
 
 
 def _next_try(solver: AmountSolver, tried: list[_Try], wanted: float) -> tuple[float, Amounts]:
-    """What to render next: a secant step of the solver's aim while that closes in, else between two tries.
+    """What to render next: what the solver says, then by secant steps of its aim, or between two tries that enclose what is wanted.
 
-    Between two tries the amounts are halved, of which grain is all but continuous; the solver's
-    answer may jump where a mean of frames is not monotone.
+    Between them by false position on the amounts, of which grain is all but continuous (the solver's
+    answer may jump where a mean of frames is not monotone), by halving where that stalls. Beyond
+    the reach by amounts a quarter larger: the solver's end of the reach is not quite the sound's.
     """
     if len(tried) == 1:
         return wanted, solver.solve(wanted)
@@ -572,12 +576,27 @@ def _next_try(solver: AmountSolver, tried: list[_Try], wanted: float) -> tuple[f
     sign = math.copysign(1.0, wanted)
     short = max((t for t in tried if sign * (wanted - t.got) >= 0), key=lambda t: sign * t.got)
     far = min((t for t in tried if sign * (wanted - t.got) < 0), key=lambda t: sign * t.got, default=None)
-    if far is not None and abs(wanted - last.got) > 0.5 * abs(wanted - before.got):
-        middle = (short.amounts.pattern + far.amounts.pattern) / 2, (short.amounts.expander + far.amounts.expander) / 2
-        return (short.aim + far.aim) / 2, Amounts(*middle, True)
+    if far is not None:
+        stalled = abs(wanted - last.got) > 0.5 * abs(wanted - before.got)
+        share = 0.5 if stalled else (wanted - short.got) / (far.got - short.got)
+
+        def between(name: str) -> float:
+            return (1 - share) * getattr(short.amounts, name) + share * getattr(far.amounts, name)
+
+        return (1 - share) * short.aim + share * far.aim, Amounts(between("pattern"), between("expander"), True)
+    if not last.amounts.within_reach:
+        return last.aim, Amounts(1.25 * last.amounts.pattern, 1.25 * last.amounts.expander, False)
     slope = (last.got - before.got) / (last.aim - before.aim) if last.aim != before.aim else 1.0
     aim = last.aim + (wanted - last.got) / min(max(slope, 0.25), 2.0)
     return aim, solver.solve(aim)
+
+
+def _is_found(tried: list[_Try], wanted: float) -> bool:
+    """Whether the last try has what is wanted, or is beyond the reach and no better than the one before."""
+    before, last = tried[-2:]
+    gained = (last.got - before.got) * math.copysign(1.0, wanted)
+    is_end = not last.amounts.within_reach and not before.amounts.within_reach and gained < GRAIN_TOLERANCE_OCTAVES
+    return abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES or is_end and abs(last.got) < abs(wanted)
 
 
 def move_grain(
@@ -612,30 +631,28 @@ def move_grain(
     expander_db = spectral_expander(analysis.x, analysis.settings.dynamic_range_db)
     solver = AmountSolver(analysis.probe, pattern_db, expander_db)
 
-    def attempt(amounts: Amounts, level: float) -> tuple[Sound, float, LevelMeter]:
+    def attempt(aim: float, amounts: Amounts, level: float) -> tuple[_Try, Sound, float, float]:
         gain_db = np.float32(amounts.pattern) * pattern_db + np.float32(amounts.expander) * expander_db
         meter = LevelMeter()
         result = store(sound, meter.through(render_blocks(sound, gain_db, analysis.settings, level)))
-        return result, measure_grain(result, analysis.settings.grain), meter
-
-    level, tried, is_near = 1.0, [_Try(0.0, Amounts(0.0, 0.0, True), 0.0)], False
-    for count in range(1 + MAX_CORRECTIONS):
-        if count == MAX_CORRECTIONS and not is_near:  # grain jumps here: stay before the jump, so that positions keep their order
-            amounts = min(tried[1:], key=lambda t: (t.got / octaves > 1, abs(octaves - t.got))).amounts
-        elif not is_near:  # else only the level was wrong
-            aim, amounts = _next_try(solver, tried, octaves)
-        result, grain, meter = attempt(amounts, level)
-        got = math.log2(analysis.grain / grain)
-        is_near = abs(octaves - got) <= GRAIN_TOLERANCE_OCTAVES or not amounts.within_reach and abs(got) < abs(octaves)
+        grain = measure_grain(result, analysis.settings.grain)
         factor = min(math.sqrt(analysis.energy / meter.energy), ceiling / meter.peak)
-        if is_near and abs(20 * math.log10(factor)) <= LEVEL_TOLERANCE_DB and meter.peak <= ceiling:
-            break
-        level *= factor
-        tried.append(_Try(aim, amounts, got))
-    if got * octaves <= 0:
+        got, clips = math.log2(analysis.grain / grain), meter.peak > (1 + 1e-6) * ceiling
+        return _Try(aim, amounts, got, factor, level, clips), result, grain, meter.energy
+
+    tried = [_Try(0.0, Amounts(0.0, 0.0, True), 0.0)]
+    while len(tried) == 1 or not _is_found(tried, octaves) and len(tried) <= 1 + MAX_CORRECTIONS:
+        last = tried[-1]
+        trial, result, grain, energy = attempt(*_next_try(solver, tried, octaves), last.level * last.factor)
+        tried.append(trial)
+    # Where grain jumps past what is wanted, stay before the jump: so positions of the slider keep their order.
+    best = min(tried[1:], key=lambda t: (t.got / octaves > 1 + GRAIN_TOLERANCE_OCTAVES / abs(octaves), abs(octaves - t.got)))
+    if best is not trial or abs(20 * math.log10(best.factor)) > LEVEL_TOLERANCE_DB or best.clips:
+        trial, result, grain, energy = attempt(best.aim, best.amounts, best.level * best.factor)
+    if trial.got * octaves <= 0:
         return unchanged  # at the end of the reach, and the wrong way by what the solver can't see
-    level_db = 10 * math.log10(meter.energy / analysis.energy)
-    return Rendering(result, octaves, analysis.grain, grain, amounts.within_reach, amounts.expander, level_db)
+    level_db = 10 * math.log10(energy / analysis.energy)
+    return Rendering(result, octaves, analysis.grain, grain, best.amounts.within_reach, best.amounts.expander, level_db)
 
 
 # Pictures

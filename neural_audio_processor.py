@@ -135,11 +135,11 @@ def output_format(output: Path, input_subtype: str, n_bytes: int) -> OutputForma
     if output.suffix.lower() == ".opus":
         return OutputFormat(name, "OPUS")
     lossless = input_subtype in INTEGER_BITS or input_subtype in ("FLOAT", "DOUBLE")
-    if sf.check_format(name, input_subtype):
+    if sf.check_format(name, input_subtype) and (name == "MP3" or not input_subtype.startswith("MPEG")):
         return OutputFormat(name, input_subtype)
     if not lossless and sf.check_format(name, "FLOAT"):
         return OutputFormat(name, "FLOAT")  # a decoded lossy file has no bits; float keeps what was decoded
-    return OutputFormat(name, "PCM_24" if lossless and sf.check_format(name, "PCM_24") else sf.default_subtype(name))
+    return OutputFormat(name, "PCM_24" if sf.check_format(name, "PCM_24") else sf.default_subtype(name))
 
 
 # Rendering files

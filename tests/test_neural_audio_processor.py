@@ -1,0 +1,211 @@
+"""Stage 4: 0 is bit for bit, the law holds in files, the input is never touched, faults are one line."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import BAD_FILES, SR, drone, noise, run, sine, write_bad_files
+
+import neural_audio_processor as stage4
+from measure_audio_grain import GrainSettings, measure_file
+from neural_audio_processor import Processor, native_dtype, output_name, to_sample_format
+
+NO_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
+
+
+def grain_of(path) -> float:
+    return measure_file(path, GrainSettings()).grain
+
+
+@pytest.fixture(scope="module")
+def processor(project) -> Processor:
+    return Processor(project.model, "cpu")
+
+
+FORMATS = [
+    ("a.wav", "WAV", "PCM_U8"), ("b.wav", "WAV", "PCM_16"), ("c.wav", "WAV", "PCM_24"), ("d.wav", "WAV", "PCM_32"), ("e.wav", "WAV", "FLOAT"),
+    ("f.wav", "WAV", "DOUBLE"), ("g.wav", "WAVEX", "PCM_24"), ("h.wav", "RF64", "PCM_16"), ("i.aiff", "AIFF", "PCM_24"), ("j.flac", "FLAC", "PCM_16"),
+    ("k.flac", "FLAC", "PCM_S8"), ("l.ogg", "OGG", "VORBIS"), ("m.mp3", "MP3", "MPEG_LAYER_III"), ("n.caf", "CAF", "PCM_32"),
+]  # fmt: skip
+
+
+class TestZero:
+    @pytest.mark.parametrize(("name", "format_", "subtype"), FORMATS)
+    @pytest.mark.parametrize("extension", [None, ".wav", ".caf"])
+    def test_gives_the_samples_back_bit_for_bit(self, processor, tmp_path, name, format_, subtype, extension):
+        source = tmp_path / name
+        sf.write(source, np.stack([drone(duration_s=0.3), 0.99 * noise(0.3, level=0.3)], axis=1).clip(-1, 1), SR, subtype, format=format_)
+        output = tmp_path / "out" / f"x{extension or source.suffix}"
+        processor.render_file(source, output, 0.0)
+        dtype = native_dtype(subtype)
+        before, after = (sf.read(path, dtype=dtype, always_2d=True) for path in (source, output))
+        assert after[1] == before[1]
+        np.testing.assert_array_equal(after[0], before[0])
+        if subtype not in ("VORBIS", "MPEG_LAYER_III", "PCM_S8", "PCM_U8"):
+            assert sf.info(output).subtype == subtype
+
+    def test_gives_silence_back_too(self, processor, tmp_path):
+        sf.write(tmp_path / "zeros.wav", np.zeros(1000), SR)
+        assert processor.render_file(tmp_path / "zeros.wav", tmp_path / "out.wav", 0.0).rendering is None
+        assert (tmp_path / "zeros.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
+
+
+class TestSampleFormats:
+    @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32"])
+    def test_writing_is_the_exact_inverse_of_reading(self, tmp_path, subtype):
+        rng = np.random.default_rng(0)
+        sf.write(tmp_path / "a.wav", rng.uniform(-1, 1, 5000), SR, subtype)
+        y, _ = sf.read(tmp_path / "a.wav", dtype="float64")
+        sf.write(tmp_path / "b.wav", to_sample_format(y, subtype), SR, subtype)
+        assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+    def test_what_is_too_loud_is_held_at_full_scale(self):
+        np.testing.assert_array_equal(to_sample_format(np.array([2.0, -2.0]), "PCM_16"), [32767, -32768])
+        np.testing.assert_array_equal(to_sample_format(np.array([2.0, -2.0]), "PCM_24"), [(2**23 - 1) << 8, -(2**31)])
+
+
+class TestLaw:
+    @pytest.mark.parametrize("octaves", [-2.0, -0.5, 1.0])
+    @pytest.mark.parametrize(("subtype", "sr", "channels"), [("PCM_16", 44_100, 1), ("PCM_24", 96_000, 2), ("FLOAT", 22_050, 6)])
+    def test_holds_in_the_file_that_was_written(self, processor, tmp_path, octaves, subtype, sr, channels):
+        source, output = tmp_path / "in.wav", tmp_path / "out.wav"
+        sf.write(source, np.stack([drone(-45, sr=sr, seed=i) / (i + 1) for i in range(channels)], axis=1), sr, subtype)
+        result = processor.render_file(source, output, octaves).rendering
+        before, after = sf.info(source), sf.info(output)
+        assert (after.samplerate, after.channels, after.frames, after.subtype) == (before.samplerate, before.channels, before.frames, before.subtype)
+        got = math.log2(grain_of(source) / grain_of(output))
+        assert got == pytest.approx(octaves, abs=0.02)
+        assert got == pytest.approx(result.got_octaves, abs=1e-6)
+
+    def test_the_peak_never_passes_full_scale(self, processor, tmp_path):
+        y = noise(2, level=1.0) * np.exp(-np.arange(2 * SR) % 11_025 / 300)
+        sf.write(tmp_path / "in.wav", 0.999 * y / np.abs(y).max(), SR, "PCM_16")
+        rendering = processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", 2.0).rendering
+        z, _ = sf.read(tmp_path / "out.wav", dtype="int16")
+        assert (np.abs(z.astype(int)) >= 32767).sum() <= 1
+        assert rendering.got_octaves == pytest.approx(2.0, abs=0.02)
+
+
+class TestCommand:
+    def test_says_asked_and_got_and_writes_the_default_name(self, project, tmp_path):
+        sf.write(tmp_path / "a sound.flac", drone(-40), SR, "PCM_24")
+        ran = run("neural_audio_processor.py", "a sound.flac", "--grain", "-2", "--model", project.model, cwd=tmp_path)
+        assert ran.status == 0, ran.err
+        match = re.fullmatch(r"a sound\.flac: grain (\S+) -> (\S+) \(asked x4, got x(\S+)\)\nwrote a sound_grain-2\.0\.wav\n", ran.out)
+        assert match, ran.out
+        before, after, got = map(float, match.groups())
+        assert after / before == pytest.approx(got, rel=0.01)
+        assert got == pytest.approx(4, rel=0.02)
+        assert sf.info(tmp_path / "a sound_grain-2.0.wav").subtype == "PCM_24"
+
+    @pytest.mark.parametrize(("octaves", "name"), [(-2.0, "x_grain-2.0.wav"), (0.25, "x_grain+0.25.wav"), (3.0, "x_grain+3.0.wav")])
+    def test_names(self, tmp_path, octaves, name):
+        assert output_name(tmp_path / "x.mp3", octaves) == name
+
+    def test_several_inputs_go_to_a_folder_past_bad_ones(self, project, tmp_path):
+        write_bad_files(tmp_path / "in")
+        sf.write(tmp_path / "in" / "good.wav", drone(-40), SR)
+        before = {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
+        ran = run("neural_audio_processor.py", "in", "--grain", "1", "-o", "out/", "--model", project.model, cwd=tmp_path)
+        assert ran.status == 1
+        for name, reason in BAD_FILES.items():
+            assert sum(f"{name}: {reason}" in line for line in ran.err.splitlines()) == 1, (name, ran.err)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_grain+1.0.wav"]
+        assert before == {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
+
+    def test_never_overwrites_the_input_and_others_only_with_leave(self, project, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-40), SR)
+        (tmp_path / "link.wav").symlink_to("in.wav")
+        os.link(tmp_path / "in.wav", tmp_path / "hard.wav")
+        (tmp_path / "other.wav").write_bytes(b"precious")
+        source = (tmp_path / "in.wav").read_bytes()
+        for output in ("in.wav", "link.wav", "hard.wav"):
+            args = ("in.wav", "--grain", "1", "-o", output, "--overwrite", "--model", project.model)
+            ran = run("neural_audio_processor.py", *args, cwd=tmp_path)
+            assert ran.status == 2
+            assert "is the input itself, which is never overwritten" in ran.err
+        args = ("in.wav", "--grain", "1", "-o", "other.wav", "--model", project.model)
+        ran = run("neural_audio_processor.py", *args, cwd=tmp_path)
+        assert ran.status == 2
+        assert "other.wav: exists already; give --overwrite to replace it" in ran.err
+        assert (tmp_path / "other.wav").read_bytes() == b"precious"
+        assert run("neural_audio_processor.py", *args, "--overwrite", cwd=tmp_path).status == 0
+        assert (tmp_path / "in.wav").read_bytes() == source
+        assert sf.info(tmp_path / "other.wav").frames == 3 * SR
+
+    def test_beyond_the_reach_is_said(self, project, tmp_path):
+        sf.write(tmp_path / "noise.wav", noise(2), SR)
+        ran = run("neural_audio_processor.py", "noise.wav", "--grain", "-3", "--model", project.model, cwd=tmp_path)
+        assert ran.status == 0
+        assert ": as far as this sound goes)" in ran.out
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (("in.wav", "--grain", "1", "--model", "none.pt"), "none.pt: no model there yet; make one with: python cak_grain_processor.py"),
+            (("--model", "none.pt"), "none.pt: no model there yet; make one with: python cak_grain_processor.py"),
+            (("in.wav", "--grain", "1", "--model", "cut.pt"), "cut.pt: not readable as a model"),
+            (("in.wav", "--grain", "1", "--model", "in.wav"), "in.wav: not readable as a model"),
+            (("gone.wav", "--grain", "1"), "gone.wav: no such file or folder"),
+            (("--grain", "1"), "--grain needs an INPUT"),
+            (("in.wav", "--grain", "4"), "4 is not within -3 to +3"),
+            (("in.wav", "--grain", "nan"), "nan is not within -3 to +3"),
+            (("in.wav", "in.wav"), "the window opens one file"),
+            (("in.wav", "zero.wav", "--grain", "1", "-o", "one.wav"), "2 inputs need a folder"),
+            (("in.wav", "--grain", "1", "-o", "x.xyz"), "can't write .xyz; use one of"),
+            (("in.wav", "--grain", "1", "-o", "/sys/x.wav"), "/sys: can't write there"),
+            (("in.wav", "--grain", "1", "-o", "x.opus"), "can't write OGG OPUS with 1 channels at 44100 Hz"),
+            (("--demo",), "make the demo library with: python measure_audio_grain.py --demo"),
+            (("in.wav",), "no window: no display to show it on; render without one"),
+            (("in.wav", "--grain", "1", "--device", "cuda"), "--device cuda: not available here"),
+        ],
+    )
+    def test_errors_are_one_line_with_status_2(self, project, tmp_path, args, message):
+        sf.write(tmp_path / "in.wav", drone(-40, 1.0), SR)
+        sf.write(tmp_path / "zero.wav", np.zeros(SR), SR)
+        (tmp_path / "cut.pt").write_bytes(project.model.read_bytes()[:3000])
+        if "--model" not in args:
+            args = (*args, "--model", project.model)
+        before = sorted(path.name for path in tmp_path.iterdir())
+        ran = run("neural_audio_processor.py", *args, cwd=tmp_path, env=NO_DISPLAY)
+        assert ran.status == 2
+        assert sum(message in line for line in ran.err.splitlines()) == 1, ran.err
+        assert ran.out == ""
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+    def test_demo_without_a_display_renders_at_minus_and_plus_two(self, project, tmp_path):
+        (tmp_path / "Harmonic Progression").mkdir()
+        sf.write(tmp_path / "Harmonic Progression" / stage4.DEMO_INPUT, drone(-40), SR)
+        ran = run("neural_audio_processor.py", "--demo", "--model", project.model, cwd=tmp_path, env=NO_DISPLAY)
+        assert ran.status == 0
+        for name, factor in (("demo_harmonic_08_grain-2.0.wav", 4), ("demo_harmonic_08_grain+2.0.wav", 0.25)):
+            assert f"wrote {name}" in ran.out
+            ratio = grain_of(tmp_path / name) / grain_of(tmp_path / "Harmonic Progression" / stage4.DEMO_INPUT)
+            assert ratio == pytest.approx(factor, rel=0.02)
+
+    @pytest.mark.parametrize("script", ["measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor"])
+    def test_help_and_import_do_nothing(self, tmp_path, script):
+        ran = run(f"{script}.py", "--help", cwd=tmp_path)
+        assert ran.status == 0
+        assert ran.out.startswith("usage:")
+        (tmp_path / "importing.py").write_text(f"import sys; sys.path.insert(0, {str(stage4.__file__.rsplit('/', 1)[0])!r}); import {script}")
+        shutil.copy(tmp_path / "importing.py", tmp_path / "importing2.py")
+        import subprocess
+        import sys
+
+        done = subprocess.run([sys.executable, "importing.py"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **NO_DISPLAY}, check=True)
+        assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_tone_alone_is_not_broken_by_any_position(processor, tmp_path):
+    sf.write(tmp_path / "tone.wav", sine(440, 2), SR, "PCM_16")
+    for octaves in (-3.0, -1.0, 1.0, 3.0):
+        rendering = processor.render_file(tmp_path / "tone.wav", tmp_path / "out.wav", octaves, overwrite=True).rendering
+        assert rendering.within_reach is False or rendering.got_octaves == pytest.approx(octaves, abs=0.05)
+        assert sf.info(tmp_path / "out.wav").frames == 2 * SR
