@@ -33,7 +33,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,7 +46,6 @@ from convert_to_spectrograms import (
     CEILING,
     DEFAULT_PAIRS,
     NEPER_PER_DB,
-    TICKS_HZ,
     SpectrogramSettings,
     TrainingPairs,
     analyse,
@@ -157,10 +156,15 @@ class PatternDetector(nn.Module):
         self.register_buffer("frequency", torch.linspace(-1, 1, n_mels), persistent=False)
         self.fine = nn.Conv2d(n_inputs, channels, (5, 3), padding=(2, 0))
         self.coarse = nn.Sequential(
-            nn.Conv2d(n_inputs, channels, (9, 1), padding=(4, 0)), nn.SiLU(), nn.Conv2d(channels, channels, (5, 1), padding=(2, 0))
+            nn.Conv2d(n_inputs, channels, (9, 1), padding=(4, 0)),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, (5, 1), padding=(2, 0)),
         )
         self.mix = nn.Sequential(
-            nn.SiLU(), nn.Conv2d(channels, channels, (3, 1), padding=(1, 0)), nn.SiLU(), nn.Conv2d(channels, 1, (3, 1), padding=(1, 0))
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, (3, 1), padding=(1, 0)),
+            nn.SiLU(),
+            nn.Conv2d(channels, 1, (3, 1), padding=(1, 0)),
         )
         nn.init.zeros_(self.mix[-1].weight)
         nn.init.zeros_(self.mix[-1].bias)
@@ -174,7 +178,9 @@ class PatternDetector(nn.Module):
             (2 * x - 1, 2 * (x - mean), (2 * mean - 1).expand_as(x), self.frequency[None, :, None].expand_as(x)), 1
         )  # (batch, 4, n_mels, frames)
         fine = self.fine(F.pad(inputs, (1, 1, 0, 0), mode="replicate"))
-        cells = F.avg_pool2d(F.pad(inputs, (0, -n_frames % CONTEXT_FRAMES, 0, 0), mode="replicate"), (CONTEXT_BANDS, CONTEXT_FRAMES))
+        cells = F.avg_pool2d(
+            F.pad(inputs, (0, -n_frames % CONTEXT_FRAMES, 0, 0), mode="replicate"), (CONTEXT_BANDS, CONTEXT_FRAMES)
+        )
         coarse = self.coarse(cells)
         coarse = F.interpolate(coarse, scale_factor=(CONTEXT_BANDS, CONTEXT_FRAMES), mode="bilinear")[..., :n_frames]
         pattern = self.mix(fine + coarse)[:, 0] / FIRST_SCALE + (x - mean)
@@ -226,7 +232,9 @@ def held_energy(x: Tensor, change: Tensor, log_shares: Tensor, dynamic_range_db:
     log_shares : Tensor, shape (n_mels, 1), logarithm of `bins_per_band`
     """
     before, after = band_levels(x, dynamic_range_db), band_levels(x + change, dynamic_range_db)
-    energy = torch.logsumexp(before + log_shares, 1, keepdim=True) - torch.logsumexp(after + log_shares, 1, keepdim=True)
+    energy = torch.logsumexp(before + log_shares, 1, keepdim=True) - torch.logsumexp(
+        after + log_shares, 1, keepdim=True
+    )
     y = x + change + energy / (NEPER_PER_DB * dynamic_range_db)
     return y - y.amax((1, 2), keepdim=True) + x.amax((1, 2), keepdim=True)
 
@@ -295,10 +303,14 @@ class AuditGame:
 
     def _violation(self, x: Tensor, change: Tensor, loudest_frame_db: Tensor, claim: Tensor) -> Tensor:
         grain = self.settings.grain
-        moved = audited_octaves(x, change, loudest_frame_db, self.shares, self.settings.dynamic_range_db, grain.active_range_db)
+        moved = audited_octaves(
+            x, change, loudest_frame_db, self.shares, self.settings.dynamic_range_db, grain.active_range_db
+        )
         return (moved - claim).abs().mean()
 
-    def pairs(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+    def pairs(
+        self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         """One target grain, natural tiles of it, and tiles moved to it from below and from above.
 
         Returns
@@ -328,7 +340,9 @@ class AuditGame:
     def anywhere(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> Tensor:
         """Violation of any tiles at any position of the slider that their flatness leaves room for."""
         x, loudest_frame_db = movers.crops(rng.integers(0, len(movers.log2_grain), batch_size), rng)
-        claim = torch.as_tensor(rng.uniform(-CONTROL_RANGE, CONTROL_RANGE, batch_size), dtype=torch.float32, device=x.device)
+        claim = torch.as_tensor(
+            rng.uniform(-CONTROL_RANGE, CONTROL_RANGE, batch_size), dtype=torch.float32, device=x.device
+        )
         levels = band_levels(x, self.settings.dynamic_range_db)
         flatness = ((self.shares * levels).sum(1) - torch.logsumexp(levels + self.shares.log(), 1)).exp().mean(1)
         claim = torch.maximum(claim, flatness.log2() + FLATTEST_OCTAVES)
@@ -383,7 +397,12 @@ def learning_rate_at(progress: float) -> float:
 
 
 def train_epoch(
-    game: AuditGame, model: GrainProcessor, optimizer: torch.optim.Optimizer, movers: Tiles, epoch: int, settings: TrainSettings
+    game: AuditGame,
+    model: GrainProcessor,
+    optimizer: torch.optim.Optimizer,
+    movers: Tiles,
+    epoch: int,
+    settings: TrainSettings,
 ) -> dict[str, float]:
     """One epoch; its randomness hangs on seed and epoch alone, so that a resumed run repeats it.
 
@@ -445,7 +464,10 @@ class AuditRow:
 
 def rms_of(sound: Sound) -> float:
     """Root mean square of all samples of a sound."""
-    return math.sqrt(sum(float(np.square(block, dtype=np.float64).sum()) for block in sound.blocks()) / (sound.n_samples * sound.channels))
+    return math.sqrt(
+        sum(float(np.square(block, dtype=np.float64).sum()) for block in sound.blocks())
+        / (sound.n_samples * sound.channels)
+    )
 
 
 def audit_file(path: Path, model: GrainProcessor, settings: SpectrogramSettings) -> list[AuditRow]:
@@ -472,7 +494,11 @@ def summarise_audit(rows: list[AuditRow], violation: float, n_files: int, spread
     files = sorted({row.file for row in rows})
     errors = [abs(row.got_octaves - row.asked_octaves) for row in rows if row.within_reach and row.asked_octaves]
     true_files = sum(
-        all(abs(row.got_octaves - row.asked_octaves) <= GOOD_OCTAVES for row in rows if row.file == name and row.within_reach)
+        all(
+            abs(row.got_octaves - row.asked_octaves) <= GOOD_OCTAVES
+            for row in rows
+            if row.file == name and row.within_reach
+        )
         for name in files
     )
     got = {name: [row.got_octaves for row in rows if row.file == name] for name in files}
@@ -481,7 +507,9 @@ def summarise_audit(rows: list[AuditRow], violation: float, n_files: int, spread
     if n_files < FEW_FILES:
         verdict += f"; the library is small ({n_files} files): {FEW_FILES} or more teach a better pattern"
     if spread_octaves < NARROW_OCTAVES:
-        verdict += f"; its files hardly differ in grain ({spread_octaves:.2f} octaves): add smoother and grainier sounds"
+        verdict += (
+            f"; its files hardly differ in grain ({spread_octaves:.2f} octaves): add smoother and grainier sounds"
+        )
     return {
         "verdict": verdict,
         "files": len(files),
@@ -507,6 +535,19 @@ def save_figure(figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=100)
 
 
+HISTORY_PANELS = {
+    "distance to natural tiles of the same grain": ("distance_texture", "distance_smooth", "held_out_distance"),
+    "violation: |measured - claimed| (octaves)": (
+        "violation_texture",
+        "violation_smooth",
+        "violation_anywhere",
+        "held_out_violation",
+    ),
+    "learning rate": ("learning_rate",),
+    "seconds an epoch": ("seconds",),
+}
+
+
 def draw_history(path: Path, history: list[EpochScores]) -> None:
     """training_history.png: what the referees said, epoch by epoch."""
     from matplotlib.figure import Figure
@@ -514,19 +555,21 @@ def draw_history(path: Path, history: list[EpochScores]) -> None:
     epochs = [row.epoch for row in history]
     figure = Figure(figsize=(11, 7), layout="constrained")
     panels = figure.subplots(2, 2)
-    for axes, title, names in (
-        (panels[0, 0], "distance to natural tiles of the same grain", ("distance_texture", "distance_smooth", "held_out_distance")),
-        (panels[0, 1], "violation: |measured - claimed| (octaves)", ("violation_texture", "violation_smooth", "violation_anywhere", "held_out_violation")),
-        (panels[1, 0], "learning rate", ("learning_rate",)),
-        (panels[1, 1], "seconds an epoch", ("seconds",)),
-    ):  # fmt: skip
+    for axes, (title, names) in zip(panels.ravel(), HISTORY_PANELS.items(), strict=True):
         for name in names:
-            axes.plot(epochs, [getattr(row, name) for row in history], label=name.replace("_", " "), marker="." if len(epochs) < 3 else "")
+            axes.plot(
+                epochs,
+                [getattr(row, name) for row in history],
+                label=name.replace("_", " "),
+                marker="." if len(epochs) < 3 else "",
+            )
         axes.set(title=title, xlabel="epoch", ylim=(0, None))
         axes.grid(alpha=0.3)
         if len(names) > 1:
             axes.legend()
-    figure.suptitle("Both should fall and then stay; held-out curves that rise again mean too small a library", fontsize=10)
+    figure.suptitle(
+        "Both should fall and then stay; held-out curves that rise again mean too small a library", fontsize=10
+    )
     save_figure(figure, path)
 
 
@@ -546,11 +589,17 @@ def draw_sample(path: Path, model: GrainProcessor, x: Tensor, settings: Spectrog
     panels = figure.subplots(2, 3).ravel()
     for axes, control, picture in zip(panels, SAMPLE_CONTROLS, moved, strict=False):
         level_db = settings.dynamic_range_db * (picture.numpy() - 1)
-        image = axes.imshow(level_db, "magma", aspect="auto", origin="lower", vmin=-settings.dynamic_range_db, vmax=0, extent=extent)
-        axes.set_title("0: the tile itself" if control == 0 else f"{control:+.1f} ({'smooth' if control > 0 else 'texture'})")
+        image = axes.imshow(
+            level_db, "magma", aspect="auto", origin="lower", vmin=-settings.dynamic_range_db, vmax=0, extent=extent
+        )
+        axes.set_title(
+            "0: the tile itself" if control == 0 else f"{control:+.1f} ({'smooth' if control > 0 else 'texture'})"
+        )
     figure.colorbar(image, ax=panels[2], label="level (dB under the loudest band)")
     limit = float(np.abs(pattern_db).max()) or 1.0
-    image = panels[5].imshow(pattern_db, "RdBu_r", aspect="auto", origin="lower", vmin=-limit, vmax=limit, extent=extent)
+    image = panels[5].imshow(
+        pattern_db, "RdBu_r", aspect="auto", origin="lower", vmin=-limit, vmax=limit, extent=extent
+    )
     panels[5].set_title("pattern: gain for one octave smoother")
     figure.colorbar(image, ax=panels[5], label="gain (dB)")
     for axes in panels:
@@ -569,9 +618,17 @@ def draw_audit(path: Path, rows: list[AuditRow], verdict: str) -> None:
     axes.plot(ends, ends, color="0.4", linestyle="--", label="the law: got = asked", zorder=3)
     for name in sorted({row.file for row in rows}):
         mine = [row for row in rows if row.file == name]
-        line = axes.plot([row.asked_octaves for row in mine], [row.got_octaves for row in mine], alpha=0.6, linewidth=1)[0]
+        line = axes.plot(
+            [row.asked_octaves for row in mine], [row.got_octaves for row in mine], alpha=0.6, linewidth=1
+        )[0]
         beyond = [row for row in mine if not row.within_reach]
-        axes.plot([row.asked_octaves for row in beyond], [row.got_octaves for row in beyond], "o", mfc="none", color=line.get_color())
+        axes.plot(
+            [row.asked_octaves for row in beyond],
+            [row.got_octaves for row in beyond],
+            "o",
+            mfc="none",
+            color=line.get_color(),
+        )
     axes.plot([], [], "o", mfc="none", color="0.3", label="beyond the file's reach")
     axes.set(xlabel="asked (octaves: - texture, + smooth)", ylabel="measured (octaves)", aspect="equal")
     axes.grid(alpha=0.3)
@@ -606,10 +663,23 @@ def read_checkpoint(path: Path) -> dict:
         if not zipfile.is_zipfile(path):  # as torch.save writes it; the older format is not read at all
             raise ValueError("no zip archive")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as err:
-        raise PipelineError(f"{path}: not readable as a model; make it again with: python cak_grain_processor.py") from err
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        pickle.UnpicklingError,
+    ) as err:
+        raise PipelineError(
+            f"{path}: not readable as a model; make it again with: python cak_grain_processor.py"
+        ) from err
     if not isinstance(content, dict) or content.get("version") != CHECKPOINT_VERSION:
-        raise PipelineError(f"{path}: is no model of version {CHECKPOINT_VERSION}; make it again with: python cak_grain_processor.py")
+        raise PipelineError(
+            f"{path}: is no model of version {CHECKPOINT_VERSION}; make it again with: python cak_grain_processor.py"
+        )
     return content
 
 
@@ -644,7 +714,9 @@ def load_model(path: Path, device: str = "cpu") -> LoadedModel:
     try:
         model.load_state_dict(content["weights"])
     except (KeyError, RuntimeError, AttributeError, TypeError) as err:
-        raise PipelineError(f"{path}: its weights do not fit the model; make it again with: python cak_grain_processor.py") from err
+        raise PipelineError(
+            f"{path}: its weights do not fit the model; make it again with: python cak_grain_processor.py"
+        ) from err
     if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
         raise PipelineError(f"{path}: its weights are not finite; make it again with: python cak_grain_processor.py")
     return LoadedModel(model.to(device).eval(), settings, content.get("training", {}), content.get("audit", {}))
@@ -704,10 +776,14 @@ def check_library(pairs: TrainingPairs) -> None:
         Too few files, or all of one grain.
     """
     if len(pairs.sources) < MIN_FILES:
-        raise PipelineError(f"{len(pairs.sources)} files: a model needs at least {MIN_FILES}, better {FEW_FILES}; add recordings and run stages 1 and 2 again")
+        raise PipelineError(
+            f"{len(pairs.sources)} files: a model needs at least {MIN_FILES}, better {FEW_FILES}; add recordings and run stages 1 and 2 again"
+        )
     spread = max(np.log2([tile.grain for tile in pairs.tiles])) - min(np.log2([tile.grain for tile in pairs.tiles]))
     if spread < 2 * CLAIM_OCTAVES[0]:
-        raise PipelineError(f"all tiles are of one grain (within {spread:.2f} octaves): nothing to learn; add smoother and grainier sounds")
+        raise PipelineError(
+            f"all tiles are of one grain (within {spread:.2f} octaves): nothing to learn; add smoother and grainier sounds"
+        )
 
 
 def fingerprint(pairs: TrainingPairs, settings: TrainSettings) -> str:
@@ -756,7 +832,9 @@ def train(
         except PipelineError as err:
             raise PipelineError(f"{err}; the last good checkpoint is {latest if history else 'none'}") from err
         distance, violation = judge(game, model, held_out, settings.seed)
-        missing = dict.fromkeys(("distance_texture", "distance_smooth", "violation_texture", "violation_smooth"), math.nan)
+        missing = dict.fromkeys(
+            ("distance_texture", "distance_smooth", "violation_texture", "violation_smooth"), math.nan
+        )
         row = EpochScores(
             epoch=epoch, **{**missing, **scores}, held_out_distance=distance, held_out_violation=violation,
             learning_rate=learning_rate_at(epoch / settings.epochs), gate_temperature=float(model.temperature),
@@ -771,14 +849,18 @@ def train(
         }
         save_checkpoint(latest, state)
         if epoch % CHECKPOINT_EVERY == 0 or epoch == settings.epochs:
-            save_checkpoint(output_dir / "checkpoints" / f"epoch_{epoch:04d}.pt", final_content(model, pairs, settings, history, {}))
+            save_checkpoint(
+                output_dir / "checkpoints" / f"epoch_{epoch:04d}.pt", final_content(model, pairs, settings, history, {})
+            )
             draw_sample(output_dir / "samples" / f"epoch_{epoch:04d}.png", model, sample, pairs.settings)
             write_history(output_dir / "training_history.csv", history)
             draw_history(output_dir / "training_history.png", history)
     return model, history
 
 
-def final_content(model: GrainProcessor, pairs: TrainingPairs, settings: TrainSettings, history: list[EpochScores], audit: dict) -> dict:
+def final_content(
+    model: GrainProcessor, pairs: TrainingPairs, settings: TrainSettings, history: list[EpochScores], audit: dict
+) -> dict:
     """Everything needed to render, and where it comes from; no optimiser state."""
     return {
         "weights": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
@@ -811,7 +893,9 @@ def audit(
     rows, summary, and a line for each file that could not be audited
     """
     _, judge_on = split_files(pairs, seed)
-    chosen = [judge_on[i] for i in np.linspace(0, len(judge_on) - 1, min(AUDIT_FILES, len(judge_on))).round().astype(int)]
+    chosen = [
+        judge_on[i] for i in np.linspace(0, len(judge_on) - 1, min(AUDIT_FILES, len(judge_on))).round().astype(int)
+    ]
     rows, failures = [], []
     model.eval()
     for source in progress([pairs.sources[i] for i in chosen], len(chosen)):
@@ -836,20 +920,42 @@ def positive(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of stage 3."""
-    parser = argparse.ArgumentParser(prog="cak_grain_processor.py", description="Learn the grain pattern of a library and audit the model.")
-    parser.add_argument("--pairs", type=Path, default=Path(DEFAULT_PAIRS), metavar="FILE", help="what stage 2 wrote (default: %(default)s)")
-    parser.add_argument("--output-dir", type=Path, default=Path(DEFAULT_OUTPUT_DIR), metavar="FOLDER", help="gets the model and its reports (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="cak_grain_processor.py", description="Learn the grain pattern of a library and audit the model."
+    )
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        default=Path(DEFAULT_PAIRS),
+        metavar="FILE",
+        help="what stage 2 wrote (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path(DEFAULT_OUTPUT_DIR),
+        metavar="FOLDER",
+        help="gets the model and its reports (default: %(default)s)",
+    )
     parser.add_argument("--epochs", type=positive, default=TrainSettings.epochs, help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=positive, default=TrainSettings.batch_size, help="(default: %(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=TrainSettings.seed, help="the same seed gives the same model (default: %(default)s)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=TrainSettings.seed, help="the same seed gives the same model (default: %(default)s)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on after the last epoch of an interrupted run")
     return parser
 
 
 def _go_on_hint(args: argparse.Namespace) -> str:
     latest = args.output_dir / "checkpoints" / "latest.pt"
-    return "interrupted; go on with --resume" if latest.exists() else "interrupted before the first epoch ended; start again"
+    return (
+        "interrupted; go on with --resume"
+        if latest.exists()
+        else "interrupted before the first epoch ended; start again"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -861,10 +967,14 @@ def _run(args: argparse.Namespace) -> int:
     settings = TrainSettings(args.epochs, args.batch_size, args.seed)
     device = choose_device(args.device)
     print(f"training on {len(pairs.tiles)} tiles of {len(pairs.sources)} files, device {device}", file=sys.stderr)
-    model, history = train(pairs, settings, args.output_dir, device=device, resume=args.resume, progress=progress_bar("training", "epoch"))
+    model, history = train(
+        pairs, settings, args.output_dir, device=device, resume=args.resume, progress=progress_bar("training", "epoch")
+    )
     rows, summary, failures = audit(pairs, model, history, args.seed, progress_bar("auditing"))
     save_checkpoint(args.output_dir / FINAL_NAME, final_content(model, pairs, settings, history, summary))
-    write_json(args.output_dir / "audit.json", {"version": 1, "summary": summary, "rows": [asdict(row) for row in rows]})
+    write_json(
+        args.output_dir / "audit.json", {"version": 1, "summary": summary, "rows": [asdict(row) for row in rows]}
+    )
     draw_audit(args.output_dir / "audit.png", rows, summary["verdict"])
     for failure in failures:
         warn(f"not audited: {failure}")
@@ -874,7 +984,10 @@ def _run(args: argparse.Namespace) -> int:
         f"{summary['within_reach_share']:.0%} of positions within reach"
     )
     print(f"wrote {args.output_dir / FINAL_NAME}, audit.png, audit.json, training_history.png and .csv beside it")
-    print("next: python neural_audio_processor.py" + ("" if args.output_dir == Path(DEFAULT_OUTPUT_DIR) else f" --model {str(args.output_dir / FINAL_NAME)!r}"))
+    print(
+        "next: python neural_audio_processor.py"
+        + ("" if args.output_dir == Path(DEFAULT_OUTPUT_DIR) else f" --model {str(args.output_dir / FINAL_NAME)!r}")
+    )
     return 1 if failures else 0
 
 

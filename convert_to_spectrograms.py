@@ -42,7 +42,6 @@ from measure_audio_grain import (
     PipelineError,
     SkippedFile,
     Sound,
-    active_frames,
     check_writable,
     file_stamp,
     frame_blocks,
@@ -475,7 +474,10 @@ class AmountSolver:
         at = visited.index(best[0])
         if 0 < at < len(visited) - 1:
             peak = minimize_scalar(
-                lambda a: -progress(a), bounds=(visited[at - 1], visited[at + 1]), method="bounded", options={"xatol": 1e-3 * best[0]}
+                lambda a: -progress(a),
+                bounds=(visited[at - 1], visited[at + 1]),
+                method="bounded",
+                options={"xatol": 1e-3 * best[0]},
             )
             if -peak.fun >= wanted:
                 return _root(lambda a: progress(a) - wanted, visited[at - 1], peak.x), True
@@ -489,7 +491,9 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
     return float(brentq(function, low, high, xtol=1e-6, rtol=1e-6))
 
 
-def render_blocks(sound: Sound, gain_db: np.ndarray, settings: SpectrogramSettings, level: float = 1.0) -> Iterator[np.ndarray]:
+def render_blocks(
+    sound: Sound, gain_db: np.ndarray, settings: SpectrogramSettings, level: float = 1.0
+) -> Iterator[np.ndarray]:
     """Apply gains to a sound: complex STFT times gain, energy of each frame held, inverse by overlap-add.
 
     One gain for all channels, so the stereo image stays. With gains of 0 dB the output is the
@@ -596,7 +600,7 @@ def _is_found(tried: list[_Try], wanted: float) -> bool:
     before, last = tried[-2:]
     gained = (last.got - before.got) * math.copysign(1.0, wanted)
     is_end = not last.amounts.within_reach and not before.amounts.within_reach and gained < GRAIN_TOLERANCE_OCTAVES
-    return abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES or is_end and abs(last.got) < abs(wanted)
+    return abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES or (is_end and abs(last.got) < abs(wanted))
 
 
 def move_grain(
@@ -641,12 +645,14 @@ def move_grain(
         return _Try(aim, amounts, got, factor, level, clips), result, grain, meter.energy
 
     tried = [_Try(0.0, Amounts(0.0, 0.0, True), 0.0)]
-    while len(tried) == 1 or not _is_found(tried, octaves) and len(tried) <= 1 + MAX_CORRECTIONS:
+    while len(tried) == 1 or (not _is_found(tried, octaves) and len(tried) <= 1 + MAX_CORRECTIONS):
         last = tried[-1]
         trial, result, grain, energy = attempt(*_next_try(solver, tried, octaves), last.level * last.factor)
         tried.append(trial)
     # Where grain jumps past what is wanted, stay before the jump: so positions of the slider keep their order.
-    best = min(tried[1:], key=lambda t: (t.got / octaves > 1 + GRAIN_TOLERANCE_OCTAVES / abs(octaves), abs(octaves - t.got)))
+    best = min(
+        tried[1:], key=lambda t: (t.got / octaves > 1 + GRAIN_TOLERANCE_OCTAVES / abs(octaves), abs(octaves - t.got))
+    )
     if best is not trial or abs(20 * math.log10(best.factor)) > LEVEL_TOLERANCE_DB or best.clips:
         trial, result, grain, energy = attempt(best.aim, best.amounts, best.level * best.factor)
     if trial.got * octaves <= 0:
@@ -712,7 +718,8 @@ def label_axes(axes, settings: SpectrogramSettings) -> None:
     edges = settings.band_edges_hz
     ticks = [hz for hz in TICKS_HZ if edges[0] <= hz <= edges[-1]]
     axes.set_yticks(
-        np.clip(np.interp(ticks, edges[1:-1], np.arange(settings.n_mels)) + 0.5, 0, settings.n_mels), [f"{hz:,}" for hz in ticks]
+        np.clip(np.interp(ticks, edges[1:-1], np.arange(settings.n_mels)) + 0.5, 0, settings.n_mels),
+        [f"{hz:,}" for hz in ticks],
     )
     axes.set_ylabel("frequency (Hz)")
 
@@ -725,7 +732,9 @@ def write_pairs(path: Path, pairs: TrainingPairs) -> None:
     folder = Path(os.path.abspath(path)).parent
 
     def record(item: Source | Tile | SkippedFile) -> dict:
-        return {name: json_path(value, folder) if isinstance(value, Path) else value for name, value in vars(item).items()}
+        return {
+            name: json_path(value, folder) if isinstance(value, Path) else value for name, value in vars(item).items()
+        }
 
     content = {
         "version": PAIRS_VERSION,
@@ -782,7 +791,10 @@ def read_pairs(path: Path) -> TrainingPairs:
         parsed = [parse_record(kind, entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
         paths = [item.name for item in fields(kind) if item.type.startswith("Path")]
         return tuple(
-            replace(item, **{name: Path(os.path.abspath(folder / value)) for name in paths if (value := getattr(item, name))})
+            replace(
+                item,
+                **{name: Path(os.path.abspath(folder / value)) for name in paths if (value := getattr(item, name))},
+            )
             for item in parsed
         )
 
@@ -807,7 +819,9 @@ def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:
     except (OSError, ValueError, EOFError) as err:
         raise PipelineError(f"{path}: not readable as a tile ({err}); run: python convert_to_spectrograms.py") from err
     if not isinstance(x, np.ndarray) or x.shape != (settings.n_mels, settings.tile_frames) or x.dtype != np.float32:
-        raise PipelineError(f"{path}: is no tile of {settings.n_mels} x {settings.tile_frames} float32; delete it and convert again")
+        raise PipelineError(
+            f"{path}: is no tile of {settings.n_mels} x {settings.tile_frames} float32; delete it and convert again"
+        )
     if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1 + 1e-6):
         raise PipelineError(f"{path}: holds values outside 0 to 1; delete it and convert again")
     return x
@@ -833,7 +847,11 @@ def convert_file(
     loudest_frame_db = float(frame_levels_db(x, settings).max())
     hop_s = settings.grain.hop_for(sound.sr) / sound.sr
     source = json_path(item.path, base)
-    stem = re.sub(r"[^\w-]+", "_", item.path.stem, flags=re.ASCII)[:60] + "_" + hashlib.sha1(source.encode()).hexdigest()[:8]
+    stem = (
+        re.sub(r"[^\w-]+", "_", item.path.stem, flags=re.ASCII)[:60]
+        + "_"
+        + hashlib.sha1(source.encode()).hexdigest()[:8]
+    )
     tiles = []
     for start in tile_starts(x.shape[1], settings.tile_frames):
         span = slice(start, start + settings.tile_frames)
@@ -852,7 +870,9 @@ def convert_file(
         with replacing(tile.array) as temporary, temporary.open("wb") as file:
             np.save(file, picture, allow_pickle=False)
         if painter:
-            painter.save(tile.image, picture, f"{one_line(item.path.name)[:60]}, {tile.start_s:.1f} s: grain {tile.grain:.2e}")
+            painter.save(
+                tile.image, picture, f"{one_line(item.path.name)[:60]}, {tile.start_s:.1f} s: grain {tile.grain:.2e}"
+            )
         tiles.append(tile)
     return Source(item.path, item.grain, size_bytes, mtime_ns), tiles
 
@@ -957,10 +977,26 @@ def build_parser() -> argparse.ArgumentParser:
         prog="convert_to_spectrograms.py",
         description="Turn the measured files into mel tiles with pictures, and write training_pairs.json.",
     )
-    parser.add_argument("--metadata", type=Path, default=Path(DEFAULT_METADATA), metavar="FILE", help="what stage 1 wrote (default: %(default)s)")
-    parser.add_argument("--output-dir", type=Path, default=Path(DEFAULT_OUTPUT_DIR), metavar="FOLDER", help="gets arrays/ and images/ (default: %(default)s)")
-    parser.add_argument("--pairs", type=Path, default=Path(DEFAULT_PAIRS), metavar="FILE", help="what to write (default: %(default)s)")
-    parser.add_argument("-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)")
+    parser.add_argument(
+        "--metadata",
+        type=Path,
+        default=Path(DEFAULT_METADATA),
+        metavar="FILE",
+        help="what stage 1 wrote (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path(DEFAULT_OUTPUT_DIR),
+        metavar="FOLDER",
+        help="gets arrays/ and images/ (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pairs", type=Path, default=Path(DEFAULT_PAIRS), metavar="FILE", help="what to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)"
+    )
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures")
     return parser
 

@@ -40,7 +40,24 @@ DEFAULT_FOLDERS = ("Drone", "Harmonic Progression")  # the layout the four stage
 DEFAULT_METADATA = "metadata.json"
 METADATA_VERSION = 1
 AUDIO_EXTENSIONS = frozenset(
-    ".wav .wave .bwf .rf64 .w64 .aif .aiff .aifc .flac .ogg .oga .opus .mp3 .caf .au .snd".split()
+    [
+        ".wav",
+        ".wave",
+        ".bwf",
+        ".rf64",
+        ".w64",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".caf",
+        ".au",
+        ".snd",
+    ]
 )
 BLOCK_FRAMES = 64  # 64 windows of 2048 float32 are 512 kB: a block stays in the second-level cache
 KEEP_FRAMES = 12_000  # powers of so many frames (35 MB, 2.3 minutes) are kept rather than computed twice
@@ -717,9 +734,13 @@ def demo_tone(kind: str, rng: np.random.Generator) -> np.ndarray:
     y = np.zeros_like(t)
     if kind == "Harmonic Progression":
         length_s = DEMO_LENGTH_S / 4
-        for chord, steps in enumerate(rng.permutation([(0, 4, 7, 11), (5, 9, 12, 16), (7, 11, 14, 17), (9, 12, 16, 19)])):
+        for chord, steps in enumerate(
+            rng.permutation([(0, 4, 7, 11), (5, 9, 12, 16), (7, 11, 14, 17), (9, 12, 16, 19)])
+        ):
             # Raised-cosine edges of 0.3 s: shorter ones put grain into every change of chord.
-            inside = np.clip((t - chord * length_s) / 0.3 + 0.5, 0, 1) * np.clip(((chord + 1) * length_s - t) / 0.3 + 0.5, 0, 1)
+            inside = np.clip((t - chord * length_s) / 0.3 + 0.5, 0, 1) * np.clip(
+                ((chord + 1) * length_s - t) / 0.3 + 0.5, 0, 1
+            )
             envelope = np.sin(0.5 * np.pi * inside) ** 2
             for step in steps:
                 for partial in range(1, 5):
@@ -728,7 +749,9 @@ def demo_tone(kind: str, rng: np.random.Generator) -> np.ndarray:
     else:
         for partial in range(1, 10):
             # A low-pass that opens and closes: what subtractive synthesis does, partial by partial.
-            cutoff = 3 + 2.5 * np.sin(2 * np.pi * (t / DEMO_LENGTH_S + rng.random())) if kind == "Drone/Evolving" else 4.0
+            cutoff = (
+                3 + 2.5 * np.sin(2 * np.pi * (t / DEMO_LENGTH_S + rng.random())) if kind == "Drone/Evolving" else 4.0
+            )
             amplitude = partial**-0.7 / (1 + (partial / cutoff) ** 4)
             for detune_hz in (0.0, rng.uniform(0.1, 0.6)):
                 y += amplitude * np.sin(2 * np.pi * ((root_hz * partial + detune_hz) * t + rng.random()))
@@ -805,7 +828,9 @@ def write_demo(folder: Path, progress: Callable[[Iterable, int], Iterable] = lam
     for top in DEFAULT_FOLDERS:
         strangers = sorted(set((folder / top).rglob("*")) - allowed)
         if strangers:
-            raise PipelineError(f"{folder / top}: holds {strangers[0].name}, not only the demo; run --demo in an empty folder")
+            raise PipelineError(
+                f"{folder / top}: holds {strangers[0].name}, not only the demo; run --demo in an empty folder"
+            )
     for kind in DEMO_FOLDERS:
         check_writable(folder / kind)
     missing = [path for path in wanted if not path.exists()]
@@ -835,7 +860,9 @@ def one_line(path: Path | str) -> str:
     return str(path).encode("utf-8", "replace").decode().translate({c: f"\\x{c:02x}" for c in (*range(32), 127)})
 
 
-def run_main(body: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted; run the same command again") -> int:
+def run_main(
+    body: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted; run the same command again"
+) -> int:
     """Run a stage: what a user can mend becomes one line on stderr and exit status 2, Ctrl-C 130 with ``interrupted()``."""
     try:
         return body()
@@ -862,16 +889,27 @@ def build_parser() -> argparse.ArgumentParser:
         description="Measure the grain (spectral flatness) of every audio file in some folders and write metadata.json.",
     )
     parser.add_argument(
-        "paths", nargs="*", type=Path, metavar="FOLDER", help="folders or files (default: Drone/ and Harmonic Progression/)"
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="folders or files (default: Drone/ and Harmonic Progression/)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(DEFAULT_METADATA), metavar="FILE", help="what to write (default: %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(DEFAULT_METADATA),
+        metavar="FILE",
+        help="what to write (default: %(default)s)",
     )
     parser.add_argument(
         "-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)"
     )
     parser.add_argument(
-        "--demo", action="store_true", help="first write a small library of synthesised sounds into FOLDER (default: here)"
+        "--demo",
+        action="store_true",
+        help="first write a small library of synthesised sounds into FOLDER (default: here)",
     )
     return parser
 

@@ -21,11 +21,11 @@ Exit status: 0 all rendered; 1 some could not be (each is named);
 from __future__ import annotations
 
 import argparse
-import math
 import queue
 import shutil
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,17 @@ FORMATS = {
     **dict.fromkeys((".wav", ".wave"), "WAV"), **dict.fromkeys((".aif", ".aiff", ".aifc"), "AIFF"), ".rf64": "RF64",
     ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".mp3": "MP3", ".caf": "CAF", ".w64": "W64", ".au": "AU",
 }  # fmt: skip
-INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32}
+INTEGER_BITS = {
+    "PCM_S8": 8,
+    "PCM_U8": 8,
+    "PCM_16": 16,
+    "PCM_24": 24,
+    "PCM_32": 32,
+    "ALAC_16": 16,
+    "ALAC_20": 20,
+    "ALAC_24": 24,
+    "ALAC_32": 32,
+}
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_POSITIONS = (-2.0, 2.0)
 
@@ -129,7 +139,9 @@ def output_format(output: Path, input_subtype: str, n_bytes: int) -> OutputForma
 
     name = FORMATS.get(output.suffix.lower())
     if name is None:
-        raise PipelineError(f"{output}: can't write {output.suffix or 'a name without an extension'}; use one of {' '.join(FORMATS)}")
+        raise PipelineError(
+            f"{output}: can't write {output.suffix or 'a name without an extension'}; use one of {' '.join(FORMATS)}"
+        )
     if name == "WAV" and n_bytes > WAV_LIMIT_BYTES:
         name = "RF64"
     if output.suffix.lower() == ".opus":
@@ -282,7 +294,9 @@ def copy_samples(source: Path, source_format: str, subtype: str, output: Path, t
     dtype = native_dtype(subtype)
     with open_audio(source) as file:
         try:
-            with sf.SoundFile(output, "w", file.samplerate, file.channels, target.subtype, format=target.format) as copy:
+            with sf.SoundFile(
+                output, "w", file.samplerate, file.channels, target.subtype, format=target.format
+            ) as copy:
                 for block in file.blocks(1 << 16, dtype=dtype, always_2d=True):
                     copy.write(block)
         except sf.LibsndfileError as err:
@@ -424,11 +438,12 @@ class Worker:
                 content = work()
             except PipelineError as err:
                 self.messages.put(Message("error", one_line(str(err))))
-            except Exception as err:  # a fault of ours: said in the window, and on the terminal in full
-                import traceback
-
-                traceback.print_exc()
-                self.messages.put(Message("error", f"internal fault, please report it: {one_line(repr(err))}"))
+            except Exception as err:  # noqa: BLE001  a fault of ours must be said: a dead thread would look like long work
+                at = traceback.extract_tb(err.__traceback__)[-1]
+                place = f"{Path(at.filename).name}:{at.lineno}"
+                self.messages.put(
+                    Message("error", f"internal fault, please report it: {one_line(repr(err))} at {place}")
+                )
             else:
                 self.messages.put(Message(kind, content))
 
@@ -471,7 +486,10 @@ def system_dialogs() -> Dialogs:
     return Dialogs(
         lambda: filedialog.askopenfilename(title="Open audio", filetypes=[("Audio", pattern), ("All files", "*")]),
         lambda name: filedialog.asksaveasfilename(
-            title="Save the result", initialfile=name, defaultextension=".wav", filetypes=[("Audio", " ".join(f"*{e}" for e in FORMATS))]
+            title="Save the result",
+            initialfile=name,
+            defaultextension=".wav",
+            filetypes=[("Audio", " ".join(f"*{e}" for e in FORMATS))],
         ),
     )
 
@@ -573,7 +591,14 @@ class GrainWindow:
         self.figure = Figure(figsize=(10, 4.2), layout="constrained")
         self.axes = self.figure.subplots(1, 2, sharex=True, sharey=True)
         self.images = [
-            axes.imshow(np.full((1, 1), -DYNAMIC_RANGE_DB), "magma", aspect="auto", origin="lower", vmin=-DYNAMIC_RANGE_DB, vmax=0)
+            axes.imshow(
+                np.full((1, 1), -DYNAMIC_RANGE_DB),
+                "magma",
+                aspect="auto",
+                origin="lower",
+                vmin=-DYNAMIC_RANGE_DB,
+                vmax=0,
+            )
             for axes in self.axes
         ]
         for axes, title in zip(self.axes, ("before", "after"), strict=True):
@@ -588,7 +613,9 @@ class GrainWindow:
         self.value_label["text"] = f"{octaves:+.1f}" if octaves else "0"
         self.file_label["text"] = self._file_text()
         shown = self.rendered
-        self.grain_label["text"] = describe(shown.rendering) if shown else "open a sound to begin" if not self.opened else " "
+        self.grain_label["text"] = (
+            describe(shown.rendering) if shown else "open a sound to begin" if not self.opened else " "
+        )
         self.note_label.configure(text=self.note, style="Error.TLabel" if self.is_error else "TLabel")
         ready = self.opened is not None
         for widget, is_on in (
@@ -753,7 +780,9 @@ def open_window(model_path: Path, device: str, source: Path | None) -> int:
     try:
         import tkinter as tk
     except ImportError as err:
-        raise PipelineError(f"no window: Python here is without tkinter (on Debian: apt-get install python3-tk); {hint}") from err
+        raise PipelineError(
+            f"no window: Python here is without tkinter (on Debian: apt-get install python3-tk); {hint}"
+        ) from err
     try:
         root = tk.Tk(className="Neural Grain Processor")
     except tk.TclError as err:
@@ -777,15 +806,36 @@ def grain_argument(text: str) -> float:
 def build_parser() -> argparse.ArgumentParser:
     """The command line of stage 4."""
     parser = argparse.ArgumentParser(
-        prog="neural_audio_processor.py", description="Move the grain of audio: in a window, or with --grain straight to files."
+        prog="neural_audio_processor.py",
+        description="Move the grain of audio: in a window, or with --grain straight to files.",
     )
     parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="audio files or folders")
-    parser.add_argument("--grain", type=grain_argument, metavar="S", help="-3 (texture) .. 0 .. +3 (smooth), in octaves; renders and ends")
-    parser.add_argument("-o", "--output", metavar="OUTPUT", help="output file, or folder (default: NAME_grain-2.0.wav in the current folder)")
-    parser.add_argument("--overwrite", action="store_true", help="replace output files that exist already (never the input)")
-    parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL), metavar="PATH", help="(default: %(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)")
-    parser.add_argument("--demo", action="store_true", help="a demo sound in the window, or where there is no display, rendered at -2 and +2")
+    parser.add_argument(
+        "--grain",
+        type=grain_argument,
+        metavar="S",
+        help="-3 (texture) .. 0 .. +3 (smooth), in octaves; renders and ends",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUTPUT",
+        help="output file, or folder (default: NAME_grain-2.0.wav in the current folder)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace output files that exist already (never the input)"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=Path(DEFAULT_MODEL), metavar="PATH", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="a demo sound in the window, or where there is no display, rendered at -2 and +2",
+    )
     return parser
 
 
@@ -813,7 +863,9 @@ def render_all(processor: Processor, jobs: list[tuple[Path, Path, float]], *, ov
 def _jobs(args: argparse.Namespace) -> list[tuple[Path, Path, float]]:
     sources = find_audio(args.inputs)
     if not sources:
-        raise PipelineError(f"0 files found in {', '.join(map(str, args.inputs))} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})")
+        raise PipelineError(
+            f"0 files found in {', '.join(map(str, args.inputs))} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})"
+        )
     if args.output is None or args.output.endswith("/") or Path(args.output).is_dir():
         folder = Path(args.output or ".")
         return [(source, folder / output_name(source, args.grain), args.grain) for source in sources]
@@ -826,7 +878,9 @@ def _demo_input() -> Path:
     for path in (Path(folder, DEMO_INPUT) for folder in DEFAULT_FOLDERS):
         if path.exists():
             return path
-    raise PipelineError(f"no {DEMO_INPUT} in {DEFAULT_FOLDERS[1]}/; make the demo library with: python measure_audio_grain.py --demo")
+    raise PipelineError(
+        f"no {DEMO_INPUT} in {DEFAULT_FOLDERS[1]}/; make the demo library with: python measure_audio_grain.py --demo"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -839,7 +893,9 @@ def _run(args: argparse.Namespace) -> int:
             raise PipelineError("--grain needs an INPUT to render")
         return render_all(Processor(args.model, args.device), _jobs(args), overwrite=args.overwrite)
     if len(args.inputs) > 1:
-        raise PipelineError(f"the window opens one file, {len(args.inputs)} were given; give --grain to render them all")
+        raise PipelineError(
+            f"the window opens one file, {len(args.inputs)} were given; give --grain to render them all"
+        )
     source = _demo_input() if args.demo else args.inputs[0] if args.inputs else None
     if source is not None and not source.is_file():
         raise PipelineError(f"{source}: no such file")

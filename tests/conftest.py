@@ -25,7 +25,9 @@ def noise(duration_s: float = 2.0, sr: int = SR, seed: int = 0, level: float = 0
     return level * np.random.default_rng(seed).standard_normal(round(duration_s * sr))
 
 
-def drone(texture_db: float = -40.0, duration_s: float = 3.0, sr: int = SR, seed: int = 0, root_hz: float = 110.0) -> np.ndarray:
+def drone(
+    texture_db: float = -40.0, duration_s: float = 3.0, sr: int = SR, seed: int = 0, root_hz: float = 110.0
+) -> np.ndarray:
     """Eight partials and white noise: the texture's level decides the grain."""
     y = sum(sine(root_hz * k, duration_s, sr, 0.3 / k) for k in range(1, 9))
     return y + noise(duration_s, sr, seed, 0.3 * 10 ** (texture_db / 20))

@@ -20,7 +20,15 @@ from conftest import ROOT, run, write_library
 from scipy.stats import wasserstein_distance
 
 import cak_grain_processor as stage3
-from cak_grain_processor import GrainProcessor, audited_octaves, held_energy, load_model, natural_distance, pattern_in_db, read_checkpoint
+from cak_grain_processor import (
+    GrainProcessor,
+    audited_octaves,
+    held_energy,
+    load_model,
+    natural_distance,
+    pattern_in_db,
+    read_checkpoint,
+)
 from convert_to_spectrograms import bins_per_band, default_settings
 from measure_audio_grain import GrainSettings, PipelineError
 
@@ -89,7 +97,12 @@ class TestReferees:
             return float(librosa.feature.spectral_flatness(S=np.sqrt(power), amin=1e-30).mean())
 
         measured = audited_octaves(
-            torch.tensor(x[None], dtype=torch.float32), torch.tensor(change[None], dtype=torch.float32), torch.zeros(1), shares, 80.0, 400.0
+            torch.tensor(x[None], dtype=torch.float32),
+            torch.tensor(change[None], dtype=torch.float32),
+            torch.zeros(1),
+            shares,
+            80.0,
+            400.0,
         )
         assert measured.item() == pytest.approx(math.log2(grain(x) / grain(x + change)), abs=1e-3)
 
@@ -97,7 +110,9 @@ class TestReferees:
         x, change = tiles(1), 0.1 * tiles(1, seed=1)
         alone = audited_octaves(x, change, torch.zeros(1), SHARES, 80.0, 40.0)
         silence = torch.zeros(1, 128, 10)
-        both = audited_octaves(torch.cat((x, silence), 2), torch.cat((change, tiles(1, 10, 5)), 2), torch.zeros(1), SHARES, 80.0, 40.0)
+        both = audited_octaves(
+            torch.cat((x, silence), 2), torch.cat((change, tiles(1, 10, 5)), 2), torch.zeros(1), SHARES, 80.0, 40.0
+        )
         torch.testing.assert_close(alone, both)
 
     def test_a_shift_of_all_values_is_its_square_in_distance(self):
@@ -110,14 +125,20 @@ class TestReferees:
 
     def test_the_distance_bounds_scipys_first_wasserstein_distance(self):
         a, b = tiles(seed=1), tiles(seed=2) ** 2
-        first = np.mean([wasserstein_distance(a[:, m].flatten().numpy(), b[:, m].flatten().numpy()) for m in range(128)])
+        first = np.mean(
+            [wasserstein_distance(a[:, m].flatten().numpy(), b[:, m].flatten().numpy()) for m in range(128)]
+        )
         assert first**2 <= natural_distance(a, b).item() < 2 * first**2
 
     def test_held_energy_holds_it(self):
         x = tiles()
         y = held_energy(x, 0.2 * tiles(seed=3), SHARES.log(), 80.0)
-        level = torch.logsumexp(stage3.band_levels(y, 80.0) + SHARES.log(), 1) - torch.logsumexp(stage3.band_levels(x, 80.0) + SHARES.log(), 1)
-        torch.testing.assert_close(level, level[:, :1].expand_as(level), atol=1e-3, rtol=1e-3)  # one shift for the whole tile
+        level = torch.logsumexp(stage3.band_levels(y, 80.0) + SHARES.log(), 1) - torch.logsumexp(
+            stage3.band_levels(x, 80.0) + SHARES.log(), 1
+        )
+        torch.testing.assert_close(
+            level, level[:, :1].expand_as(level), atol=1e-3, rtol=1e-3
+        )  # one shift for the whole tile
         torch.testing.assert_close(y.amax((1, 2)), x.amax((1, 2)))
 
 
@@ -181,7 +202,9 @@ class TestTraining:
         assert run("cak_grain_processor.py", *args, "--output-dir", "broken", "--resume", cwd=tmp_path).status == 0
         whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
         assert all(torch.equal(whole[name], broken[name]) for name in whole)
-        again = run("cak_grain_processor.py", *args[:3], 5, *args[4:], "--output-dir", "broken", "--resume", cwd=tmp_path)
+        again = run(
+            "cak_grain_processor.py", *args[:3], 5, *args[4:], "--output-dir", "broken", "--resume", cwd=tmp_path
+        )
         assert again.status == 2
         assert "was made from other tiles or options" in again.err
 
@@ -191,7 +214,9 @@ class TestTraining:
             cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         deadline = time.monotonic() + 120
-        while not (tmp_path / "grain_processor_v2_output/checkpoints/latest.pt").exists() and time.monotonic() < deadline:
+        while (
+            not (tmp_path / "grain_processor_v2_output/checkpoints/latest.pt").exists() and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
@@ -253,7 +278,9 @@ class TestErrors:
         assert message in errors[0]
         assert copied.model.read_bytes() == before
 
-    @pytest.mark.parametrize(("n_files", "message"), [(3, "3 files: a model needs at least 4"), (5, "all tiles are of one grain")])
+    @pytest.mark.parametrize(
+        ("n_files", "message"), [(3, "3 files: a model needs at least 4"), (5, "all tiles are of one grain")]
+    )
     def test_a_library_with_nothing_to_learn_from(self, tmp_path, n_files, message):
         write_library(tmp_path, n_files, 0.5)
         if n_files == 5:

@@ -98,7 +98,10 @@ class TestTiles:
 
 
 class TestWayBack:
-    @pytest.mark.parametrize(("sr", "length", "channels"), [(44_100, 44_100, 1), (48_000, 20_001, 2), (8_000, 5_000, 6), (192_000, 100_003, 2)])
+    @pytest.mark.parametrize(
+        ("sr", "length", "channels"),
+        [(44_100, 44_100, 1), (48_000, 20_001, 2), (8_000, 5_000, 6), (192_000, 100_003, 2)],
+    )
     def test_no_gain_gives_the_sound_back(self, sr, length, channels):
         y = np.random.default_rng(1).uniform(-1, 1, (length, channels)).astype(np.float32)
         z = rendered(y, sr, np.zeros((128, n_frames(y, sr)), np.float32))
@@ -120,11 +123,16 @@ class TestWayBack:
 
     def test_energy_in_the_band_is_held_and_below_it_left_alone(self):
         rng = np.random.default_rng(0)
-        power, gain_db = rng.exponential(size=(20, 1025)).astype(np.float32), rng.normal(0, 20, (20, 1025)).astype(np.float32)
+        power, gain_db = (
+            rng.exponential(size=(20, 1025)).astype(np.float32),
+            rng.normal(0, 20, (20, 1025)).astype(np.float32),
+        )
         gain = hold_energy(gain_db, power, slice(3, 697))
         np.testing.assert_allclose((power * gain)[:, 3:697].sum(axis=1), power[:, 3:697].sum(axis=1), rtol=1e-5)
         np.testing.assert_array_equal(gain[:, :3], 1)
-        np.testing.assert_allclose(10 * np.log10(gain[:, 300] / gain[:, 500]), gain_db[:, 300] - gain_db[:, 500], atol=1e-3)
+        np.testing.assert_allclose(
+            10 * np.log10(gain[:, 300] / gain[:, 500]), gain_db[:, 300] - gain_db[:, 500], atol=1e-3
+        )
 
     def test_stereo_image_is_kept(self):
         y = drone()[:, None] * np.array([[1.0, 0.25]])
@@ -152,7 +160,9 @@ class TestSolver:
                 spectra.append(moved * power[analysis.probe.band].sum() / moved.sum())
             peak = max(spectrum.max() for spectrum in spectra)
             for spectrum in spectra:
-                total.append(float(librosa.feature.spectral_flatness(S=np.sqrt(spectrum / peak)[:, None], amin=1e-10)[0, 0]))
+                total.append(
+                    float(librosa.feature.spectral_flatness(S=np.sqrt(spectrum / peak)[:, None], amin=1e-10)[0, 0])
+                )
             return np.mean(total)
 
         for amount in (-0.4, 0.3):
@@ -170,7 +180,12 @@ class TestSolver:
         rng = np.random.default_rng(3)
         power, gain_db = rng.exponential(size=(1, 700)), rng.normal(0, 10, (1, 700))
         amounts = np.linspace(-3, 3, 61)
-        flatness = [math.log(librosa.feature.spectral_flatness(S=np.sqrt(power * 10 ** (u * gain_db / 10)).T, amin=1e-300)[0, 0]) for u in amounts]
+        flatness = [
+            math.log(
+                librosa.feature.spectral_flatness(S=np.sqrt(power * 10 ** (u * gain_db / 10)).T, amin=1e-300)[0, 0]
+            )
+            for u in amounts
+        ]
         assert np.all(np.diff(flatness, 2) < 1e-9)
 
     def test_beyond_the_reach_it_goes_as_far_as_it_can_and_says_so(self):
@@ -244,7 +259,9 @@ class TestCommand:
         content = json.loads((project.folder / "training_pairs.json").read_text())
         assert content["version"] == 1
         assert len(content["settings"]["band_edges_hz"]) == 130
-        grains = {item["path"]: item["grain"] for item in json.loads((project.folder / "metadata.json").read_text())["files"]}
+        grains = {
+            item["path"]: item["grain"] for item in json.loads((project.folder / "metadata.json").read_text())["files"]
+        }
         for tile in content["tiles"]:
             x = np.load(project.folder / tile["array"], allow_pickle=False)
             assert (x.shape, x.dtype) == ((128, 256), np.float32)
@@ -260,7 +277,12 @@ class TestCommand:
         inside = picture[painter._rows, painter._columns]
         x = np.load(project.folder / tile["array"])
         shown = inside[:: -(inside.shape[0] // 128), :: inside.shape[1] // 256][:128, :256]
-        assert np.corrcoef(np.interp(np.linspace(0, 127, len(shown)), range(128), x.mean(axis=1)), shown.mean(axis=1))[0, 1] > 0.8
+        assert (
+            np.corrcoef(np.interp(np.linspace(0, 127, len(shown)), range(128), x.mean(axis=1)), shown.mean(axis=1))[
+                0, 1
+            ]
+            > 0.8
+        )
         outside = picture.copy()
         outside[painter._rows, painter._columns] = 255
         assert (outside < 100).sum() > 1000  # axes, ticks and title are there
@@ -274,7 +296,11 @@ class TestCommand:
         files = sorted(tmp_path.rglob("*.wav"))
         files[0].unlink()
         sf.write(files[1], noise(4), SR)
-        kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy") if files[2].stem.replace(" ", "_") in path.name}
+        kept = {
+            path: path.stat().st_mtime_ns
+            for path in tmp_path.rglob("*.npy")
+            if files[2].stem.replace(" ", "_") in path.name
+        }
         run("measure_audio_grain.py", cwd=tmp_path)
         ran = run("convert_to_spectrograms.py", cwd=tmp_path)
         assert "1 converted, 3 unchanged, 1 gone" in ran.out
@@ -282,7 +308,9 @@ class TestCommand:
         assert kept
         assert kept == {path: path.stat().st_mtime_ns for path in kept}
         named = {tile["array"] for tile in json.loads((tmp_path / "training_pairs.json").read_text())["tiles"]}
-        there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.npy")} - {"spectrograms/arrays/mine.npy"}
+        there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.npy")} - {
+            "spectrograms/arrays/mine.npy"
+        }
         assert there == named
 
     def test_without_images(self, tmp_path):

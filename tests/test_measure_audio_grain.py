@@ -14,7 +14,14 @@ from conftest import BAD_FILES, SR, drone, noise, run, sine, write_bad_files, wr
 from scipy.signal import butter, resample_poly, sosfilt
 
 import measure_audio_grain as stage1
-from measure_audio_grain import GrainSettings, PipelineError, find_audio, measure_grain, sound_from_array, spectral_flatness
+from measure_audio_grain import (
+    GrainSettings,
+    PipelineError,
+    find_audio,
+    measure_grain,
+    sound_from_array,
+    spectral_flatness,
+)
 
 SETTINGS = GrainSettings()
 
@@ -88,11 +95,22 @@ class TestFiveTraps:
 
     def test_the_rate_does_not_change_grain(self):
         y = drone(-40, 4, 96_000) + drone(-50, 4, 96_000, root_hz=273)
-        at = {96_000: grain_of(y, 96_000), 48_000: grain_of(resample_poly(y, 1, 2), 48_000), 44_100: grain_of(resample_poly(y, 147, 320), 44_100)}
+        at = {
+            96_000: grain_of(y, 96_000),
+            48_000: grain_of(resample_poly(y, 1, 2), 48_000),
+            44_100: grain_of(resample_poly(y, 147, 320), 44_100),
+        }
         assert max(at.values()) / min(at.values()) < 1.05, at
 
     def test_n_fft_holds_the_window_near_46_ms(self):
-        assert [SETTINGS.n_fft_for(sr) for sr in (8_000, 22_050, 44_100, 48_000, 96_000, 192_000)] == [512, 1024, 2048, 2048, 4096, 8192]
+        assert [SETTINGS.n_fft_for(sr) for sr in (8_000, 22_050, 44_100, 48_000, 96_000, 192_000)] == [
+            512,
+            1024,
+            2048,
+            2048,
+            4096,
+            8192,
+        ]
 
     def test_channels_in_opposite_phase_do_not_cancel(self):
         y = drone(-40)
@@ -158,7 +176,12 @@ class TestCommand:
     def test_default_folders_summary_and_contract(self, project):
         ran = project.ran[0]
         assert ran.status == 0
-        for text in ("12 measured, 0 unchanged, 0 gone", "minimum", "Drone/Static", "next: python convert_to_spectrograms.py"):
+        for text in (
+            "12 measured, 0 unchanged, 0 gone",
+            "minimum",
+            "Drone/Static",
+            "next: python convert_to_spectrograms.py",
+        ):
             assert text in ran.out
         assert "only 12 files" in ran.err
         content = json.loads((project.folder / "metadata.json").read_text())
@@ -189,7 +212,9 @@ class TestCommand:
         sf.write(tmp_path / "in" / "good.wav", drone(), SR)
         ran = run("measure_audio_grain.py", "in", cwd=tmp_path)
         assert ran.status == 1
-        skipped = {item["path"]: item["reason"] for item in json.loads((tmp_path / "metadata.json").read_text())["skipped"]}
+        skipped = {
+            item["path"]: item["reason"] for item in json.loads((tmp_path / "metadata.json").read_text())["skipped"]
+        }
         for name, reason in BAD_FILES.items():
             assert skipped[f"in/{name}"].startswith(reason), skipped
             assert f"{name}: {reason}" in ran.err
@@ -225,7 +250,9 @@ class TestCommand:
         sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
         (tmp_path / "damaged.json").write_text('{"version": 1, "fil')
         (tmp_path / "list.json").write_text("[]")
-        (tmp_path / "field.json").write_text(json.dumps({"version": 1, "settings": {**vars(SETTINGS), "hop_length": "x"}}))
+        (tmp_path / "field.json").write_text(
+            json.dumps({"version": 1, "settings": {**vars(SETTINGS), "hop_length": "x"}})
+        )
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         ran = run("measure_audio_grain.py", *args, cwd=tmp_path)
         assert ran.status == 2
@@ -234,7 +261,9 @@ class TestCommand:
 
     def test_a_read_only_folder_is_told_before_the_work(self, tmp_path):
         sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
-        ran = run("measure_audio_grain.py", "good.wav", "-o", "/sys/grain.json", cwd=tmp_path)  # not writable even for root
+        ran = run(
+            "measure_audio_grain.py", "good.wav", "-o", "/sys/grain.json", cwd=tmp_path
+        )  # not writable even for root
         assert (ran.status, ran.out) == (2, "")
         assert ran.err.startswith("error: /sys: can't write there (")
 

@@ -40,7 +40,13 @@ class TestZero:
     @pytest.mark.parametrize("extension", [None, ".wav", ".caf"])
     def test_gives_the_samples_back_bit_for_bit(self, processor, tmp_path, name, format_, subtype, extension):
         source = tmp_path / name
-        sf.write(source, np.stack([drone(duration_s=0.3), 0.99 * noise(0.3, level=0.3)], axis=1).clip(-1, 1), SR, subtype, format=format_)
+        sf.write(
+            source,
+            np.stack([drone(duration_s=0.3), 0.99 * noise(0.3, level=0.3)], axis=1).clip(-1, 1),
+            SR,
+            subtype,
+            format=format_,
+        )
         output = tmp_path / "out" / f"x{extension or source.suffix}"
         processor.render_file(source, output, 0.0)
         dtype = native_dtype(subtype)
@@ -72,13 +78,20 @@ class TestSampleFormats:
 
 class TestLaw:
     @pytest.mark.parametrize("octaves", [-2.0, -0.5, 1.0])
-    @pytest.mark.parametrize(("subtype", "sr", "channels"), [("PCM_16", 44_100, 1), ("PCM_24", 96_000, 2), ("FLOAT", 22_050, 6)])
+    @pytest.mark.parametrize(
+        ("subtype", "sr", "channels"), [("PCM_16", 44_100, 1), ("PCM_24", 96_000, 2), ("FLOAT", 22_050, 6)]
+    )
     def test_holds_in_the_file_that_was_written(self, processor, tmp_path, octaves, subtype, sr, channels):
         source, output = tmp_path / "in.wav", tmp_path / "out.wav"
         sf.write(source, np.stack([drone(-45, sr=sr, seed=i) / (i + 1) for i in range(channels)], axis=1), sr, subtype)
         result = processor.render_file(source, output, octaves).rendering
         before, after = sf.info(source), sf.info(output)
-        assert (after.samplerate, after.channels, after.frames, after.subtype) == (before.samplerate, before.channels, before.frames, before.subtype)
+        assert (after.samplerate, after.channels, after.frames, after.subtype) == (
+            before.samplerate,
+            before.channels,
+            before.frames,
+            before.subtype,
+        )
         got = math.log2(grain_of(source) / grain_of(output))
         assert got == pytest.approx(octaves, abs=0.02)
         assert got == pytest.approx(result.got_octaves, abs=1e-6)
@@ -97,14 +110,18 @@ class TestCommand:
         sf.write(tmp_path / "a sound.flac", drone(-40), SR, "PCM_24")
         ran = run("neural_audio_processor.py", "a sound.flac", "--grain", "-2", "--model", project.model, cwd=tmp_path)
         assert ran.status == 0, ran.err
-        match = re.fullmatch(r"a sound\.flac: grain (\S+) -> (\S+) \(asked x4, got x(\S+)\)\nwrote a sound_grain-2\.0\.wav\n", ran.out)
+        match = re.fullmatch(
+            r"a sound\.flac: grain (\S+) -> (\S+) \(asked x4, got x(\S+)\)\nwrote a sound_grain-2\.0\.wav\n", ran.out
+        )
         assert match, ran.out
         before, after, got = map(float, match.groups())
         assert after / before == pytest.approx(got, rel=0.01)
         assert got == pytest.approx(4, rel=0.02)
         assert sf.info(tmp_path / "a sound_grain-2.0.wav").subtype == "PCM_24"
 
-    @pytest.mark.parametrize(("octaves", "name"), [(-2.0, "x_grain-2.0.wav"), (0.25, "x_grain+0.25.wav"), (3.0, "x_grain+3.0.wav")])
+    @pytest.mark.parametrize(
+        ("octaves", "name"), [(-2.0, "x_grain-2.0.wav"), (0.25, "x_grain+0.25.wav"), (3.0, "x_grain+3.0.wav")]
+    )
     def test_names(self, tmp_path, octaves, name):
         assert output_name(tmp_path / "x.mp3", octaves) == name
 
@@ -112,7 +129,9 @@ class TestCommand:
         write_bad_files(tmp_path / "in")
         sf.write(tmp_path / "in" / "good.wav", drone(-40), SR)
         before = {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
-        ran = run("neural_audio_processor.py", "in", "--grain", "1", "-o", "out/", "--model", project.model, cwd=tmp_path)
+        ran = run(
+            "neural_audio_processor.py", "in", "--grain", "1", "-o", "out/", "--model", project.model, cwd=tmp_path
+        )
         assert ran.status == 1
         for name, reason in BAD_FILES.items():
             assert sum(f"{name}: {reason}" in line for line in ran.err.splitlines()) == 1, (name, ran.err)
@@ -148,7 +167,10 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("args", "message"),
         [
-            (("in.wav", "--grain", "1", "--model", "none.pt"), "none.pt: no model there yet; make one with: python cak_grain_processor.py"),
+            (
+                ("in.wav", "--grain", "1", "--model", "none.pt"),
+                "none.pt: no model there yet; make one with: python cak_grain_processor.py",
+            ),
             (("--model", "none.pt"), "none.pt: no model there yet; make one with: python cak_grain_processor.py"),
             (("in.wav", "--grain", "1", "--model", "cut.pt"), "cut.pt: not readable as a model"),
             (("in.wav", "--grain", "1", "--model", "in.wav"), "in.wav: not readable as a model"),
@@ -189,23 +211,36 @@ class TestCommand:
             ratio = grain_of(tmp_path / name) / grain_of(tmp_path / "Harmonic Progression" / stage4.DEMO_INPUT)
             assert ratio == pytest.approx(factor, rel=0.02)
 
-    @pytest.mark.parametrize("script", ["measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor"])
+    @pytest.mark.parametrize(
+        "script", ["measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor"]
+    )
     def test_help_and_import_do_nothing(self, tmp_path, script):
         ran = run(f"{script}.py", "--help", cwd=tmp_path)
         assert ran.status == 0
         assert ran.out.startswith("usage:")
-        (tmp_path / "importing.py").write_text(f"import sys; sys.path.insert(0, {str(stage4.__file__.rsplit('/', 1)[0])!r}); import {script}")
+        (tmp_path / "importing.py").write_text(
+            f"import sys; sys.path.insert(0, {str(stage4.__file__.rsplit('/', 1)[0])!r}); import {script}"
+        )
         shutil.copy(tmp_path / "importing.py", tmp_path / "importing2.py")
         import subprocess
         import sys
 
-        done = subprocess.run([sys.executable, "importing.py"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **NO_DISPLAY}, check=True)
+        done = subprocess.run(
+            [sys.executable, "importing.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **NO_DISPLAY},
+            check=True,
+        )
         assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_tone_alone_is_not_broken_by_any_position(processor, tmp_path):
     sf.write(tmp_path / "tone.wav", sine(440, 2), SR, "PCM_16")
     for octaves in (-3.0, -1.0, 1.0, 3.0):
-        rendering = processor.render_file(tmp_path / "tone.wav", tmp_path / "out.wav", octaves, overwrite=True).rendering
+        rendering = processor.render_file(
+            tmp_path / "tone.wav", tmp_path / "out.wav", octaves, overwrite=True
+        ).rendering
         assert rendering.within_reach is False or rendering.got_octaves == pytest.approx(octaves, abs=0.05)
         assert sf.info(tmp_path / "out.wav").frames == 2 * SR

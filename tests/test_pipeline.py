@@ -16,7 +16,17 @@ def test_the_defaults_chain_and_end_in_audio_of_the_grain_asked_for(project, tmp
         assert ran.status == 0, ran.err
     source = project.folder / "Drone/Evolving/sound 04.wav"
     for octaves in (-2, -1, 1):
-        ran = run("neural_audio_processor.py", source, "--grain", octaves, "-o", tmp_path / f"{octaves}.wav", "--model", project.model, cwd=project.folder)
+        ran = run(
+            "neural_audio_processor.py",
+            source,
+            "--grain",
+            octaves,
+            "-o",
+            tmp_path / f"{octaves}.wav",
+            "--model",
+            project.model,
+            cwd=project.folder,
+        )
         assert ran.status == 0, ran.err
         before, after = (measure_file(path, GrainSettings()).grain for path in (source, tmp_path / f"{octaves}.wav"))
         assert math.log2(before / after) == pytest.approx(octaves, abs=0.02)
@@ -33,7 +43,14 @@ def test_the_stages_meet_only_in_files_of_relative_posix_paths(project):
 
 def test_nothing_but_what_is_documented_is_written(project):
     top = {path.name for path in project.folder.iterdir()}
-    assert top == {"Drone", "Harmonic Progression", "metadata.json", "spectrograms", "training_pairs.json", "grain_processor_v2_output"}
+    assert top == {
+        "Drone",
+        "Harmonic Progression",
+        "metadata.json",
+        "spectrograms",
+        "training_pairs.json",
+        "grain_processor_v2_output",
+    }
     assert not [path for path in project.folder.rglob(".*")]
     assert {path.suffix for path in (project.folder / "Drone").rglob("*.*")} == {".wav"}
 

@@ -32,7 +32,15 @@ MONOTONE_OCTAVES = 0.02
 def render_and_measure(processor: Processor, source: Path, folder: Path) -> dict:
     """Octaves that stage 1 measures between the file and its nine renderings."""
     before = measure_file(source, GrainSettings())
-    row = {"name": source.name, "grain": before.grain, "got": [], "reach": [], "level_db": [], "expander": [], "exact": False}
+    row = {
+        "name": source.name,
+        "grain": before.grain,
+        "got": [],
+        "reach": [],
+        "level_db": [],
+        "expander": [],
+        "exact": False,
+    }
     for octaves in POSITIONS:
         output = folder / f"{source.stem}_{octaves}{source.suffix}"
         result = processor.render_file(source, output, octaves).rendering
@@ -57,7 +65,11 @@ def report(rows: list[dict]) -> dict:
     error = np.abs(got - asked)
     counted = reach & (asked != 0)
     for row, misses in zip(rows, error, strict=True):
-        notes = [f"{s:+g}: {g:+.2f}{'' if r else ' (reach)'}" for s, g, r, e in zip(asked, row["got"], row["reach"], misses, strict=True) if e > 0.02]
+        notes = [
+            f"{s:+g}: {g:+.2f}{'' if r else ' (reach)'}"
+            for s, g, r, e in zip(asked, row["got"], row["reach"], misses, strict=True)
+            if e > 0.02
+        ]
         if notes:
             print(f"{row['name']:32s} {row['grain']:.1e}  {', '.join(notes)}")
     figures = {
@@ -69,7 +81,9 @@ def report(rows: list[dict]) -> dict:
         "share of positions within reach, 0 left out": float(reach[:, asked != 0].mean()),
         "share within reach, 0 < |s| <= 2": float(reach[:, (np.abs(asked) <= 2) & (asked != 0)].mean()),
         "share of positions within reach that need the expander": float(expander[counted].mean()),
-        "files monotone over the nine positions": int(np.sum(np.all(np.diff(got, axis=1) >= -MONOTONE_OCTAVES, axis=1))),
+        "files monotone over the nine positions": int(
+            np.sum(np.all(np.diff(got, axis=1) >= -MONOTONE_OCTAVES, axis=1))
+        ),
         "files bit-exact at 0": sum(row["exact"] for row in rows),
         "loudness within 0.5 dB, share of positions": float((np.abs(level_db) <= 0.5).mean()),
         "loudness, largest fall (dB)": float(level_db.min()),

@@ -27,7 +27,9 @@ def display():
     assert shutil.which("Xvfb"), "Xvfb is missing: sh tests/run.sh says how to install it"
     assert shutil.which("xdotool"), "xdotool is missing: sh tests/run.sh says how to install it"
     read, write = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x900x24"], pass_fds=(write,), stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x900x24"], pass_fds=(write,), stderr=subprocess.DEVNULL
+    )
     os.close(write)
     with os.fdopen(read) as answer:
         number = answer.readline().strip()
