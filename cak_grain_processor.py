@@ -104,6 +104,17 @@ AUDIT_POSITIONS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 MONOTONE_OCTAVES = 0.02
 GOOD_OCTAVES = 0.05
 SAMPLE_CONTROLS = (-3.0, -1.5, 0.0, 1.5, 3.0)
+HISTORY_PANELS = {
+    "distance to natural tiles of the same grain": ("distance_texture", "distance_smooth", "held_out_distance"),
+    "violation: |measured - claimed| (octaves)": (
+        "violation_texture",
+        "violation_smooth",
+        "violation_anywhere",
+        "held_out_violation",
+    ),
+    "learning rate": ("learning_rate",),
+    "seconds an epoch": ("seconds",),
+}
 
 
 @dataclass(frozen=True)
@@ -533,19 +544,6 @@ def save_figure(figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
-
-
-HISTORY_PANELS = {
-    "distance to natural tiles of the same grain": ("distance_texture", "distance_smooth", "held_out_distance"),
-    "violation: |measured - claimed| (octaves)": (
-        "violation_texture",
-        "violation_smooth",
-        "violation_anywhere",
-        "held_out_violation",
-    ),
-    "learning rate": ("learning_rate",),
-    "seconds an epoch": ("seconds",),
-}
 
 
 def draw_history(path: Path, history: list[EpochScores]) -> None:

@@ -29,7 +29,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -52,7 +52,7 @@ from measure_audio_grain import (
     measure_grain,
     one_line,
     open_sound,
-    parse_record,
+    parse_records,
     parse_settings,
     progress_bar,
     read_json,
@@ -782,28 +782,17 @@ def read_pairs(path: Path) -> TrainingPairs:
         Naming the file and the field that is wrong.
     """
     content = read_json(path, PAIRS_VERSION, "python convert_to_spectrograms.py")
-    folder = Path(os.path.abspath(path)).parent
-
-    def records(kind: type, name: str) -> tuple:
-        entries = content.get(name)
-        if not isinstance(entries, list):
-            raise PipelineError(f"{path}: field {name} is not a list")
-        parsed = [parse_record(kind, entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
-        paths = [item.name for item in fields(kind) if item.type.startswith("Path")]
-        return tuple(
-            replace(
-                item,
-                **{name: Path(os.path.abspath(folder / value)) for name in paths if (value := getattr(item, name))},
-            )
-            for item in parsed
-        )
-
     settings = parse_spectrogram_settings(content.get("settings"), f"{path}: settings")
-    tiles = records(Tile, "tiles")
+    tiles = parse_records(Tile, content, "tiles", path)
     for i, tile in enumerate(tiles):
         if not 0 < tile.grain <= 1:
             raise PipelineError(f"{path}: tiles[{i}]: field grain is {tile.grain!r}, not within 0 to 1")
-    return TrainingPairs(settings, records(Source, "sources"), tiles, records(SkippedFile, "skipped"))
+    return TrainingPairs(
+        settings,
+        parse_records(Source, content, "sources", path),
+        tiles,
+        parse_records(SkippedFile, content, "skipped", path),
+    )
 
 
 def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:

@@ -31,7 +31,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,7 @@ INAUDIBLE = 1e-7  # in-band peak below this share of the sample peak is rounding
 FEW_FILES = 50  # below it the library teaches more about its files than about grain
 NARROW_OCTAVES = 1.0  # less between the 10th and 90th percentile: no grain to learn from
 
+DEMO_FOLDERS = ("Drone/Static", "Drone/Evolving", "Harmonic Progression")
 DEMO_RATE_HZ = 44_100
 DEMO_LENGTH_S = 5.9  # just under two tiles of stage 2
 DEMO_FILES_PER_FOLDER = 20
@@ -547,6 +548,32 @@ def parse_record(kind: type, record: object, where: str):
     return kind(**values)
 
 
+def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
+    """The list ``content[name]`` of the JSON file ``path`` as dataclasses, their paths made absolute.
+
+    Raises
+    ------
+    PipelineError
+        Naming the file and the field that is wrong.
+    """
+    entries = content.get(name)
+    if not isinstance(entries, list):
+        raise PipelineError(f"{path}: field {name} is not a list")
+    folder = Path(os.path.abspath(path)).parent
+    parsed = [parse_record(kind, entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
+    return tuple(
+        replace(
+            item,
+            **{
+                key: Path(os.path.abspath(folder / value))
+                for key, value in vars(item).items()
+                if isinstance(value, Path)
+            },
+        )
+        for item in parsed
+    )
+
+
 def json_path(path: Path, folder: Path) -> str:
     """POSIX path of ``path`` relative to ``folder``, as our JSON files hold it."""
     return Path(os.path.relpath(path, folder)).as_posix()
@@ -577,21 +604,12 @@ def read_metadata(path: Path) -> Metadata:
         Naming the file and the field that is wrong.
     """
     content = read_json(path, METADATA_VERSION, "python measure_audio_grain.py")
-    folder = Path(os.path.abspath(path)).parent
-
-    def records(kind: type, name: str) -> tuple:
-        entries = content.get(name)
-        if not isinstance(entries, list):
-            raise PipelineError(f"{path}: field {name} is not a list")
-        parsed = [parse_record(kind, entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
-        return tuple(kind(**{**vars(item), "path": Path(os.path.abspath(folder / item.path))}) for item in parsed)
-
     settings = parse_settings(content.get("settings"), f"{path}: settings")
-    files = records(FileGrain, "files")
+    files = parse_records(FileGrain, content, "files", path)
     for i, item in enumerate(files):
         if not 0 < item.grain <= 1:
             raise PipelineError(f"{path}: files[{i}]: field grain is {item.grain!r}, not within 0 to 1")
-    return Metadata(settings, files, records(SkippedFile, "skipped"))
+    return Metadata(settings, files, parse_records(SkippedFile, content, "skipped", path))
 
 
 def parse_settings(record: object, where: str) -> GrainSettings:
@@ -804,9 +822,6 @@ def demo_sound(kind: str, index: int, grain: float) -> np.ndarray:
         return math.log2(measure_grain(sound_from_array(mixed(level_db), DEMO_RATE_HZ)) / grain)
 
     return mixed(brentq(excess_octaves, -130, 30, xtol=0.05))
-
-
-DEMO_FOLDERS = ("Drone/Static", "Drone/Evolving", "Harmonic Progression")
 
 
 def write_demo(folder: Path, progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> list[Path]:
