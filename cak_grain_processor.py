@@ -96,7 +96,7 @@ REACH_WEIGHT = 0.4  # of any tile at any position of the slider, so that the sli
 FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
 MIN_STEPS = 8  # steps an epoch has at least: a small library is gone through more often
 HELD_OUT_EVERY = 4
-HELD_OUT_TILES = 32
+HELD_OUT_DRAWS = 2  # of a batch each, the same tiles after every epoch
 MIN_FILES = 4
 CHECKPOINT_EVERY = 10
 AUDIT_FILES = 24
@@ -448,12 +448,16 @@ def train_epoch(
     return {name: float(np.mean(values)) for name, values in sums.items()}
 
 
-def judge(game: AuditGame, model: GrainProcessor, held_out: Tiles, seed: int) -> tuple[float, float]:
+def judge(game: AuditGame, model: GrainProcessor, held_out: Tiles, settings: TrainSettings) -> tuple[float, float]:
     """Distance to natural tiles and violation on held-out tiles, the same draw every time."""
-    rng = np.random.default_rng([seed, 2**31])
+    rng = np.random.default_rng([settings.seed, 2**31])
     model.eval()
     with torch.no_grad():
-        scores = [pair for _ in range(4) for pair in game.pairs(model, held_out, HELD_OUT_TILES, rng).values()]
+        scores = [
+            pair
+            for _ in range(HELD_OUT_DRAWS)
+            for pair in game.pairs(model, held_out, settings.batch_size, rng).values()
+        ]
     if not scores:
         return math.nan, math.nan
     return float(np.mean([d.item() for d, _ in scores])), float(np.mean([v.item() for _, v in scores]))
@@ -829,7 +833,7 @@ def train(
             scores = train_epoch(game, model, optimizer, movers, epoch, settings)
         except PipelineError as err:
             raise PipelineError(f"{err}; the last good checkpoint is {latest if history else 'none'}") from err
-        distance, violation = judge(game, model, held_out, settings.seed)
+        distance, violation = judge(game, model, held_out, settings)
         missing = dict.fromkeys(
             ("distance_texture", "distance_smooth", "violation_texture", "violation_smooth"), math.nan
         )
