@@ -308,7 +308,7 @@ def describe(rendering: Rendering | None) -> str:
     if rendering is None:
         return "no grain to measure; copied as it is"
     asked, got = 2.0**-rendering.asked_octaves, 2.0**-rendering.got_octaves
-    line = f"grain {rendering.grain_before:.3g} -> {rendering.grain_after:.3g} (asked x{asked:.3g}, got x{got:.3g}"
+    line = f"grain {rendering.grain_before:.3g} -> {rendering.grain_after:.3g} (asked x{asked:#.3g}, got x{got:#.3g}"
     if not rendering.within_reach:
         line += ": as far as this sound goes"
     line += ")"

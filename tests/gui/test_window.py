@@ -139,7 +139,7 @@ def test_open_slide_and_save_end_in_a_file_that_obeys_the_law(drive, sound, tmp_
     assert -1.8 < asked < -1.2
     assert d.window.rendered.rendering.asked_octaves == asked
     assert d.window.value_label["text"] == f"{asked:+.1f}"
-    assert f"asked x{2**-asked:.3g}" in d.window.grain_label["text"]
+    assert f"asked x{2**-asked:#.3g}" in d.window.grain_label["text"]
     d.click(d.window.save_button)
     d.until(lambda: (tmp_path / "saved.wav").exists())
     d.settle()
