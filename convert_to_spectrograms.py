@@ -75,6 +75,7 @@ DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
 PROBE_FRAMES = 1024  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
 MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
 LEVEL_TOLERANCE_DB = 0.1  # of loudness (RMS) against the input's
+LIMIT_FRAMES = 5  # the levels that limit a gain are averaged over 58 ms, as the detector's are
 DIP_OCTAVES = 0.05  # the mean of many frames, each concave above the floor, may go so far back and still go on
 GRAIN_TOLERANCE_OCTAVES = 0.01  # what the correcting passes are content with
 MAX_CORRECTIONS = 6
@@ -376,6 +377,36 @@ def spectral_expander(x: np.ndarray, dynamic_range_db: float) -> np.ndarray:
     return dynamic_range_db * (x - x.mean(axis=0, keepdims=True))
 
 
+def smooth_in_time(x: np.ndarray, n_frames: int) -> np.ndarray:
+    """Running mean over an odd number of frames, (n_mels, frames), edges repeated."""
+    from scipy.ndimage import uniform_filter1d
+
+    return uniform_filter1d(x, n_frames, axis=1, mode="nearest")
+
+
+def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Keep every band at or below the frame's loudest: texture may fill a sound up, not drown it.
+
+    Gains count from the frame's mean gain, weighted by power; from there a band may rise by its
+    distance to the loudest band and no further. Without it a large amount turns the spectrum over:
+    the frame grows less grainy again, and its energy goes into a click.
+
+    Parameters
+    ----------
+    gain_db, level_db : np.ndarray, shape (n_mels, frames); levels smoothed in time, or the
+        limit follows every frame of a noise
+    shares : np.ndarray, shape (n_mels,), `bins_per_band`
+
+    Returns
+    -------
+    np.ndarray, shape (n_mels, frames)
+    """
+    top_db = level_db.max(axis=0)
+    weights = np.exp(np.float32(NEPER_PER_DB) * (level_db - top_db)) * shares[:, None].astype(np.float32)
+    mean_gain_db = (weights * gain_db).sum(axis=0) / weights.sum(axis=0)
+    return np.minimum(gain_db, top_db - level_db + mean_gain_db)
+
+
 @dataclass(frozen=True)
 class Amounts:
     """How much of the pattern, and of the expander beyond the pattern's reach, gives a grain."""
@@ -393,25 +424,32 @@ class AmountSolver:
 
     Parameters
     ----------
-    probe : Probe
-    pattern_db, expander_db : np.ndarray, shape (n_mels, frames of the padded sound), gain in dB for
-        unit amount; positive amounts smooth
+    analysis : Analysis
+    pattern_db : np.ndarray, shape of ``analysis.x``, gain in dB for unit amount; positive amounts smooth
     """
 
-    def __init__(self, probe: Probe, pattern_db: np.ndarray, expander_db: np.ndarray):
-        self.probe = probe
-        self._gains_db = [gain_db[:, probe.index].T @ probe.weights for gain_db in (pattern_db, expander_db)]
-        spreads = [float(np.max(gain.max(axis=1) - gain.min(axis=1))) for gain in self._gains_db]
+    def __init__(self, analysis: Analysis, pattern_db: np.ndarray):
+        self._probe, settings = analysis.probe, analysis.settings
+        self._patterns_db = (pattern_db, spectral_expander(analysis.x, settings.dynamic_range_db))
+        self._level_db = settings.dynamic_range_db * smooth_in_time(analysis.x, LIMIT_FRAMES)
+        self._shares = bins_per_band(settings)
+        spreads = [float(np.max(np.ptp(gain_db[:, self._probe.index], axis=0))) for gain_db in self._patterns_db]
         self._largest = [MAX_GAIN_SPREAD_DB / spread if spread > 1e-6 else 0.0 for spread in spreads]
         self._ends: dict[tuple[int, float], tuple[float, float]] = {}
         self._start = self._log2_grain(0.0, 0.0)
 
-    def _log2_grain(self, pattern: float, expander: float) -> float:
-        gain_db = np.float32(pattern) * self._gains_db[0]
+    def gain_db(self, pattern: float, expander: float, frames: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The gains that these amounts give, (n_mels, frames)."""
+        gain_db = np.float32(pattern) * self._patterns_db[0][:, frames]
         if expander:
-            gain_db = gain_db + np.float32(expander) * self._gains_db[1]
-        P = (self.probe.power * hold_energy(gain_db, self.probe.power, self.probe.band))[:, self.probe.band]
-        flatness = spectral_flatness(P, float(P.max()), self.probe.floor_db)
+            gain_db = gain_db + np.float32(expander) * self._patterns_db[1][:, frames]
+        return limit_gain(gain_db, self._level_db[:, frames], self._shares)
+
+    def _log2_grain(self, pattern: float, expander: float) -> float:
+        probe = self._probe
+        gain_db = self.gain_db(pattern, expander, probe.index).T @ probe.weights
+        P = (probe.power * hold_energy(gain_db, probe.power, probe.band))[:, probe.band]
+        flatness = spectral_flatness(P, float(P.max()), probe.floor_db)
         return math.log2(float(flatness.mean(dtype=np.float64)))
 
     def octaves(self, pattern: float, expander: float = 0.0) -> float:
@@ -632,11 +670,10 @@ def move_grain(
     unchanged = Rendering(sound, octaves, analysis.grain, analysis.grain, octaves == 0, 0.0, 0.0)
     if octaves == 0:
         return unchanged
-    expander_db = spectral_expander(analysis.x, analysis.settings.dynamic_range_db)
-    solver = AmountSolver(analysis.probe, pattern_db, expander_db)
+    solver = AmountSolver(analysis, pattern_db)
 
     def attempt(aim: float, amounts: Amounts, level: float) -> tuple[_Try, Sound, float, float]:
-        gain_db = np.float32(amounts.pattern) * pattern_db + np.float32(amounts.expander) * expander_db
+        gain_db = solver.gain_db(amounts.pattern, amounts.expander)
         meter = LevelMeter()
         result = store(sound, meter.through(render_blocks(sound, gain_db, analysis.settings, level)))
         grain = measure_grain(result, analysis.settings.grain)
