@@ -233,7 +233,7 @@ class Processor:
             grain = measure_grain(sound, self.loaded.settings.grain)
         except PipelineError:
             return None  # silence has no grain, and at 0 it need not have any
-        return Rendering(sound, 0.0, grain, grain, True, 0.0, 0.0)
+        return Rendering(sound, 0.0, grain, grain, True, 0.0, 0.0, 0.0)
 
 
 def check_output(source: Path, output: Path, overwrite: bool) -> None:
@@ -312,8 +312,10 @@ def describe(rendering: Rendering | None) -> str:
     if not rendering.within_reach:
         line += ": as far as this sound goes"
     line += ")"
-    if rendering.level_db < -0.2:
-        line += f", {-rendering.level_db:.1f} dB quieter so as not to clip"
+    if rendering.limited_db > 0.1:
+        line += f", peaks limited by {rendering.limited_db:.1f} dB"
+    if abs(rendering.level_db) > 0.5:
+        line += f", {abs(rendering.level_db):.1f} dB {'quieter' if rendering.level_db < 0 else 'louder'}"
     return line
 
 

@@ -111,7 +111,8 @@ class TestCommand:
         ran = run("neural_audio_processor.py", "a sound.flac", "--grain", "-2", "--model", project.model, cwd=tmp_path)
         assert ran.status == 0, ran.err
         match = re.fullmatch(
-            r"a sound\.flac: grain (\S+) -> (\S+) \(asked x4\.00, got x(\S+)\)\nwrote a sound_grain-2\.0\.wav\n", ran.out
+            r"a sound\.flac: grain (\S+) -> (\S+) \(asked x4\.00, got x(\S+)\)\nwrote a sound_grain-2\.0\.wav\n",
+            ran.out,
         )
         assert match, ran.out
         before, after, got = map(float, match.groups())
