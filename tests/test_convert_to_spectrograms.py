@@ -18,14 +18,18 @@ from convert_to_spectrograms import (
     analyse,
     band_weights,
     bin_weights,
+    bins_per_band,
     default_settings,
     fill_tile,
     hold_energy,
+    limit_gain,
+    limit_peaks,
     log_mel,
     log_mel_of,
     move_grain,
     read_pairs,
     render_blocks,
+    smooth_in_time,
     spectral_expander,
     tile_starts,
 )
@@ -149,13 +153,18 @@ class TestSolver:
 
     def test_octaves_equal_a_slow_calculation_from_the_definition(self, analysis):
         expander = spectral_expander(analysis.x, 80.0)
-        solver = AmountSolver(analysis.probe, expander, expander)
+        solver = AmountSolver(analysis, expander)
+        level_db = 80 * smooth_in_time(analysis.x, stage2.LIMIT_FRAMES)
 
         def grain(amount):
             total = []
             spectra = []
             for power, frame in zip(analysis.probe.power.astype(float), analysis.probe.index, strict=True):
-                gain = 10 ** (amount * (expander[:, frame].astype(float) @ analysis.probe.weights) / 10)
+                level = level_db[:, frame].astype(float)
+                share = 10 ** (level / 10) * bins_per_band(SETTINGS)
+                wanted = amount * expander[:, frame].astype(float)
+                room = level.max() - level + (share * wanted).sum() / share.sum()
+                gain = 10 ** (np.minimum(wanted, room) @ analysis.probe.weights / 10)
                 moved = (power * gain)[analysis.probe.band]
                 spectra.append(moved * power[analysis.probe.band].sum() / moved.sum())
             peak = max(spectrum.max() for spectrum in spectra)
@@ -170,8 +179,7 @@ class TestSolver:
 
     @pytest.mark.parametrize("octaves", [-3, -0.01, 0.01, 1, 3])
     def test_the_amount_found_gives_the_octaves(self, analysis, octaves):
-        expander = spectral_expander(analysis.x, 80.0)
-        solver = AmountSolver(analysis.probe, expander, expander)
+        solver = AmountSolver(analysis, spectral_expander(analysis.x, 80.0))
         found = solver.solve(octaves)
         assert found.within_reach
         assert solver.octaves(found.pattern, found.expander) == pytest.approx(octaves, abs=1e-3)
@@ -200,6 +208,42 @@ class TestSolver:
         result = move_grain(analysis, useless, -1.0)
         assert result.expander_amount < 0
         assert result.got_octaves == pytest.approx(-1.0, abs=0.02)
+
+
+class TestLimits:
+    def test_no_band_rises_above_the_loudest(self):
+        rng = np.random.default_rng(0)
+        level_db, gain_db = rng.uniform(-80, 0, (128, 50)), rng.normal(0, 40, (128, 50))
+        shares = bins_per_band(SETTINGS)
+        gain = limit_gain(gain_db, level_db, shares)
+        weights = 10 ** (level_db / 10) * shares[:, None]
+        mean_gain = (weights * gain_db).sum(axis=0) / weights.sum(axis=0)
+        assert np.all(level_db + gain <= level_db.max(axis=0) + mean_gain + 1e-4)
+        untouched = level_db + gain_db <= level_db.max(axis=0) + mean_gain - 1e-4
+        np.testing.assert_array_equal(gain[untouched], gain_db[untouched])
+
+    def test_no_gain_is_not_limited(self):
+        level_db = np.random.default_rng(0).uniform(-80, 0, (128, 50)).astype(np.float32)
+        np.testing.assert_array_equal(limit_gain(np.zeros_like(level_db), level_db, bins_per_band(SETTINGS)), 0)
+
+    @pytest.mark.parametrize("size", [50, 700, 100_000])
+    def test_the_limiter_holds_the_ceiling_and_does_not_depend_on_blocks(self, size):
+        y = noise(0.5, level=0.4)[:, None].astype(np.float32) * np.array([[1.0, 0.5]], np.float32)
+        sound = sound_from_array(y, SR)
+        whole = np.concatenate(list(limit_peaks([y], 0.9, sound)))
+        assert whole.shape == y.shape
+        assert np.abs(whole).max() <= 0.9
+        pieces = np.concatenate(list(limit_peaks([y[i : i + size] for i in range(0, len(y), size)], 0.9, sound)))
+        np.testing.assert_allclose(pieces, whole, atol=1e-6)
+
+    def test_the_limiter_leaves_alone_what_is_far_from_a_peak(self):
+        y = np.full((SR, 1), 0.1, np.float32)
+        y[SR // 2] = 5.0
+        z = np.concatenate(list(limit_peaks([y], 1.0, sound_from_array(y, SR))))
+        far = np.abs(np.arange(SR) - SR // 2) > 2 * round(stage2.LIMITER_S * SR)
+        np.testing.assert_array_equal(z[far], y[far])
+        assert z[SR // 2] == pytest.approx(1.0, abs=1e-5)
+        assert np.abs(np.diff(z[:, 0] / y[:, 0])).max() < 0.05  # no step in the gain
 
 
 LAW_SOUNDS = {
@@ -232,6 +276,7 @@ def test_the_law_holds_on(name):
         assert got == pytest.approx(result.got_octaves, abs=1e-6)
         loudness_db = 10 * np.log10(np.mean(np.square(z)) / np.mean(np.square(y)))
         assert loudness_db == pytest.approx(result.level_db, abs=0.01)
+        assert abs(loudness_db) < 0.5
         assert np.abs(z).max() <= 1.0
 
 

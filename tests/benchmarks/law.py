@@ -72,6 +72,10 @@ def report(rows: list[dict]) -> dict:
         ]
         if notes:
             print(f"{row['name']:32s} {row['grain']:.1e}  {', '.join(notes)}")
+    monotone = np.all(np.diff(got, axis=1) >= -MONOTONE_OCTAVES, axis=1)
+    for row, is_monotone in zip(rows, monotone, strict=True):
+        if not is_monotone:
+            print(f"not monotone: {row['name']}: {', '.join(f'{g:+.3f}' for g in row['got'])}")
     figures = {
         "files": len(rows),
         "error median (octaves)": float(np.median(error[counted])),
