@@ -439,7 +439,7 @@ class AmountSolver:
         self._shares = bins_per_band(settings)
         spreads = [float(np.max(np.ptp(gain_db[:, self._probe.index], axis=0))) for gain_db in self._patterns_db]
         self._largest = [MAX_GAIN_SPREAD_DB / spread if spread > 1e-6 else 0.0 for spread in spreads]
-        self._ends: dict[tuple[int, float], tuple[float, float]] = {}
+        self._ends: dict[tuple[int, float], float] = {}
         self._start = self._log2_grain(0.0, 0.0)
 
     def gain_db(self, pattern: float, expander: float, frames: np.ndarray | slice = slice(None)) -> np.ndarray:
@@ -468,7 +468,7 @@ class AmountSolver:
         amount, reached = self._along(0, sign, wanted)
         if reached:
             return Amounts(sign * amount, 0.0, True)
-        ends = [self._end_of_reach(which, sign)[0] for which in (0, 1)]
+        ends = [self._end_of_reach(which, sign) for which in (0, 1)]
 
         def faded(share: float) -> tuple[float, float]:
             return sign * (1 - share) * ends[0], sign * share * ends[1]
@@ -483,9 +483,9 @@ class AmountSolver:
             return Amounts(*faded(_root(progress, shares[first - 1], shares[first])), True)
         return Amounts(*faded(shares[int(np.argmax(moved))]), False)
 
-    def _end_of_reach(self, which: int, sign: float) -> tuple[float, float]:
+    def _end_of_reach(self, which: int, sign: float) -> float:
         if (which, sign) not in self._ends:
-            self._ends[which, sign] = self._along(which, sign, math.inf)
+            self._ends[which, sign], _ = self._along(which, sign, math.inf)
         return self._ends[which, sign]
 
     def _along(self, which: int, sign: float, wanted: float) -> tuple[float, bool]:
@@ -722,12 +722,13 @@ def move_grain(
         blocks = before.through(render_blocks(sound, gain_db, analysis.settings, level))
         result = store(sound, after.through(limit_peaks(blocks, ceiling, sound)))
         grain = measure_grain(result, analysis.settings.grain)
+        is_on_target = abs(octaves - math.log2(analysis.grain / grain)) <= GRAIN_TOLERANCE_OCTAVES
         rendering = Rendering(
             sound=result,
             asked_octaves=octaves,
             grain_before=analysis.grain,
             grain_after=grain,
-            within_reach=amounts.within_reach,
+            within_reach=amounts.within_reach or is_on_target,
             expander_amount=amounts.expander,
             level_db=10 * math.log10(after.energy / analysis.energy),
             limited_db=20 * math.log10(max(1.0, before.peak / ceiling)),
@@ -744,9 +745,8 @@ def move_grain(
     slack = 1 + GRAIN_TOLERANCE_OCTAVES / abs(octaves)
     best = min(tried[1:], key=lambda t: (t.got / octaves > slack, abs(octaves - t.got)))
     is_loud_enough = abs(20 * math.log10(best.factor)) <= LEVEL_TOLERANCE_DB
-    if (
-        best is not trial or not is_loud_enough
-    ):  # at the level it was tried at, if that will do: grain hangs on it a little
+    # Rendered again at the level it was tried at, if that will do: grain hangs on the level a little.
+    if best is not trial or not is_loud_enough:
         _, rendering = attempt(best.aim, best.amounts, best.level * (1 if is_loud_enough else best.factor))
     # At the end of the reach it may go the wrong way, by what the solver can't see.
     return rendering if rendering.got_octaves * octaves > 0 else unchanged

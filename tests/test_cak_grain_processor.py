@@ -225,6 +225,21 @@ class TestTraining:
         assert "interrupted; go on with --resume" in err
         read_checkpoint(tmp_path / "grain_processor_v2_output/checkpoints/latest.pt")
 
+    def test_every_epoch_draws_other_pairs(self, project, monkeypatch):
+        from convert_to_spectrograms import read_pairs
+
+        pairs = read_pairs(project.folder / "training_pairs.json")
+        movers = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")
+        monkeypatch.setattr(stage3, "learning_rate_at", lambda progress: 0.0)
+        monkeypatch.setattr(stage3, "GATE_TEMPERATURES", (2.0, 2.0))
+        model, game = GrainProcessor(128), stage3.AuditGame(pairs.settings, movers)
+        optimizer = torch.optim.Adam(model.parameters())
+        first, second, again = (
+            stage3.train_epoch(game, model, optimizer, movers, epoch, stage3.TrainSettings()) for epoch in (1, 2, 1)
+        )
+        assert first == again
+        assert first["violation_anywhere"] != second["violation_anywhere"]
+
     def test_a_loss_that_is_not_finite_stops_the_training(self, project, monkeypatch, tmp_path):
         from convert_to_spectrograms import read_pairs
 
