@@ -7,13 +7,14 @@ The model is a conditioning-aware kernel (CAK): output = input + learned pattern
 
 (Rockman, "CAK: Emergent Audio Effects from Minimal Deep Learning", arXiv 2508.02643) on the
 normalised log-mel picture x. D is a small convolutional detector; the control c is in octaves
-of grain, + smooth, - texture; the gate is signed. It is trained by an audit game on natural
-grain pairs: tiles of lower and of higher grain are moved to the grain of a third, and two
-referees judge them. The critic compares them with natural tiles of that grain, mel band by
-mel band, by the Wasserstein distance, which in one dimension needs no trained network: it is
-the distance between sorted values (Villani, "Topics in Optimal Transportation", 2003, 2.2).
-The auditor computes from the band powers by how many octaves the grain really moved, and
-charges |measured - claimed| in both directions.
+of grain, + smooth, - texture; the gate is signed. It is trained by an audit game: tiles of the
+library are moved from their own grain to others, and two referees judge the result. The critic
+has learned from natural tiles how loud each band is at which grain, given what is there (a
+Gaussian whose mean and spread a small network says, trained by likelihood: Nix and Weigend,
+"Estimating the mean and variance of the target probability distribution", ICNN 1994), and asks
+that a moved tile stay as likely as it was: for a Gaussian that is the optimal transport map. The
+auditor computes from the band powers by how many octaves the grain really moved, and charges
+|measured - claimed| in both directions.
 
 Reads:  training_pairs.json and the tiles that it names; for the audit, the audio itself
 Writes: grain_processor_v2_output/{final_grain_processor_v2.pt, audit.json, audit.png,
@@ -28,12 +29,16 @@ Exit status: 0 trained and audited; 1 trained, but some held-out file could not 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import hashlib
 import math
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,28 +80,33 @@ from measure_audio_grain import (
 
 DEFAULT_OUTPUT_DIR = "grain_processor_v2_output"
 FINAL_NAME = "final_grain_processor_v2.pt"
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 CONTROL_RANGE = 3.0  # octaves to either side of 0
 
-CHANNELS = 16
-SMOOTH_FRAMES = 5  # x is averaged over 58 ms before D looks at it, and the pattern over 35 ms after:
-PATTERN_FRAMES = 3  # gains that follow every frame of a noise are heard as musical noise
-CONTEXT_BANDS, CONTEXT_FRAMES = 4, 8  # the coarse branch of D sees cells of so many bands and frames
+CELL_FRAMES = 32  # 0.37 s: D sees, and its pattern has, one value a band for so long, so gains don't flutter with noise
+CHANNELS = 24
+BAND_STEPS = (1, 4, 16)  # dilation of D's three layers of five bands: at the end it sees 85 of 128
 FIRST_SCALE = 0.25  # an expander of this strength moves grain by about an octave
-CHUNK_FRAMES, CHUNK_MARGIN = 4096, 64  # a long picture is gone through in pieces; D sees 30 frames to a side
+CHUNK_FRAMES, CHUNK_MARGIN = 4096, 64  # a long picture is gone through in pieces of whole cells
 
-CROP_FRAMES = 64  # 0.74 s of a tile: a step costs a quarter, and a tile gives other crops next time
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 1e-2  # a fifth of it left D a smooth curve over frequency, blind to what is there; twice was unstable
 GATE_TEMPERATURES = (2.0, 20.0)  # first and last epoch
-NATURAL_OCTAVES = 0.35  # a natural tile has the target's grain if it is so near
-CLAIM_OCTAVES = (0.3, 3.2)  # a tile is moved if the target is at least and at most so far from it
-CRITIC_WEIGHT = 10.0
-VIOLATION_WEIGHT = 0.1  # of the pairs, both directions
-REACH_WEIGHT = 0.4  # of any tile at any position of the slider, so that the slider works beyond the pairs
+CLAIM_OCTAVES = 0.3  # a tile is moved by at least so much, and at most by CONTROL_RANGE
 FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
-MIN_STEPS = 8  # steps an epoch has at least: a small library is gone through more often
+CRITIC_WEIGHT = 500.0
+PRECISION_SPREAD = 0.03  # a band whose level the critic knows to 2.4 dB has weight 1
+STAY_WEIGHT = 0.1  # where the critic knows little, what need not move stays
+VIOLATION_WEIGHT = 1.0
+UNIT_PATTERN = 0.04  # root mean square of x for one octave, about
+CONTROL_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # where the auditor looks for the amount, in claims
+BISECTIONS = 8
+LAW_STEPS, LAW_BATCH, LAW_RATE, LAW_WIDTH = 1000, 32, 1e-2, 32
+TONE_REACH_BANDS = (3, 12, 40)  # how far to either side the critic looks for tones
+GRADIENT_LIMIT = 10.0
+MIN_STEPS = 16  # steps an epoch has at least: a small library is gone through more often
 HELD_OUT_EVERY = 4
-HELD_OUT_DRAWS = 2  # of a batch each, the same tiles after every epoch
+HELD_OUT_DRAWS = 4  # of a batch each, the same tiles after every epoch
+MEMORY_BYTES = 1 << 30  # of tiles; more are mapped from disk
 MIN_FILES = 4
 CHECKPOINT_EVERY = 10
 AUDIT_FILES = 24
@@ -105,13 +115,12 @@ MONOTONE_OCTAVES = 0.02
 GOOD_OCTAVES = 0.05
 SAMPLE_CONTROLS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 HISTORY_PANELS = {
-    "distance to natural tiles of the same grain": ("distance_texture", "distance_smooth", "held_out_distance"),
-    "violation: |measured - claimed| (octaves)": (
-        "violation_texture",
-        "violation_smooth",
-        "violation_anywhere",
-        "held_out_violation",
+    "critic: distance to natural levels of the grain (dB)": (
+        "distance_texture",
+        "distance_smooth",
+        "held_out_distance",
     ),
+    "auditor: |measured - claimed| (octaves)": ("violation_texture", "violation_smooth", "held_out_violation"),
     "learning rate": ("learning_rate",),
     "seconds an epoch": ("seconds",),
 }
@@ -122,80 +131,115 @@ class TrainSettings:
     """What decides the weights, beside the tiles."""
 
     epochs: int = 100
-    batch_size: int = 16
+    batch_size: int = 32
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles in memory, on the training device.
+    """Tiles of some files, in memory or mapped from disk: ``arrays`` of shape (n_mels, frames)."""
 
-    ``x`` is (tiles, n_mels, frames); ``log2_grain`` (tiles,) and ``loudest_frame_db`` (tiles,)
-    stand beside it.
-    """
+    arrays: list[np.ndarray]
+    loudest_frame_db: np.ndarray
+    device: str
 
-    x: Tensor
-    log2_grain: np.ndarray
-    loudest_frame_db: Tensor
-
-    def crops(self, index: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Random crops of some tiles, (len(index), n_mels, CROP_FRAMES), and their files' loudest frames."""
-        starts = rng.integers(0, self.x.shape[2] - CROP_FRAMES + 1, len(index))
-        x = torch.stack([self.x[i, :, a : a + CROP_FRAMES] for i, a in zip(index, starts, strict=True)])
-        return x, self.loudest_frame_db[torch.as_tensor(index, device=self.x.device)]
+    def crops(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A cell each of ``n`` random tiles, (n, n_mels, CELL_FRAMES), and their files' loudest frames, (n,)."""
+        index = rng.integers(0, len(self.arrays), n)
+        starts = rng.integers(0, self.arrays[0].shape[1] - CELL_FRAMES + 1, n)
+        x = np.stack([self.arrays[i][:, a : a + CELL_FRAMES] for i, a in zip(index, starts, strict=True)])
+        loudest = torch.as_tensor(self.loudest_frame_db[index], dtype=torch.float32)
+        return torch.from_numpy(x).to(self.device), loudest.to(self.device)
 
 
 # The model
 
 
-def smooth_in_time(x: Tensor, n_frames: int) -> Tensor:
-    """Running mean over an odd number of frames, (batch, n_mels, frames), edges repeated."""
-    return F.avg_pool1d(F.pad(x, (n_frames // 2, n_frames // 2), mode="replicate"), n_frames, stride=1)
+def noise_variance(settings: SpectrogramSettings) -> Tensor:
+    """Variance over time of each band of x for Gaussian noise, shape (n_mels, 1).
+
+    The power of a band of n bins of noise is a mean of n exponential variables: its logarithm has
+    the variance trigamma(n).
+    """
+    sr = settings.grain.sample_rate_hz
+    band = settings.grain.band_for(sr)
+    n_bins = torch.tensor(bins_per_band(settings) * (band.stop - band.start), dtype=torch.float32)
+    variance = torch.special.polygamma(1, n_bins.clamp(min=1))
+    return (variance / (NEPER_PER_DB * settings.dynamic_range_db) ** 2)[:, None]
+
+
+def fluctuation(cells: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """How much each band moves inside a cell, 1 for noise and 0 for a steady tone; what all bands share left out.
+
+    Parameters
+    ----------
+    cells : Tensor, shape (batch, n_mels, cells, frames)
+    variance : Tensor, shape (n_mels, 1), `noise_variance`
+
+    Returns
+    -------
+    Two tensors of shape (batch, n_mels, cells): over the whole cell, and from frame to frame
+    """
+    own = cells - cells.mean(1, keepdim=True)
+    slow = (own - own.mean(3, keepdim=True)).square().mean(3) / variance
+    fast = own.diff(dim=3).square().mean(3) / variance
+    return (slow + 1e-4).sqrt().clamp(max=4), (fast + 1e-4).sqrt().clamp(max=4)
 
 
 class PatternDetector(nn.Module):
     """D: picture (batch, n_mels, frames) -> pattern of the same shape, zero mean over bands.
 
-    Two scales: 5 x 3 bands x frames, and a coarse one of 4 x 8 cells that sees a third of the
-    spectrum at once. The frequency coordinate lets it learn that texture lives in some bands
-    even where a sound has none yet. It starts as the spectral expander x - mean(x).
+    It looks at cells of 0.37 s: in each band the mean level and how much the level moves, which
+    tells noise from tone. The frequency coordinate lets it learn that texture lives in some bands
+    even where a sound has none yet. Between cells the pattern is interpolated. It starts as the
+    spectral expander x - mean(x).
     """
 
-    def __init__(self, n_mels: int, channels: int = CHANNELS):
+    def __init__(self, settings: SpectrogramSettings, channels: int = CHANNELS):
         super().__init__()
-        n_inputs = 4  # x, x minus frame mean, frame mean, frequency
-        self.register_buffer("frequency", torch.linspace(-1, 1, n_mels), persistent=False)
-        self.fine = nn.Conv2d(n_inputs, channels, (5, 3), padding=(2, 0))
-        self.coarse = nn.Sequential(
-            nn.Conv2d(n_inputs, channels, (9, 1), padding=(4, 0)),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, (5, 1), padding=(2, 0)),
+        n_inputs = 6  # level, level minus mean, mean, two fluctuations, frequency
+        self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels)[:, None], persistent=False)
+        self.register_buffer("variance", noise_variance(settings), persistent=False)
+        self.layers = nn.ModuleList(
+            nn.Conv1d(channels if i else n_inputs, channels, 5, dilation=step) for i, step in enumerate(BAND_STEPS)
         )
-        self.mix = nn.Sequential(
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, (3, 1), padding=(1, 0)),
-            nn.SiLU(),
-            nn.Conv2d(channels, 1, (3, 1), padding=(1, 0)),
-        )
-        nn.init.zeros_(self.mix[-1].weight)
-        nn.init.zeros_(self.mix[-1].bias)
+        self.mix = nn.Conv1d(channels, 1, 1)
+        self.direct = nn.Conv1d(n_inputs, 1, 1, bias=False)
+        for layer in (self.mix, self.direct):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.mix.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pattern for unit control before scaling."""
-        n_frames = x.shape[-1]
-        x = smooth_in_time(x, SMOOTH_FRAMES)
-        mean = x.mean(1, keepdim=True)
+        n_frames = x.shape[2]
+        missing = -n_frames % CELL_FRAMES
+        x = F.pad(x, (0, missing), mode="reflect" if missing < n_frames else "replicate")
+        cells = x.unflatten(2, (-1, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
+        level = cells.mean(3)
+        mean = level.mean(1, keepdim=True)
         inputs = torch.stack(
-            (2 * x - 1, 2 * (x - mean), (2 * mean - 1).expand_as(x), self.frequency[None, :, None].expand_as(x)), 1
-        )  # (batch, 4, n_mels, frames)
-        fine = self.fine(F.pad(inputs, (1, 1, 0, 0), mode="replicate"))
-        cells = F.avg_pool2d(
-            F.pad(inputs, (0, -n_frames % CONTEXT_FRAMES, 0, 0), mode="replicate"), (CONTEXT_BANDS, CONTEXT_FRAMES)
-        )
-        coarse = self.coarse(cells)
-        coarse = F.interpolate(coarse, scale_factor=(CONTEXT_BANDS, CONTEXT_FRAMES), mode="bilinear")[..., :n_frames]
-        pattern = self.mix(fine + coarse)[:, 0] / FIRST_SCALE + (x - mean)
-        return smooth_in_time(pattern - pattern.mean(1, keepdim=True), PATTERN_FRAMES)
+            (
+                2 * level - 1,
+                2 * (level - mean),
+                (2 * mean - 1).expand_as(level),
+                *fluctuation(cells, self.variance),
+                self.frequency.expand_as(level),
+            ),
+            1,
+        )  # (batch, 6, n_mels, cells)
+        h = inputs.permute(0, 3, 1, 2).flatten(0, 1)  # (batch * cells, 6, n_mels)
+        learned = 4 * self.direct(h)
+        for i, layer in enumerate(self.layers):
+            reach = 2 * BAND_STEPS[i]
+            new = F.silu(layer(F.pad(h, (reach, reach), mode="replicate")))
+            h = h + new if i else new
+        learned = (learned + 4 * self.mix(h))[:, 0].unflatten(0, (len(x), -1)).transpose(1, 2)
+        pattern = level - mean + learned  # (batch, n_mels, cells)
+        pattern = pattern - pattern.mean(1, keepdim=True)
+        if pattern.shape[2] > 1:
+            pattern = F.interpolate(F.pad(pattern, (1, 1), mode="replicate"), scale_factor=CELL_FRAMES, mode="linear")
+            return pattern[..., CELL_FRAMES : CELL_FRAMES + n_frames]
+        return pattern.expand(-1, -1, n_frames)
 
 
 class GrainProcessor(nn.Module):
@@ -203,13 +247,13 @@ class GrainProcessor(nn.Module):
 
     Parameters
     ----------
-    n_mels : int > 0
+    settings : SpectrogramSettings, of the pictures that it sees
     channels : int > 0, of the detector
     """
 
-    def __init__(self, n_mels: int, channels: int = CHANNELS):
+    def __init__(self, settings: SpectrogramSettings, channels: int = CHANNELS):
         super().__init__()
-        self.detector = PatternDetector(n_mels, channels)
+        self.detector = PatternDetector(settings, channels)
         self.scale = nn.Parameter(torch.tensor(FIRST_SCALE))
         self.register_buffer("temperature", torch.tensor(GATE_TEMPERATURES[0]))
 
@@ -250,18 +294,76 @@ def held_energy(x: Tensor, change: Tensor, log_shares: Tensor, dynamic_range_db:
     return y - y.amax((1, 2), keepdim=True) + x.amax((1, 2), keepdim=True)
 
 
-def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
-    """Critic: squared 2-Wasserstein distance between the values of each mel band, mean over bands.
+class NaturalLevels(nn.Module):
+    """Critic: how loud a band is in natural tiles of a grain, as mean and spread of a Gaussian.
+
+    It is told what a change of grain leaves as it is: frequency, how much the band and its
+    neighbours fluctuate, and how loud the tones around it are. So it knows the level of a noise
+    well, that of a tone hardly, and weighs what it asks for accordingly.
 
     Parameters
     ----------
-    moved, natural : Tensor, shape (batch, n_mels, frames), the same for both
+    settings : SpectrogramSettings
     """
 
-    def sorted_values(x: Tensor) -> Tensor:
-        return x.clamp(0, 1).transpose(0, 1).flatten(1).sort(1).values  # (n_mels, batch * frames)
+    def __init__(self, settings: SpectrogramSettings):
+        super().__init__()
+        n_inputs = 5 + len(TONE_REACH_BANDS) + 1
+        self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
+        self.register_buffer("variance", noise_variance(settings), persistent=False)
+        self.register_buffer("grain_mean", torch.tensor(0.0))
+        self.register_buffer("grain_spread", torch.tensor(1.0))
+        self.net = nn.Sequential(
+            nn.Linear(n_inputs, LAW_WIDTH),
+            nn.SiLU(),
+            nn.Linear(LAW_WIDTH, LAW_WIDTH),
+            nn.SiLU(),
+            nn.Linear(LAW_WIDTH, 2),
+        )
 
-    return (sorted_values(moved) - sorted_values(natural)).square().mean()
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean levels of some cells, (batch, n_mels), and what they are judged by, (batch, n_mels, inputs)."""
+        level = x.mean(2)
+        noisy = fluctuation(x[:, :, None], self.variance)[1][..., 0].clamp(max=1.5)
+        tones = (level * (1.2 - 1.5 * noisy).clamp(0, 1))[:, None]
+
+        def around(n_bands: int) -> Tensor:
+            return F.avg_pool1d(F.pad(noisy[:, None], (n_bands, n_bands), mode="replicate"), 2 * n_bands + 1, stride=1)[
+                :, 0
+            ]
+
+        loudest = [F.max_pool1d(tones, 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
+        frequency = self.frequency.expand_as(level)
+        return level, torch.stack((frequency, frequency.square(), noisy, around(1), around(5), *loudest), 2)
+
+    def forward(self, inputs: Tensor, log2_grain: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and spread of the level, (batch, n_mels) each, at grains of shape (batch,)."""
+        grain = ((log2_grain - self.grain_mean) / self.grain_spread)[:, None, None]
+        mean, log_spread = self.net(torch.cat((inputs, grain.expand(*inputs.shape[:2], 1)), 2)).unbind(2)
+        return mean, log_spread.clamp(-4.5, 1).exp()
+
+    def wanted(self, x: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """The change of level that keeps a band as likely as it is, from one grain to another, and its weight.
+
+        For Gaussians this is the optimal transport map (Peyre and Cuturi, "Computational Optimal
+        Transport", 2019, 2.6).
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_mels, CELL_FRAMES)
+        before, after : Tensor, shape (batch,), log2 grain
+
+        Returns
+        -------
+        change, weight : Tensor, shape (batch, n_mels)
+        """
+        level, inputs = self.look(x)
+        mean_before, spread_before = self(inputs, before)
+        mean_after, spread_after = self(inputs, after)
+        change = (
+            mean_after - mean_before + ((level - mean_before) * (spread_after / spread_before - 1)).clamp(-0.1, 0.1)
+        )
+        return change, (2 * PRECISION_SPREAD / (spread_before + spread_after)).square()
 
 
 def audited_octaves(
@@ -298,66 +400,121 @@ def audited_octaves(
 # The game
 
 
+@dataclass(frozen=True)
+class Moves:
+    """What the referees say of moved tiles: means over those of each direction, as tensors without shape."""
+
+    distance: Tensor  # weighted square, of x
+    staying: Tensor  # square of the change
+    violation: Tensor  # octaves
+
+
 class AuditGame:
-    """Draws natural grain pairs and lets the referees judge what the model makes of them.
+    """Moves tiles of a library to other grains and lets the referees judge what the model made of them.
 
     Parameters
     ----------
     settings : SpectrogramSettings
-    natural : Tiles, what a moved tile is compared with
+    natural : Tiles, which the critic learns from
+    seed : int
     """
 
-    def __init__(self, settings: SpectrogramSettings, natural: Tiles):
+    def __init__(self, settings: SpectrogramSettings, natural: Tiles, seed: int):
         self.settings = settings
-        self.natural = natural
-        self.shares = torch.tensor(bins_per_band(settings), dtype=torch.float32, device=natural.x.device)[:, None]
+        self.shares = torch.tensor(bins_per_band(settings), dtype=torch.float32, device=natural.device)[:, None]
+        self.critic, self.range = self._learn_levels(natural, np.random.default_rng([seed, 2**31 + 1]))
 
-    def _violation(self, x: Tensor, change: Tensor, loudest_frame_db: Tensor, claim: Tensor) -> Tensor:
-        grain = self.settings.grain
-        moved = audited_octaves(
-            x, change, loudest_frame_db, self.shares, self.settings.dynamic_range_db, grain.active_range_db
+    def _learn_levels(self, natural: Tiles, rng: np.random.Generator) -> tuple[NaturalLevels, tuple[float, float]]:
+        """Train the critic to its optimum before the game: natural levels do not depend on the model."""
+        critic = NaturalLevels(self.settings).to(natural.device)
+        grains = torch.cat([self.log2_flatness(natural.crops(LAW_BATCH, rng)[0]) for _ in range(16)])
+        critic.grain_mean.fill_(grains.mean())
+        critic.grain_spread.fill_(grains.std() + 1e-3)
+        optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
+        for step in range(LAW_STEPS):
+            for group in optimizer.param_groups:
+                group["lr"] = LAW_RATE * (1.01 - step / LAW_STEPS)
+            x, _ = natural.crops(LAW_BATCH, rng)
+            level, inputs = critic.look(x)
+            mean, spread = critic(inputs, self.log2_flatness(x))
+            seen = level > 0.01  # a level on the floor says only that it is not higher
+            loss = (0.5 * ((level - mean) / spread).square() + spread.log())[seen].mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        low, high = torch.quantile(grains, torch.tensor((0.02, 0.98), device=grains.device)).tolist()
+        return critic.requires_grad_(False), (low, high)
+
+    def log2_flatness(self, x: Tensor) -> Tensor:
+        """log2 of the flatness of the bands of pictures (batch, n_mels, frames), mean over frames: (batch,)."""
+        levels = band_levels(x, self.settings.dynamic_range_db)
+        flatness = (self.shares * levels).sum(1) - torch.logsumexp(levels + self.shares.log(), 1)
+        return flatness.exp().mean(1).log2()
+
+    def _audited(self, x: Tensor, change: Tensor, loudest_frame_db: Tensor) -> Tensor:
+        return audited_octaves(
+            x,
+            change,
+            loudest_frame_db,
+            self.shares,
+            self.settings.dynamic_range_db,
+            self.settings.grain.active_range_db,
         )
-        return (moved - claim).abs().mean()
 
-    def pairs(
-        self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """One target grain, natural tiles of it, and tiles moved to it from below and from above.
+    @torch.no_grad()
+    def solved(self, x: Tensor, pattern: Tensor, loudest_frame_db: Tensor, claim: Tensor) -> Tensor:
+        """The amount of a pattern that moves grain by the claim, or as far as it goes. Shape (batch,)."""
+
+        def reached(amount: Tensor) -> Tensor:
+            return claim.sign() * self._audited(x, pattern * (claim * amount)[:, None, None], loudest_frame_db)
+
+        low, high = torch.zeros_like(claim), torch.zeros_like(claim)
+        best, best_reached = torch.zeros_like(claim), torch.zeros_like(claim)
+        found = torch.zeros_like(claim, dtype=torch.bool)
+        before = torch.zeros_like(claim)
+        for step in CONTROL_STEPS:
+            amount = torch.full_like(claim, step)
+            moved = reached(amount)
+            hit = ~found & (moved >= claim.abs())
+            low, high, found = torch.where(hit, before, low), torch.where(hit, amount, high), found | hit
+            better = ~found & (moved > best_reached)
+            best, best_reached = torch.where(better, amount, best), torch.where(better, moved, best_reached)
+            before = amount
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            short = reached(middle) < claim.abs()
+            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+        return claim * torch.where(found, (low + high) / 2, best)
+
+    def play(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> dict[str, Moves]:
+        """Move a batch of tiles by claims of both directions, as far as natural tiles go, and judge them.
+
+        The critic sees each tile at just the grain claimed, with the amount that the auditor finds:
+        so it judges where the change goes; how large it is, the violation judges.
 
         Returns
         -------
-        dict with "texture" and/or "smooth": (distance to natural tiles, violation in octaves)
+        dict with "texture" and "smooth"
         """
-        target = movers.log2_grain[rng.integers(len(movers.log2_grain))]
-        nearness = np.abs(self.natural.log2_grain - target)
-        near = np.flatnonzero(nearness <= max(NATURAL_OCTAVES, nearness.min()))
-        chosen = rng.choice(near, batch_size)
-        natural, _ = self.natural.crops(chosen, rng)
-        scores = {}
-        for name, sign in (("texture", -1), ("smooth", 1)):
-            far = sign * (movers.log2_grain - target)
-            candidates = np.flatnonzero((far >= CLAIM_OCTAVES[0]) & (far <= CLAIM_OCTAVES[1]))
-            if len(candidates) == 0:
-                continue
-            moved = rng.choice(candidates, batch_size)
-            x, loudest_frame_db = movers.crops(moved, rng)
-            claim = movers.log2_grain[moved] - self.natural.log2_grain[chosen]
-            claim = torch.as_tensor(claim, dtype=torch.float32, device=x.device)
-            change = model(x, claim)
-            y = held_energy(x, change, self.shares.log(), self.settings.dynamic_range_db)
-            scores[name] = natural_distance(y, natural), self._violation(x, change, loudest_frame_db, claim)
-        return scores
-
-    def anywhere(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> Tensor:
-        """Violation of any tiles at any position of the slider that their flatness leaves room for."""
-        x, loudest_frame_db = movers.crops(rng.integers(0, len(movers.log2_grain), batch_size), rng)
-        claim = torch.as_tensor(
-            rng.uniform(-CONTROL_RANGE, CONTROL_RANGE, batch_size), dtype=torch.float32, device=x.device
-        )
-        levels = band_levels(x, self.settings.dynamic_range_db)
-        flatness = ((self.shares * levels).sum(1) - torch.logsumexp(levels + self.shares.log(), 1)).exp().mean(1)
-        claim = torch.maximum(claim, flatness.log2() + FLATTEST_OCTAVES)
-        return self._violation(x, model(x, claim), loudest_frame_db, claim)
+        x, loudest_frame_db = movers.crops(batch_size, rng)
+        drawn = rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, batch_size) * np.where(np.arange(batch_size) % 2, 1, -1)
+        claim = torch.as_tensor(drawn, dtype=torch.float32, device=x.device)
+        grain = self.log2_flatness(x)
+        claim = torch.maximum(claim, grain + FLATTEST_OCTAVES)
+        pattern = model.pattern(x)
+        # Of unit size, so that a pattern can't please the critic by being too weak to move anything.
+        shape = UNIT_PATTERN * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
+        change = shape * self.solved(x, shape.detach(), loudest_frame_db, claim)[:, None, None]
+        moved = held_energy(x, change, self.shares.log(), self.settings.dynamic_range_db) - x
+        moved = moved.mean(2)  # (batch, n_mels)
+        wanted, weight = self.critic.wanted(x, grain, (grain - claim).clamp(*self.range))
+        distance = (weight * (moved - wanted).square()).mean(1)
+        gated = pattern * (claim * model.gate(claim))[:, None, None]
+        violation = (self._audited(x, gated, loudest_frame_db) - claim).abs()
+        return {
+            name: Moves(distance[part::2].mean(), moved[part::2].square().mean(), violation[part::2].mean())
+            for part, name in enumerate(("texture", "smooth"))
+        }
 
 
 def pattern_in_db(model: GrainProcessor, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
@@ -381,11 +538,10 @@ class EpochScores:
     """One row of training_history.csv."""
 
     epoch: int
-    distance_texture: float
+    distance_texture: float  # dB
     distance_smooth: float
-    violation_texture: float
+    violation_texture: float  # octaves
     violation_smooth: float
-    violation_anywhere: float
     held_out_distance: float
     held_out_violation: float
     learning_rate: float
@@ -407,6 +563,48 @@ def learning_rate_at(progress: float) -> float:
     return LEARNING_RATE * warm_up * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def distance_in_db(squares: Iterable[float], dynamic_range_db: float) -> float:
+    """Weighted mean squares of x as a root mean square in dB."""
+    return dynamic_range_db * math.sqrt(float(np.mean(list(squares))))
+
+
+@dataclass
+class EpochProgress:
+    """How far an epoch is: what a run that was stopped inside it needs to go on just as it would have."""
+
+    step: int
+    random_state: dict
+    scores: dict[str, list[float]]
+
+
+class Stopped(Exception):
+    """The user asked to stop; the step was finished."""
+
+    def __init__(self, progress: EpochProgress):
+        super().__init__()
+        self.progress = progress
+
+
+@contextmanager
+def stop_after_step() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a wish that is asked for; the second interrupts at once."""
+    wishes: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread receives signals
+        return
+
+    def wish(number: int, _frame: object) -> None:
+        if wishes:
+            raise KeyboardInterrupt
+        wishes.append(number)
+
+    before = signal.signal(signal.SIGINT, wish)
+    try:
+        yield lambda: bool(wishes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def train_epoch(
     game: AuditGame,
     model: GrainProcessor,
@@ -414,6 +612,8 @@ def train_epoch(
     movers: Tiles,
     epoch: int,
     settings: TrainSettings,
+    begun: EpochProgress | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """One epoch; its randomness hangs on seed and epoch alone, so that a resumed run repeats it.
 
@@ -421,46 +621,55 @@ def train_epoch(
     ------
     PipelineError
         If a loss or gradient is not finite.
+    Stopped
+        After a step, with the progress that ``begun`` takes up.
     """
     rng = np.random.default_rng([settings.seed, epoch])
-    n_steps = max(MIN_STEPS, math.ceil(len(movers.log2_grain) / settings.batch_size))
+    progress = begun or EpochProgress(0, {}, {})
+    if begun:
+        rng.bit_generator.state = begun.random_state
+    n_steps = max(MIN_STEPS, math.ceil(len(movers.arrays) / settings.batch_size))
     model.train()
     model.temperature.fill_(np.geomspace(*GATE_TEMPERATURES, settings.epochs)[epoch - 1])
-    sums: dict[str, list[float]] = {}
-    for step in range(n_steps):
+    for step in range(progress.step, n_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at((epoch - 1 + step / n_steps) / settings.epochs)
-        scores = game.pairs(model, movers, settings.batch_size, rng)
-        anywhere = game.anywhere(model, movers, settings.batch_size, rng)
-        loss = REACH_WEIGHT * anywhere
-        for distance, violation in scores.values():
-            loss = loss + CRITIC_WEIGHT * distance + VIOLATION_WEIGHT * violation
+        moves = game.play(model, movers, settings.batch_size, rng)
+        loss = sum(
+            CRITIC_WEIGHT * (move.distance + STAY_WEIGHT * move.staying) + VIOLATION_WEIGHT * move.violation
+            for move in moves.values()
+        )
         optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_LIMIT)
         if not torch.isfinite(norm):
             raise PipelineError(f"epoch {epoch}: the {'gradient' if torch.isfinite(loss) else 'loss'} is not finite")
         optimizer.step()
-        sums.setdefault("violation_anywhere", []).append(anywhere.item())
-        for name, (distance, violation) in scores.items():
-            sums.setdefault(f"distance_{name}", []).append(distance.item())
-            sums.setdefault(f"violation_{name}", []).append(violation.item())
-    return {name: float(np.mean(values)) for name, values in sums.items()}
+        for name, move in moves.items():
+            progress.scores.setdefault(f"distance_{name}", []).append(move.distance.item())
+            progress.scores.setdefault(f"violation_{name}", []).append(move.violation.item())
+        if is_stopped():
+            raise Stopped(EpochProgress(step + 1, rng.bit_generator.state, progress.scores))
+    return {
+        name: distance_in_db(values, game.settings.dynamic_range_db)
+        if name.startswith("distance")
+        else float(np.mean(values))
+        for name, values in progress.scores.items()
+    }
 
 
 def judge(game: AuditGame, model: GrainProcessor, held_out: Tiles, settings: TrainSettings) -> tuple[float, float]:
-    """Distance to natural tiles and violation on held-out tiles, the same draw every time."""
+    """Distance to natural levels (dB) and violation (octaves) on held-out tiles, the same draw every time."""
     rng = np.random.default_rng([settings.seed, 2**31])
     model.eval()
     with torch.no_grad():
-        scores = [
-            pair
+        moves = [
+            move
             for _ in range(HELD_OUT_DRAWS)
-            for pair in game.pairs(model, held_out, settings.batch_size, rng).values()
+            for move in game.play(model, held_out, settings.batch_size, rng).values()
         ]
-    if not scores:
-        return math.nan, math.nan
-    return float(np.mean([d.item() for d, _ in scores])), float(np.mean([v.item() for _, v in scores]))
+    distance = distance_in_db((move.distance.item() for move in moves), game.settings.dynamic_range_db)
+    return distance, float(np.mean([move.violation.item() for move in moves]))
 
 
 # The audit
@@ -712,7 +921,7 @@ def load_model(path: Path, device: str = "cpu") -> LoadedModel:
     channels = content.get("channels")
     if not isinstance(channels, int) or not 1 <= channels <= 256:
         raise PipelineError(f"{path}: field channels is {channels!r}, not 1 to 256")
-    model = GrainProcessor(settings.n_mels, channels)
+    model = GrainProcessor(settings, channels)
     try:
         model.load_state_dict(content["weights"])
     except (KeyError, RuntimeError, AttributeError, TypeError) as err:
@@ -725,7 +934,7 @@ def load_model(path: Path, device: str = "cpu") -> LoadedModel:
 
 
 def load_tiles(pairs: TrainingPairs, sources: Iterable[int], device: str) -> Tiles:
-    """All tiles of some sources, in memory.
+    """All tiles of some sources: in memory, or mapped from disk if they are many; all are checked first.
 
     Raises
     ------
@@ -734,12 +943,12 @@ def load_tiles(pairs: TrainingPairs, sources: Iterable[int], device: str) -> Til
     """
     wanted = {pairs.sources[i].path for i in sources}
     tiles = [tile for tile in pairs.tiles if tile.source in wanted]
-    x = np.stack([load_tile(tile.array, pairs.settings) for tile in tiles])
-    return Tiles(
-        torch.from_numpy(x).to(device),
-        np.log2([tile.grain for tile in tiles]),
-        torch.tensor([tile.loudest_frame_db for tile in tiles], dtype=torch.float32, device=device),
-    )
+    n_bytes = len(tiles) * pairs.settings.n_mels * pairs.settings.tile_frames * 4
+    arrays = []
+    for tile in tiles:
+        x = load_tile(tile.array, pairs.settings)
+        arrays.append(np.load(tile.array, mmap_mode="r") if n_bytes > MEMORY_BYTES else x)
+    return Tiles(arrays, np.array([tile.loudest_frame_db for tile in tiles], np.float32), device)
 
 
 def write_history(path: Path, history: list[EpochScores]) -> None:
@@ -782,7 +991,7 @@ def check_library(pairs: TrainingPairs) -> None:
             f"{len(pairs.sources)} files: a model needs at least {MIN_FILES}, better {FEW_FILES}; add recordings and run stages 1 and 2 again"
         )
     spread = max(np.log2([tile.grain for tile in pairs.tiles])) - min(np.log2([tile.grain for tile in pairs.tiles]))
-    if spread < 2 * CLAIM_OCTAVES[0]:
+    if spread < 2 * CLAIM_OCTAVES:
         raise PipelineError(
             f"all tiles are of one grain (within {spread:.2f} octaves): nothing to learn; add smoother and grainier sounds"
         )
@@ -814,11 +1023,13 @@ def train(
     train_on, judge_on = split_files(pairs, settings.seed)
     movers, held_out = load_tiles(pairs, train_on, device), load_tiles(pairs, judge_on, device)
     torch.manual_seed(settings.seed)
-    model = GrainProcessor(pairs.settings.n_mels).to(device)
+    model = GrainProcessor(pairs.settings).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
-    game = AuditGame(pairs.settings, movers)
+    game = AuditGame(pairs.settings, movers, settings.seed)
+    check_device(game, model, movers)
     latest, identity = output_dir / "checkpoints" / "latest.pt", fingerprint(pairs, settings)
     history: list[EpochScores] = []
+    begun: EpochProgress | None = None
     if resume:
         content = read_checkpoint(latest)
         if content.get("fingerprint") != identity:
@@ -826,30 +1037,42 @@ def train(
         model.load_state_dict(content["weights"])
         optimizer.load_state_dict(content["optimizer"])
         history = [EpochScores(**row) for row in content["history"]]
-    sample = held_out.x[int(np.argsort(held_out.log2_grain)[len(held_out.log2_grain) // 2])]
-    for epoch in progress(range(len(history) + 1, settings.epochs + 1), settings.epochs - len(history)):
-        started = time.monotonic()
-        try:
-            scores = train_epoch(game, model, optimizer, movers, epoch, settings)
-        except PipelineError as err:
-            raise PipelineError(f"{err}; the last good checkpoint is {latest if history else 'none'}") from err
-        distance, violation = judge(game, model, held_out, settings)
-        missing = dict.fromkeys(
-            ("distance_texture", "distance_smooth", "violation_texture", "violation_smooth"), math.nan
-        )
-        row = EpochScores(
-            epoch=epoch, **{**missing, **scores}, held_out_distance=distance, held_out_violation=violation,
-            learning_rate=learning_rate_at(epoch / settings.epochs), gate_temperature=float(model.temperature),
-            seconds=time.monotonic() - started,
-        )  # fmt: skip
-        history.append(row)
+        begun = EpochProgress(**content["begun"]) if content["begun"] else None
+
+    def save(begun: EpochProgress | None) -> None:
         state = {
             "weights": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "history": [asdict(row) for row in history],
+            "begun": asdict(begun) if begun else None,
             "fingerprint": identity,
         }
         save_checkpoint(latest, state)
+
+    sample = torch.from_numpy(np.array(held_out.arrays[len(held_out.arrays) // 2])).to(device)
+    for epoch in progress(range(len(history) + 1, settings.epochs + 1), settings.epochs - len(history)):
+        started = time.monotonic()
+        try:
+            with stop_after_step() as is_stopped:
+                scores = train_epoch(game, model, optimizer, movers, epoch, settings, begun, is_stopped)
+        except Stopped as stop:
+            save(stop.progress)
+            raise KeyboardInterrupt from stop
+        except PipelineError as err:
+            raise PipelineError(f"{err}; the last good checkpoint is {latest if history else 'none'}") from err
+        begun = None
+        distance, violation = judge(game, model, held_out, settings)
+        row = EpochScores(
+            epoch=epoch,
+            **scores,
+            held_out_distance=distance,
+            held_out_violation=violation,
+            learning_rate=learning_rate_at(epoch / settings.epochs),
+            gate_temperature=float(model.temperature),
+            seconds=time.monotonic() - started,
+        )
+        history.append(row)
+        save(None)
         if epoch % CHECKPOINT_EVERY == 0 or epoch == settings.epochs:
             save_checkpoint(
                 output_dir / "checkpoints" / f"epoch_{epoch:04d}.pt", final_content(model, pairs, settings, history, {})
@@ -860,13 +1083,35 @@ def train(
     return model, history
 
 
+def check_device(game: AuditGame, model: GrainProcessor, movers: Tiles) -> None:
+    """Compare one gradient with the CPU's where MPS computes, which is known to train wrongly in silence.
+
+    Raises
+    ------
+    PipelineError
+        If they differ.
+    """
+    if movers.device != "mps":
+        return
+
+    def gradient(device: str) -> Tensor:
+        there = copy.deepcopy(model).to(device)
+        x, _ = Tiles(movers.arrays, movers.loudest_frame_db, device).crops(16, np.random.default_rng(0))
+        there(x, torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, 16, device=device)).square().mean().backward()
+        return torch.cat([p.grad.flatten().cpu() for p in there.parameters() if p.grad is not None])
+
+    wanted, got = gradient("cpu"), gradient(movers.device)
+    if not torch.linalg.norm(got - wanted) <= 1e-2 * torch.linalg.norm(wanted):
+        raise PipelineError("--device mps computes wrong gradients with this version of torch; use --device cpu")
+
+
 def final_content(
     model: GrainProcessor, pairs: TrainingPairs, settings: TrainSettings, history: list[EpochScores], audit: dict
 ) -> dict:
     """Everything needed to render, and where it comes from; no optimiser state."""
     return {
         "weights": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
-        "channels": model.detector.fine.out_channels,
+        "channels": model.detector.mix.in_channels,
         "settings": settings_record(pairs.settings),
         "training": {
             **asdict(settings),
