@@ -8,13 +8,16 @@ The model is a conditioning-aware kernel (CAK): output = input + learned pattern
 (Rockman, "CAK: Emergent Audio Effects from Minimal Deep Learning", arXiv 2508.02643) on the
 normalised log-mel picture x. D is a small convolutional detector; the control c is in octaves
 of grain, + smooth, - texture; the gate is signed. It is trained by an audit game: tiles of the
-library are moved from their own grain to others, and two referees judge the result. The critic
-has learned from natural tiles how loud each band is at which grain, given what is there (a
+library are moved from their own grain to others, and three referees judge the result. The level
+critic has learned from natural tiles how loud each band is at which grain, given what is there (a
 Gaussian whose mean and spread a small network says, trained by likelihood: Nix and Weigend,
 "Estimating the mean and variance of the target probability distribution", ICNN 1994), and asks
 that a moved tile stay as likely as it was: for a Gaussian that is the optimal transport map. The
-auditor computes from the band powers by how many octaves the grain really moved, and charges
-|measured - claimed| in both directions.
+distribution critic compares the values of each band of tiles moved to one grain with those of
+natural tiles of that grain, by the Wasserstein distance, which in one dimension is the distance
+of sorted values (Villani, "Topics in Optimal Transportation", 2003, 2.2). The auditor computes
+from the band powers by how many octaves grain really moved, and charges |measured - claimed| in
+both directions.
 
 Reads:  training_pairs.json and the tiles that it names; for the audit, the audio itself
 Writes: grain_processor_v2_output/{final_grain_processor_v2.pt, audit.json, audit.png,
@@ -94,8 +97,10 @@ GATE_TEMPERATURES = (2.0, 20.0)  # first and last epoch
 CLAIM_OCTAVES = 0.3  # a tile is moved by at least so much, and at most by CONTROL_RANGE
 FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
 CRITIC_WEIGHT = 500.0
+LEVEL_WEIGHT = 4.0  # of the level critic beside the distribution critic
+NATURAL_TILES = 8  # a step compares so many moved tiles in each direction with so many natural ones
 PRECISION_SPREAD = 0.03  # a band whose level the critic knows to 2.4 dB has weight 1
-STAY_WEIGHT = 0.1  # where the critic knows little, what need not move stays
+STAY_WEIGHT = 0.4  # where the critic knows little, what need not move stays
 VIOLATION_WEIGHT = 1.0
 UNIT_PATTERN = 0.04  # root mean square of x for one octave, about
 CONTROL_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # where the auditor looks for the amount, in claims
@@ -143,9 +148,9 @@ class Tiles:
     loudest_frame_db: np.ndarray
     device: str
 
-    def crops(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """A cell each of ``n`` random tiles, (n, n_mels, CELL_FRAMES), and their files' loudest frames, (n,)."""
-        index = rng.integers(0, len(self.arrays), n)
+        index = rng.choice(len(self.arrays) if among is None else among, n)
         starts = rng.integers(0, self.arrays[0].shape[1] - CELL_FRAMES + 1, n)
         x = np.stack([self.arrays[i][:, a : a + CELL_FRAMES] for i, a in zip(index, starts, strict=True)])
         loudest = torch.as_tensor(self.loudest_frame_db[index], dtype=torch.float32)
@@ -366,6 +371,20 @@ class NaturalLevels(nn.Module):
         return change, (2 * PRECISION_SPREAD / (spread_before + spread_after)).square()
 
 
+def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
+    """Distribution critic: squared 2-Wasserstein distance between the values of each band, mean over bands.
+
+    Parameters
+    ----------
+    moved, natural : Tensor, shape (batch, n_mels, frames), the same for both
+    """
+
+    def sorted_values(x: Tensor) -> Tensor:
+        return x.clamp(0, 1).transpose(0, 1).flatten(1).sort(1).values  # (n_mels, batch * frames)
+
+    return (sorted_values(moved) - sorted_values(natural)).square().mean()
+
+
 def audited_octaves(
     x: Tensor, change: Tensor, loudest_frame_db: Tensor, shares: Tensor, dynamic_range_db: float, active_range_db: float
 ) -> Tensor:
@@ -404,8 +423,9 @@ def audited_octaves(
 class Moves:
     """What the referees say of moved tiles: means over those of each direction, as tensors without shape."""
 
-    distance: Tensor  # weighted square, of x
-    staying: Tensor  # square of the change
+    distance: Tensor  # squares of x: from the values of natural tiles of the grain
+    level_distance: Tensor  # and from the likely level of each band
+    staying: Tensor  # the change itself
     violation: Tensor  # octaves
 
 
@@ -421,6 +441,8 @@ class AuditGame:
 
     def __init__(self, settings: SpectrogramSettings, natural: Tiles, seed: int):
         self.settings = settings
+        self.natural = natural
+        self._grains: dict[int, np.ndarray] = {}
         self.shares = torch.tensor(bins_per_band(settings), dtype=torch.float32, device=natural.device)[:, None]
         self.critic, self.range = self._learn_levels(natural, np.random.default_rng([seed, 2**31 + 1]))
 
@@ -486,11 +508,18 @@ class AuditGame:
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
         return claim * torch.where(found, (low + high) / 2, best)
 
-    def play(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> dict[str, Moves]:
-        """Move a batch of tiles by claims of both directions, as far as natural tiles go, and judge them.
+    def _moved(self, x: Tensor, pattern: Tensor, loudest_frame_db: Tensor, claim: Tensor) -> Tensor:
+        """The picture at just the grain claimed, with the amount that the auditor finds.
 
-        The critic sees each tile at just the grain claimed, with the amount that the auditor finds:
-        so it judges where the change goes; how large it is, the violation judges.
+        So the critics judge where a change goes; how large it is, the violation judges. The pattern
+        is brought to unit size, or it could please the critics by being too weak to move anything.
+        """
+        shape = UNIT_PATTERN * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
+        amount = self.solved(x, shape.detach(), loudest_frame_db, claim)
+        return held_energy(x, shape * amount[:, None, None], self.shares.log(), self.settings.dynamic_range_db)
+
+    def play(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> dict[str, Moves]:
+        """Move tiles in both directions and let the referees judge them.
 
         Returns
         -------
@@ -502,19 +531,47 @@ class AuditGame:
         grain = self.log2_flatness(x)
         claim = torch.maximum(claim, grain + FLATTEST_OCTAVES)
         pattern = model.pattern(x)
-        # Of unit size, so that a pattern can't please the critic by being too weak to move anything.
-        shape = UNIT_PATTERN * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
-        change = shape * self.solved(x, shape.detach(), loudest_frame_db, claim)[:, None, None]
-        moved = held_energy(x, change, self.shares.log(), self.settings.dynamic_range_db) - x
-        moved = moved.mean(2)  # (batch, n_mels)
-        wanted, weight = self.critic.wanted(x, grain, (grain - claim).clamp(*self.range))
-        distance = (weight * (moved - wanted).square()).mean(1)
+        # The critic knows no grain that no natural tile has: what it judges goes only so far.
+        target = (grain - claim).clamp(*self.range)
+        moved = (self._moved(x, pattern, loudest_frame_db, grain - target) - x).mean(2)  # (batch, n_mels)
+        wanted, weight = self.critic.wanted(x, grain, target)
+        level_distance = (weight * (moved - wanted).square()).mean(1)
         gated = pattern * (claim * model.gate(claim))[:, None, None]
         violation = (self._audited(x, gated, loudest_frame_db) - claim).abs()
+        distances = self._natural_distances(model, movers, rng)
         return {
-            name: Moves(distance[part::2].mean(), moved[part::2].square().mean(), violation[part::2].mean())
+            name: Moves(
+                distances[name],
+                level_distance[part::2].mean(),
+                moved[part::2].square().mean(),
+                violation[part::2].mean(),
+            )
             for part, name in enumerate(("texture", "smooth"))
         }
+
+    def _natural_distances(self, model: GrainProcessor, movers: Tiles, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Tiles of lower and of higher grain moved to one natural grain, compared with natural tiles of it."""
+        grain = self._grain_of(movers)
+        target = float(grain[rng.integers(len(grain))])
+        near = np.argsort(np.abs(self._grain_of(self.natural) - target), kind="stable")[:NATURAL_TILES]
+        natural, _ = self.natural.crops(NATURAL_TILES, rng, near)
+        distances = {}
+        for name, sign in (("texture", -1), ("smooth", 1)):
+            far = sign * (grain - target)
+            candidates = np.flatnonzero((far >= CLAIM_OCTAVES) & (far <= CONTROL_RANGE))
+            distances[name] = torch.zeros((), device=natural.device)
+            if len(candidates):
+                x, loudest_frame_db = movers.crops(NATURAL_TILES, rng, candidates)
+                moved = self._moved(x, model.pattern(x), loudest_frame_db, self.log2_flatness(x) - target)
+                distances[name] = natural_distance(moved, natural)
+        return distances
+
+    def _grain_of(self, tiles: Tiles) -> np.ndarray:
+        """log2 flatness of the bands of each tile, computed once."""
+        if id(tiles) not in self._grains:
+            values = [self.log2_flatness(torch.from_numpy(np.array(x))[None].to(tiles.device)) for x in tiles.arrays]
+            self._grains[id(tiles)] = torch.cat(values).cpu().numpy()
+        return self._grains[id(tiles)]
 
 
 def pattern_in_db(model: GrainProcessor, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
@@ -636,7 +693,8 @@ def train_epoch(
             group["lr"] = learning_rate_at((epoch - 1 + step / n_steps) / settings.epochs)
         moves = game.play(model, movers, settings.batch_size, rng)
         loss = sum(
-            CRITIC_WEIGHT * (move.distance + STAY_WEIGHT * move.staying) + VIOLATION_WEIGHT * move.violation
+            CRITIC_WEIGHT * (move.distance + LEVEL_WEIGHT * move.level_distance + STAY_WEIGHT * move.staying)
+            + VIOLATION_WEIGHT * move.violation
             for move in moves.values()
         )
         optimizer.zero_grad()

@@ -130,7 +130,8 @@ class TestReferees:
 
         for value in slow_and_fast(noise):
             assert 0.75 < value.median() < 1.3
-            assert value.min() > 0.6 and value.max() < 1.6
+            assert value.min() > 0.6
+            assert value.max() < 1.6
         for value in slow_and_fast(tone):
             assert value[np.argmin(np.abs(np.array(SETTINGS.band_edges_hz[1:-1]) - 1000))] < 0.1
 

@@ -1,0 +1,115 @@
+"""What the learned pattern is compared with: patterns written by hand, and the training with parts left out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import cak_grain_processor as stage3
+from cak_grain_processor import AuditGame, GrainProcessor, Moves, Tiles, TrainSettings, pattern_in_db
+from convert_to_spectrograms import SpectrogramSettings, spectral_expander, tile_starts
+
+HAND_MADE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    # "Pointwise compression", p = -x, is the same once every frame's energy is held: identical to all digits.
+    "expander": lambda x: spectral_expander(x, 80.0),
+    "tilt": lambda x: np.repeat(np.linspace(0, -40, x.shape[0], dtype=np.float32)[:, None], x.shape[1], 1),
+}
+
+
+class SingleKernel(GrainProcessor):
+    """The paper's detector: one 3 x 3 kernel with a bias, and the scale: 11 parameters."""
+
+    def __init__(self, settings: SpectrogramSettings):
+        super().__init__(settings)
+        self.detector = nn.Conv2d(1, 1, 3, padding=1, padding_mode="replicate")
+
+    def pattern(self, x: Tensor) -> Tensor:
+        """One kernel over the picture."""
+        pattern = self.detector(x[:, None])[:, 0]
+        return (pattern - pattern.mean(1, keepdim=True)) * self.scale
+
+
+class LevelGame(AuditGame):
+    """Without the distribution critic."""
+
+    def _natural_distances(self, *_args) -> dict[str, torch.Tensor]:
+        return {"texture": torch.zeros(()), "smooth": torch.zeros(())}
+
+
+class OneWayGame(AuditGame):
+    """The violation of smoothing alone is charged."""
+
+    def play(self, *args) -> dict[str, Moves]:
+        """The same game; texture's violation is not charged."""
+        scores = super().play(*args)
+        texture = scores["texture"]
+        return {**scores, "texture": replace(texture, violation=texture.violation.detach())}
+
+
+def blind(model: GrainProcessor, inputs: list[int]) -> GrainProcessor:
+    """Some inputs of D held at 0."""
+
+    def hide(_module: nn.Module, args: tuple) -> tuple:
+        h = args[0].clone()
+        h[:, inputs] = 0
+        return (h,)
+
+    model.detector.layers[0].register_forward_pre_hook(hide)
+    model.detector.direct.register_forward_pre_hook(hide)
+    return model
+
+
+# name: (constants of stage 3 that are other, game, model)
+VARIANTS: dict[str, tuple[dict, type[AuditGame], Callable]] = {
+    "full": ({}, AuditGame, GrainProcessor),
+    "distribution critic alone": ({"LEVEL_WEIGHT": 0.0, "STAY_WEIGHT": 0.0}, AuditGame, GrainProcessor),
+    "level critic alone": ({}, LevelGame, GrainProcessor),
+    "no critic": ({"CRITIC_WEIGHT": 0.0}, AuditGame, GrainProcessor),
+    "no price for moving": ({"STAY_WEIGHT": 0.0}, AuditGame, GrainProcessor),
+    "no violation": ({"VIOLATION_WEIGHT": 0.0}, AuditGame, GrainProcessor),
+    "violation one way": ({}, OneWayGame, GrainProcessor),
+    "no gate": ({"GATE_TEMPERATURES": (1e3, 1e3)}, AuditGame, GrainProcessor),
+    "D without frequency": ({}, AuditGame, lambda settings: blind(GrainProcessor(settings), [5])),
+    "D without fluctuation": ({}, AuditGame, lambda settings: blind(GrainProcessor(settings), [3, 4])),
+    "D with 8 channels": ({}, AuditGame, lambda settings: GrainProcessor(settings, 8)),
+    "D with 48 channels": ({}, AuditGame, lambda settings: GrainProcessor(settings, 48)),
+    "the paper's 3 x 3 kernel": ({}, AuditGame, SingleKernel),
+}
+
+
+def train_on(
+    arrays: list[np.ndarray], settings: SpectrogramSettings, variant: str, seed: int, epochs: int
+) -> GrainProcessor:
+    """Train a variant on tiles in memory, as stage 3 does."""
+    constants, game_class, model_class = VARIANTS[variant]
+    with ExitStack() as patches:
+        for name, value in constants.items():
+            patches.enter_context(patch.object(stage3, name, value))
+        torch.manual_seed(seed)
+        model = model_class(settings)
+        movers = Tiles(arrays, np.zeros(len(arrays), np.float32), "cpu")
+        game = game_class(settings, movers, seed)
+        optimizer = torch.optim.Adam(model.parameters(), stage3.LEARNING_RATE, betas=(0.9, 0.99))
+        for epoch in range(1, epochs + 1):
+            stage3.train_epoch(game, model, optimizer, movers, epoch, TrainSettings(epochs=epochs, seed=seed))
+    return model.eval()
+
+
+def contender(model: GrainProcessor, settings: SpectrogramSettings) -> Callable[[np.ndarray], np.ndarray]:
+    """A model as a function from a picture to gains in dB."""
+    return lambda x: pattern_in_db(model, x, settings)
+
+
+def tiles_of(x: np.ndarray, settings: SpectrogramSettings) -> list[np.ndarray]:
+    """A picture (n_mels, frames) cut as stage 2 does."""
+    return [x[:, start : start + settings.tile_frames] for start in tile_starts(x.shape[1], settings.tile_frames)]
