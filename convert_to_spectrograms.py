@@ -654,7 +654,7 @@ def _next_try(solver: AmountSolver, tried: list[_Try], wanted: float) -> tuple[f
 
     Between them by false position on the amounts, of which grain is all but continuous (the solver's
     answer may jump where a mean of frames is not monotone), by halving where that stalls. Beyond
-    the reach by amounts a quarter larger: the solver's end of the reach is not quite the sound's.
+    the reach by amounts a quarter larger, and smaller: the solver's end of the reach is not quite the sound's.
     """
     if len(tried) == 1:
         return wanted, solver.solve(wanted)
@@ -671,17 +671,32 @@ def _next_try(solver: AmountSolver, tried: list[_Try], wanted: float) -> tuple[f
 
         return (1 - share) * short.aim + share * far.aim, Amounts(between("pattern"), between("expander"), True)
     if not last.amounts.within_reach:
-        return last.aim, Amounts(1.25 * last.amounts.pattern, 1.25 * last.amounts.expander, False)
+        best, larger, smaller = _around_the_end(tried, sign)
+        factor = 0.8 if larger and not smaller else 1.25
+        return last.aim, Amounts(factor * best.amounts.pattern, factor * best.amounts.expander, False)
     slope = (last.got - before.got) / (last.aim - before.aim) if last.aim != before.aim else 1.0
     aim = last.aim + (wanted - last.got) / min(max(slope, 0.25), 2.0)
     return aim, solver.solve(aim)
 
 
+def _around_the_end(tried: list[_Try], sign: float) -> tuple[_Try, bool, bool]:
+    """Of the tries beyond the reach the one that went farthest; whether a larger and a smaller one did not gain on it."""
+    ends = [t for t in tried[1:] if not t.amounts.within_reach]
+    best = max(ends, key=lambda t: sign * t.got)
+
+    def size(t: _Try) -> float:
+        return abs(t.amounts.pattern) + abs(t.amounts.expander)
+
+    rising = ends[-1] is best and len(ends) > 1 and sign * (best.got - ends[-2].got) < GRAIN_TOLERANCE_OCTAVES
+    larger = any(size(t) > size(best) for t in ends) or (rising and size(best) > size(ends[-2]))
+    smaller = any(size(t) < size(best) for t in ends)
+    return best, larger, smaller
+
+
 def _is_found(tried: list[_Try], wanted: float) -> bool:
     """Whether the last try has what is wanted, or is beyond the reach and no better than the one before."""
-    before, last = tried[-2:]
-    gained = (last.got - before.got) * math.copysign(1.0, wanted)
-    is_end = not last.amounts.within_reach and not before.amounts.within_reach and gained < GRAIN_TOLERANCE_OCTAVES
+    last, sign = tried[-1], math.copysign(1.0, wanted)
+    is_end = not last.amounts.within_reach and all(_around_the_end(tried, sign)[1:])
     return abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES or (is_end and abs(last.got) < abs(wanted))
 
 

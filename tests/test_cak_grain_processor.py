@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run, write_library
+from scipy.stats import wasserstein_distance
 
 import cak_grain_processor as stage3
 from cak_grain_processor import (
@@ -29,6 +30,7 @@ from cak_grain_processor import (
     fluctuation,
     held_energy,
     load_model,
+    natural_distance,
     pattern_in_db,
     read_checkpoint,
 )
@@ -160,6 +162,34 @@ class TestReferees:
         amount = game.solved(x, pattern, zero, claim)
         got = audited_octaves(x, pattern * amount[:, None, None], zero, SHARES, 80.0, 40.0)
         torch.testing.assert_close(got, claim, atol=0.02, rtol=0)
+
+    def test_a_shift_of_all_values_is_its_square_in_distance(self):
+        x = 0.5 * tiles()
+        assert natural_distance(x + 0.25, x).item() == pytest.approx(0.0625, rel=1e-4)
+
+    def test_the_distance_is_zero_to_the_same_values_in_another_order(self):
+        x = tiles()
+        assert natural_distance(x, x[torch.randperm(3)][:, :, torch.randperm(40)]).item() == 0.0
+
+    def test_the_distance_bounds_scipys_first_wasserstein_distance(self):
+        a, b = tiles(seed=1), tiles(seed=2) ** 2
+        first = np.mean(
+            [wasserstein_distance(a[:, m].flatten().numpy(), b[:, m].flatten().numpy()) for m in range(128)]
+        )
+        assert first**2 <= natural_distance(a, b).item() < 2 * first**2
+
+    def test_the_critics_do_not_ask_how_strong_a_pattern_is(self, project):
+        pairs = read_pairs(project.folder / "training_pairs.json")
+        movers = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")
+        game, model = AuditGame(pairs.settings, movers, seed=0), randomised()
+        once = game.play(model, movers, 8, np.random.default_rng(0))
+        with torch.no_grad():
+            model.scale *= 0.1
+        weak = game.play(model, movers, 8, np.random.default_rng(0))
+        for name in ("texture", "smooth"):
+            torch.testing.assert_close(weak[name].distance, once[name].distance)
+            torch.testing.assert_close(weak[name].level_distance, once[name].level_distance)
+            assert weak[name].violation > once[name].violation
 
     def test_held_energy_holds_it(self):
         x = tiles()
