@@ -483,6 +483,11 @@ class AmountSolver:
             return Amounts(*faded(_root(progress, shares[first - 1], shares[first])), True)
         return Amounts(*faded(shares[int(np.argmax(moved))]), False)
 
+    def end_of_pattern(self, octaves: float) -> Amounts:
+        """As far as the pattern alone goes in the direction of ``octaves``."""
+        sign = math.copysign(1.0, octaves)
+        return Amounts(sign * self._end_of_reach(0, sign), 0.0, True)
+
     def _end_of_reach(self, which: int, sign: float) -> float:
         if (which, sign) not in self._ends:
             self._ends[which, sign], _ = self._along(which, sign, math.inf)
@@ -756,6 +761,14 @@ def move_grain(
         last = tried[-1]
         trial, rendering = attempt(*_next_try(solver, tried, octaves), last.level * last.factor)
         tried.append(trial)
+    farthest = max(tried, key=lambda t: t.got / octaves)
+    if 0 < farthest.got / octaves < 1 and not trial.amounts.within_reach:
+        # Where the solver's end of the reach is not the sound's: the end of the pattern alone, and half of what is missing.
+        others = [(octaves, solver.end_of_pattern(octaves)), (aim := (farthest.got + octaves) / 2, solver.solve(aim))]
+        for aim, amounts in others:
+            if amounts.pattern and amounts.within_reach:
+                trial, rendering = attempt(aim, replace(amounts, within_reach=False), trial.level * trial.factor)
+                tried.append(trial)
     # Where grain jumps past what is wanted, stay before the jump: so positions of the slider keep their order.
     slack = 1 + GRAIN_TOLERANCE_OCTAVES / abs(octaves)
     best = min(tried[1:], key=lambda t: (t.got / octaves > slack, abs(octaves - t.got)))
