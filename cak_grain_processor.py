@@ -42,7 +42,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,13 +136,43 @@ class TrainSettings:
     seed: int = 0
 
 
+def band_levels(x: Tensor, dynamic_range_db: float) -> Tensor:
+    """Natural logarithm of the band powers of a picture, 0 for the file's loudest band."""
+    return NEPER_PER_DB * dynamic_range_db * (x - 1)
+
+
+def band_shares(settings: SpectrogramSettings) -> Tensor:
+    """`bins_per_band` as a column, (n_mels, 1)."""
+    return torch.tensor(bins_per_band(settings), dtype=torch.float32)[:, None]
+
+
+def log2_flatness(x: Tensor, shares: Tensor, dynamic_range_db: float) -> Tensor:
+    """log2 of the flatness of the bands of pictures (batch, n_mels, frames), mean over frames: (batch,)."""
+    levels = band_levels(x, dynamic_range_db)
+    flatness = (shares * levels).sum(1) - torch.logsumexp(levels + shares.log(), 1)
+    return flatness.exp().mean(1).log2()
+
+
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles of some files, in memory or mapped from disk: ``arrays`` of shape (n_mels, frames)."""
+    """Tiles of some files, in memory or mapped from disk: ``arrays`` of shape (n_mels, frames).
+
+    ``log2_grain`` is the flatness of their bands, which is what the referees measure.
+    """
 
     arrays: list[np.ndarray]
     loudest_frame_db: np.ndarray
+    log2_grain: np.ndarray
     device: str
+
+    @classmethod
+    def of(
+        cls, arrays: list[np.ndarray], loudest_frame_db: np.ndarray, settings: SpectrogramSettings, device: str = "cpu"
+    ) -> Tiles:
+        """Tiles with their grain."""
+        shares = band_shares(settings)
+        grains = [log2_flatness(torch.from_numpy(np.array(x))[None], shares, settings.dynamic_range_db) for x in arrays]
+        return cls(arrays, loudest_frame_db, torch.cat(grains).numpy(), device)
 
     def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """A cell each of ``n`` random tiles, (n, n_mels, CELL_FRAMES), and their files' loudest frames, (n,)."""
@@ -271,12 +301,7 @@ class GrainProcessor(nn.Module):
         return self.pattern(x) * (control * self.gate(control))[:, None, None]
 
 
-# The two referees
-
-
-def band_levels(x: Tensor, dynamic_range_db: float) -> Tensor:
-    """Natural logarithm of the band powers of a picture, 0 for the file's loudest band."""
-    return NEPER_PER_DB * dynamic_range_db * (x - 1)
+# The referees
 
 
 def held_energy(x: Tensor, change: Tensor, log_shares: Tensor, dynamic_range_db: float) -> Tensor:
@@ -438,8 +463,7 @@ class AuditGame:
     def __init__(self, settings: SpectrogramSettings, natural: Tiles, seed: int):
         self.settings = settings
         self.natural = natural
-        self._grains: dict[int, np.ndarray] = {}
-        self.shares = torch.tensor(bins_per_band(settings), dtype=torch.float32, device=natural.device)[:, None]
+        self.shares = band_shares(settings).to(natural.device)
         self.critic, self.range = self._learn_levels(natural, np.random.default_rng([seed, 2**31 + 1]))
 
     def _learn_levels(self, natural: Tiles, rng: np.random.Generator) -> tuple[NaturalLevels, tuple[float, float]]:
@@ -464,10 +488,8 @@ class AuditGame:
         return critic.requires_grad_(False), (low, high)
 
     def log2_flatness(self, x: Tensor) -> Tensor:
-        """log2 of the flatness of the bands of pictures (batch, n_mels, frames), mean over frames: (batch,)."""
-        levels = band_levels(x, self.settings.dynamic_range_db)
-        flatness = (self.shares * levels).sum(1) - torch.logsumexp(levels + self.shares.log(), 1)
-        return flatness.exp().mean(1).log2()
+        """log2 of the flatness of pictures (batch, n_mels, frames): (batch,)."""
+        return log2_flatness(x, self.shares, self.settings.dynamic_range_db)
 
     def _audited(self, x: Tensor, change: Tensor, loudest_frame_db: Tensor) -> Tensor:
         return audited_octaves(
@@ -547,9 +569,9 @@ class AuditGame:
 
     def _natural_distances(self, model: GrainProcessor, movers: Tiles, rng: np.random.Generator) -> dict[str, Tensor]:
         """Tiles of lower and of higher grain moved to one natural grain, compared with natural tiles of it."""
-        grain = self._grain_of(movers)
+        grain = movers.log2_grain
         target = float(grain[rng.integers(len(grain))])
-        near = np.argsort(np.abs(self._grain_of(self.natural) - target), kind="stable")[:NATURAL_TILES]
+        near = np.argsort(np.abs(self.natural.log2_grain - target), kind="stable")[:NATURAL_TILES]
         natural, _ = self.natural.crops(NATURAL_TILES, rng, near)
         distances = {}
         for name, sign in (("texture", -1), ("smooth", 1)):
@@ -561,13 +583,6 @@ class AuditGame:
                 moved = self._moved(x, model.pattern(x), loudest_frame_db, self.log2_flatness(x) - target)
                 distances[name] = natural_distance(moved, natural)
         return distances
-
-    def _grain_of(self, tiles: Tiles) -> np.ndarray:
-        """log2 flatness of the bands of each tile, computed once."""
-        if id(tiles) not in self._grains:
-            values = [self.log2_flatness(torch.from_numpy(np.array(x))[None].to(tiles.device)) for x in tiles.arrays]
-            self._grains[id(tiles)] = torch.cat(values).cpu().numpy()
-        return self._grains[id(tiles)]
 
 
 def pattern_in_db(model: GrainProcessor, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
@@ -851,7 +866,7 @@ def draw_sample(path: Path, model: GrainProcessor, x: Tensor, settings: Spectrog
     """A tile at five positions of the slider, and the pattern that was added."""
     from matplotlib.figure import Figure
 
-    log_shares = torch.tensor(bins_per_band(settings), dtype=torch.float32, device=x.device)[:, None].log()
+    log_shares = band_shares(settings).to(x.device).log()
     controls = torch.tensor(SAMPLE_CONTROLS, device=x.device)
     with torch.no_grad():
         batch = x.expand(len(controls), -1, -1)
@@ -1011,7 +1026,8 @@ def load_tiles(pairs: TrainingPairs, sources: Iterable[int], device: str) -> Til
     for tile in tiles:
         x = load_tile(tile.array, pairs.settings)
         arrays.append(np.load(tile.array, mmap_mode="r") if n_bytes > MEMORY_BYTES else x)
-    return Tiles(arrays, np.array([tile.loudest_frame_db for tile in tiles], np.float32), device)
+    loudest = np.array([tile.loudest_frame_db for tile in tiles], np.float32)
+    return Tiles.of(arrays, loudest, pairs.settings, device)
 
 
 def write_history(path: Path, history: list[EpochScores]) -> None:
@@ -1157,7 +1173,7 @@ def check_device(game: AuditGame, model: GrainProcessor, movers: Tiles) -> None:
 
     def gradient(device: str) -> Tensor:
         there = copy.deepcopy(model).to(device)
-        x, _ = Tiles(movers.arrays, movers.loudest_frame_db, device).crops(16, np.random.default_rng(0))
+        x, _ = replace(movers, device=device).crops(16, np.random.default_rng(0))
         there(x, torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, 16, device=device)).square().mean().backward()
         return torch.cat([p.grad.flatten().cpu() for p in there.parameters() if p.grad is not None])
 

@@ -146,7 +146,7 @@ class TestReferees:
             x = np.full((128, 64), floor, np.float32) + 0.01 * rng.standard_normal((128, 64)).astype(np.float32)
             x[10:14] = 1.0
             arrays.append(x.clip(0, 1))
-        game = AuditGame(SETTINGS, Tiles(arrays, np.zeros(24, np.float32), "cpu"), seed=0)
+        game = AuditGame(SETTINGS, Tiles.of(arrays, np.zeros(24, np.float32), SETTINGS), seed=0)
         x = torch.from_numpy(np.stack(arrays))[:2, :, : stage3.CELL_FRAMES]
         before, after = game.log2_flatness(x), game.log2_flatness(x).flip(0)
         change, weight = game.critic.wanted(x, before, after)
@@ -155,7 +155,7 @@ class TestReferees:
         assert torch.all(weight > 0)
 
     def test_the_solved_amount_has_the_grain_claimed(self):
-        game = AuditGame(SETTINGS, Tiles(list(tiles(4, 64).numpy()), np.zeros(4, np.float32), "cpu"), seed=0)
+        game = AuditGame(SETTINGS, Tiles.of(list(tiles(4, 64).numpy()), np.zeros(4, np.float32), SETTINGS), seed=0)
         x = 0.3 + 0.7 * tiles(4, stage3.CELL_FRAMES) ** 4
         pattern, zero = 0.25 * (x - x.mean(1, keepdim=True)), torch.zeros(4)
         claim = torch.tensor([-0.5, 0.4, 1.0, 2.0])

@@ -97,7 +97,7 @@ def train_on(
             patches.enter_context(patch.object(stage3, name, value))
         torch.manual_seed(seed)
         model = model_class(settings)
-        movers = Tiles(arrays, np.zeros(len(arrays), np.float32), "cpu")
+        movers = Tiles.of(arrays, np.zeros(len(arrays), np.float32), settings)
         game = game_class(settings, movers, seed)
         optimizer = torch.optim.Adam(model.parameters(), stage3.LEARNING_RATE, betas=(0.9, 0.99))
         for epoch in range(1, epochs + 1):

@@ -95,7 +95,7 @@ def main() -> None:
     for seed in map(int, args.seeds.split(",")):
         held_out = np.isin(file, split_files(pairs, seed)[1])
         train = list(x[~held_out])
-        game = AuditGame(pairs.settings, Tiles(train, np.zeros(len(train), np.float32), "cpu"), seed)
+        game = AuditGame(pairs.settings, Tiles.of(train, np.zeros(len(train), np.float32), pairs.settings), seed)
         grain = game.log2_flatness(torch.from_numpy(x)).numpy()
         natural = features(x)
         centre = natural.mean(0)
