@@ -189,7 +189,7 @@ class TestReferees:
         for name in ("texture", "smooth"):
             torch.testing.assert_close(weak[name].distance, once[name].distance)
             torch.testing.assert_close(weak[name].level_distance, once[name].level_distance)
-            assert weak[name].violation > once[name].violation
+            assert (weak[name].violation - once[name].violation).abs() > 0.1  # the auditor does ask
 
     def test_held_energy_holds_it(self):
         x = tiles()
