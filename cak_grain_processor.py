@@ -1128,7 +1128,8 @@ def train(
         }
         save_checkpoint(latest, state)
 
-    sample = torch.from_numpy(np.array(held_out.arrays[len(held_out.arrays) // 2])).to(device)
+    middle = int(np.argsort(held_out.log2_grain)[len(held_out.arrays) // 2])
+    sample = torch.from_numpy(np.array(held_out.arrays[middle])).to(device)
     for epoch in progress(range(len(history) + 1, settings.epochs + 1), settings.epochs - len(history)):
         started = time.monotonic()
         try:
