@@ -52,8 +52,10 @@ from torch import Tensor, nn
 
 from convert_to_spectrograms import (
     CEILING,
+    CELL_FRAMES,
     DEFAULT_PAIRS,
     NEPER_PER_DB,
+    AmountSolver,
     SpectrogramSettings,
     TrainingPairs,
     analyse,
@@ -86,22 +88,24 @@ FINAL_NAME = "final_grain_processor_v2.pt"
 CHECKPOINT_VERSION = 2
 CONTROL_RANGE = 3.0  # octaves to either side of 0
 
-CELL_FRAMES = 32  # 0.37 s: D sees, and its pattern has, one value a band for so long, so gains don't flutter with noise
 CHANNELS = 24
 BAND_STEPS = (1, 4, 16)  # dilation of D's three layers of five bands: at the end it sees 85 of 128
 FIRST_SCALE = 0.25  # an expander of this strength moves grain by about an octave
-CHUNK_FRAMES, CHUNK_MARGIN = 4096, 64  # a long picture is gone through in pieces of whole cells
+CHUNK_FRAMES = 128 * CELL_FRAMES  # a long picture is gone through in pieces
 
 LEARNING_RATE = 1e-2  # a fifth of it left D a smooth curve over frequency, blind to what is there; twice was unstable
 GATE_TEMPERATURES = (2.0, 20.0)  # first and last epoch
 CLAIM_OCTAVES = 0.3  # a tile is moved by at least so much, and at most by CONTROL_RANGE
 FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
-CRITIC_WEIGHT = 30.0  # more makes the amount a random walk: the violation grows to 0.7 octaves at 500
+CRITIC_WEIGHT = 500.0
 LEVEL_WEIGHT = 4.0  # of the level critic beside the distribution critic
 NATURAL_TILES = 8  # a step compares so many moved tiles in each direction with so many natural ones
 PRECISION_SPREAD = 0.03  # a band whose level the critic knows to 2.4 dB has weight 1
 STAY_WEIGHT = 0.4  # where the critic knows little, what need not move stays
 VIOLATION_WEIGHT = 1.0
+IMPLICIT = True
+ACTIVE_RANGE_DB = 40.0
+LEAST_SLOPE = 0.25  # of an expander's: a pattern for an octave is at most so many times larger than it
 UNIT_PATTERN = 0.04  # root mean square of x for one octave, about
 CONTROL_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # where the auditor looks for the amount, in claims
 BISECTIONS = 8
@@ -151,6 +155,26 @@ def log2_flatness(x: Tensor, shares: Tensor, dynamic_range_db: float) -> Tensor:
     levels = band_levels(x, dynamic_range_db)
     flatness = (shares * levels).sum(1) - torch.logsumexp(levels + shares.log(), 1)
     return flatness.exp().mean(1).log2()
+
+
+def octaves_per_unit(x: Tensor, pattern: Tensor, shares: Tensor, dynamic_range_db: float) -> Tensor:
+    """Octaves by which a unit of a pattern lowers the flatness of the bands, at its first order: (batch,).
+
+    The derivative of ln flatness is mean_k(q_k) - sum_k(w_k q_k), w the shares of the frame's
+    power; frames weigh as their flatness does in the mean.
+
+    Parameters
+    ----------
+    x, pattern : Tensor, shape (batch, n_mels, frames)
+    shares : Tensor, shape (n_mels, 1), `bins_per_band`
+    """
+    levels = band_levels(x, dynamic_range_db)
+    power = levels + shares.log()
+    slope = ((power.softmax(1) - shares) * pattern).sum(1)  # (batch, frames)
+    energy = torch.logsumexp(power, 1)
+    silent = energy < energy.amax(1, keepdim=True) - NEPER_PER_DB * ACTIVE_RANGE_DB
+    flatness = ((shares * levels).sum(1) - energy).masked_fill(silent, -math.inf).softmax(1)
+    return NEPER_PER_DB * dynamic_range_db / math.log(2) * (flatness * slope).sum(1)
 
 
 @dataclass(frozen=True)
@@ -240,11 +264,10 @@ class PatternDetector(nn.Module):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.mix.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pattern for unit control before scaling."""
-        n_frames = x.shape[2]
-        missing = -n_frames % CELL_FRAMES
-        x = F.pad(x, (0, missing), mode="reflect" if missing < n_frames else "replicate")
+    def cells(self, x: Tensor) -> Tensor:
+        """Pattern of each cell for unit control before scaling, (batch, n_mels, cells)."""
+        missing = -x.shape[2] % CELL_FRAMES
+        x = F.pad(x, (0, missing), mode="reflect" if missing < x.shape[2] else "replicate")
         cells = x.unflatten(2, (-1, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
         level = cells.mean(3)
         mean = level.mean(1, keepdim=True)
@@ -265,8 +288,12 @@ class PatternDetector(nn.Module):
             new = F.silu(layer(F.pad(h, (reach, reach), mode="replicate")))
             h = h + new if i else new
         learned = (learned + 4 * self.mix(h))[:, 0].unflatten(0, (len(x), -1)).transpose(1, 2)
-        pattern = level - mean + learned  # (batch, n_mels, cells)
-        pattern = pattern - pattern.mean(1, keepdim=True)
+        pattern = level - mean + learned
+        return pattern - pattern.mean(1, keepdim=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pattern for unit control before scaling, between the centres of cells in a line: (batch, n_mels, frames)."""
+        pattern, n_frames = self.cells(x), x.shape[2]
         if pattern.shape[2] > 1:
             pattern = F.interpolate(F.pad(pattern, (1, 1), mode="replicate"), scale_factor=CELL_FRAMES, mode="linear")
             return pattern[..., CELL_FRAMES : CELL_FRAMES + n_frames]
@@ -285,7 +312,9 @@ class GrainProcessor(nn.Module):
     def __init__(self, settings: SpectrogramSettings, channels: int = CHANNELS):
         super().__init__()
         self.detector = PatternDetector(settings, channels)
-        self.scale = nn.Parameter(torch.tensor(FIRST_SCALE))
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.dynamic_range_db = settings.dynamic_range_db
+        self.register_buffer("shares", band_shares(settings), persistent=False)
         self.register_buffer("temperature", torch.tensor(GATE_TEMPERATURES[0]))
 
     def gate(self, control: Tensor) -> Tensor:
@@ -293,8 +322,16 @@ class GrainProcessor(nn.Module):
         return torch.tanh(0.5 * self.temperature * control.abs())
 
     def pattern(self, x: Tensor) -> Tensor:
-        """D(x) scale, (batch, n_mels, frames): the change of x for one unit of c gate(c)."""
-        return self.detector(x) * self.scale
+        """D(x) scale, (batch, n_mels, frames): the change of x for one unit of c gate(c).
+
+        It is measured in octaves of grain: at its first order a unit of control is `scale` octaves.
+        """
+        pattern = self.detector(x)
+        slope = octaves_per_unit(x, pattern, self.shares, self.dynamic_range_db)
+        size = pattern.square().mean((1, 2)).clamp(min=1e-12).sqrt()
+        # A pattern that hardly smooths, or does the opposite, is not turned round: the violation shows it.
+        unit = torch.maximum(slope, LEAST_SLOPE / UNIT_PATTERN * size)
+        return pattern * (self.scale / unit)[:, None, None]
 
     def forward(self, x: Tensor, control: Tensor) -> Tensor:
         """Change of the picture, D(x) c gate(c) scale; x (batch, n_mels, frames), control (batch,) octaves."""
@@ -534,6 +571,13 @@ class AuditGame:
         """
         shape = UNIT_PATTERN * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
         amount = self.solved(x, shape.detach(), loudest_frame_db, claim)
+        if IMPLICIT:
+            moved = self._audited(x, shape * amount[:, None, None], loudest_frame_db)
+            with torch.no_grad():
+                further = self._audited(x, shape * (1.02 * amount)[:, None, None], loudest_frame_db)
+                slope = (further - moved) / torch.where(amount.abs() > 1e-3, 0.02 * amount, 1e9)
+                gain = torch.where(slope > LEAST_SLOPE, 1 / slope.clamp(min=LEAST_SLOPE), 0.0)
+            amount = amount - gain * (moved - moved.detach())
         return held_energy(x, shape * amount[:, None, None], self.shares.log(), self.settings.dynamic_range_db)
 
     def play(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> dict[str, Moves]:
@@ -586,15 +630,13 @@ class AuditGame:
 
 
 def pattern_in_db(model: GrainProcessor, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
-    """Gain in dB for unit amount, (n_mels, frames) like ``x``, gone through in pieces if it is long."""
+    """Gain in dB for unit amount, (n_mels, cells) of a picture (n_mels, frames), gone through in pieces if it is long."""
     device = next(model.parameters()).device
     pieces = []
     with torch.inference_mode():
         for start in range(0, x.shape[1], CHUNK_FRAMES):
-            first = max(0, start - CHUNK_MARGIN)
-            piece = torch.from_numpy(np.ascontiguousarray(x[:, first : start + CHUNK_FRAMES + CHUNK_MARGIN])).to(device)
-            pattern = model.pattern(piece[None])[0, :, start - first :][:, :CHUNK_FRAMES]
-            pieces.append(pattern.cpu().numpy())
+            piece = torch.from_numpy(np.ascontiguousarray(x[:, start : start + CHUNK_FRAMES])).to(device)
+            pieces.append(model.detector.cells(piece[None])[0].cpu().numpy())
     return settings.dynamic_range_db * np.concatenate(pieces, axis=1)
 
 
@@ -781,10 +823,10 @@ def audit_file(path: Path, model: GrainProcessor, settings: SpectrogramSettings)
     """
     sound = open_sound(path)
     analysis = analyse(sound, settings)
-    pattern_db = pattern_in_db(model, analysis.x, settings)
+    solver = AmountSolver(analysis, pattern_in_db(model, analysis.x, settings))
     rows = []
     for octaves in AUDIT_POSITIONS:
-        result = move_grain(analysis, pattern_db, octaves, ceiling=CEILING)
+        result = move_grain(solver, octaves, ceiling=CEILING)
         loudness_db = 20 * math.log10(rms_of(result.sound) / rms_of(sound))
         rows.append(AuditRow(path.name, octaves, result.got_octaves, result.within_reach, loudness_db))
     return rows

@@ -33,37 +33,43 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from measure_audio_grain import (
+    BLOCK_FRAMES,
     DEFAULT_METADATA,
     FileGrain,
+    GrainMeter,
     GrainSettings,
     PipelineError,
     SkippedFile,
     Sound,
+    band_powers,
+    check_length,
     check_writable,
     file_stamp,
     frame_blocks,
     grain_per_frame,
     hann_window,
+    in_order,
     jobs_argument,
     json_path,
+    mean_power,
     measure_grain,
     one_line,
     open_sound,
     parse_records,
     parse_settings,
+    peak_of,
     progress_bar,
     read_json,
     read_metadata,
     replacing,
     run_main,
-    sound_from_array,
-    spectral_flatness,
     warn,
     write_json,
 )
@@ -75,16 +81,26 @@ N_MELS = 128
 TILE_FRAMES = 256
 DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
 
+CELL_FRAMES = 32  # 0.37 s: a learned pattern has one value a band for so long, and goes from one to the next in a line
+STEP_FRAMES = 4  # 46 ms, a window: gains, which also hold energies, go in a line from one step to the next; 93 ms cost drum loops reach
 PROBE_FRAMES = 1024  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
+COARSE_FRAMES = 192  # of these, to find about where to look
+STEPS = 1.3 ** np.arange(-24, 1)  # amounts that the solver tries, of the largest
+FAR_OCTAVES = 3.5  # it looks no farther: the slider ends at 3
+ONSET_DB = (3.0, 6.0)  # mean rise of the bands within a window from which a sound begins, perhaps and surely
+ALIKE_CELLS = 32  # 12 s: cells so far apart share a pattern if they look alike
+ALIKE_DB = 2.0  # root mean square over bands: two cells of one noise differ by less
+HOLD_STEPS = 8  # 0.37 s to either side
+END_OCTAVES = 0.02  # the last of the way, where much gain does little
 MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
 LEVEL_TOLERANCE_DB = 0.2  # of loudness (RMS) against the input's
 LIMITER_S = 0.0015  # look-ahead of the peak limiter to either side
-LIMIT_FRAMES = 5  # the levels that limit a gain are averaged over 58 ms, as the detector's are
-DIP_OCTAVES = 0.05  # the mean of many frames, each concave above the floor, may go so far back and still go on
 GRAIN_TOLERANCE_OCTAVES = 0.01  # what the correcting passes are content with
 MAX_CORRECTIONS = 6
 CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
 NEPER_PER_DB = math.log(10) / 10  # of power
+
+T = TypeVar("T")
 
 TICKS_HZ = (100, 500, 1_000, 2_000, 5_000, 10_000, 15_000)
 
@@ -204,24 +220,22 @@ def padded(sound: Sound, n_fft: int, hop_length: int) -> Sound:
     return replace(sound, n_samples=before + sound.n_samples + after, blocks=blocks)
 
 
-def stft_blocks(sound: Sound, settings: GrainSettings) -> Iterator[np.ndarray]:
+def stft_blocks(
+    sound: Sound, settings: GrainSettings, then: Callable[[np.ndarray, np.ndarray], T], threads: int = 1
+) -> Iterator[T]:
     """Complex STFT of a sound, a block of frames at a time, with a periodic Hann window, not padded.
 
-    Yields
-    ------
-    np.ndarray, shape (channels, frames, n_fft // 2 + 1), complex64
+    Parameters
+    ----------
+    then : what is made of each block, on the thread that computed it, from the windows of samples
+        (channels, frames, n_fft) and their spectra (channels, frames, n_fft // 2 + 1), complex64
     """
     from scipy.fft import rfft  # imported late: `--help` must not wait for scipy
 
     n_fft = settings.n_fft_for(sound.sr)
     window = hann_window(n_fft)
-    for windows in frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr)):
-        yield rfft(windows * window, axis=-1)
-
-
-def mean_power(D: np.ndarray) -> np.ndarray:
-    """Bin powers averaged over channels: (channels, frames, bins) complex -> (frames, bins) float32."""
-    return np.mean(D.real**2 + D.imag**2, axis=0)
+    blocks = frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr))
+    return in_order(lambda y: then(y, rfft(y * window, axis=-1)), blocks, threads)
 
 
 def log_mel(band_powers: np.ndarray, dynamic_range_db: float, peak: float | None = None) -> np.ndarray:
@@ -248,7 +262,7 @@ def log_mel(band_powers: np.ndarray, dynamic_range_db: float, peak: float | None
 def band_powers_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
     """Mel band powers of a sound, (frames, n_mels) float32: the frames that stage 1 measures."""
     weights = band_weights(settings, sound.sr).T
-    return np.concatenate([mean_power(D) @ weights for D in stft_blocks(sound, settings.grain)])
+    return np.concatenate(list(stft_blocks(sound, settings.grain, lambda _, D: mean_power(D) @ weights)))
 
 
 def log_mel_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
@@ -296,15 +310,11 @@ class LevelMeter:
 class Probe:
     """What the solver looks at: some active frames of a sound.
 
-    ``power`` is (frames, bins) with each frame's whole spectrum, ``index`` the frames' numbers
-    in the padded sound, ``weights`` the `bin_weights`.
+    ``power`` is (frames, bins of the band), ``index`` the frames' numbers in the padded sound.
     """
 
     power: np.ndarray
     index: np.ndarray
-    weights: np.ndarray
-    band: slice
-    floor_db: float
 
 
 @dataclass(frozen=True)
@@ -313,97 +323,145 @@ class Analysis:
 
     sound: Sound
     settings: SpectrogramSettings
-    x: np.ndarray
+    x: np.ndarray  # (n_mels, frames)
+    step_power: np.ndarray  # (n_mels, steps), mean band powers
+    onset: np.ndarray  # (frames,), 1 where a sound begins inside the frame's window, 0 where nothing new comes
     grain: float
     peak: float  # largest sample, full scale 1.0
     energy: float  # sum of squares of all samples
     probe: Probe
+    threads: int = 1
 
 
-def analyse(sound: Sound, settings: SpectrogramSettings) -> Analysis:
-    """Everything that depends on the sound alone, and not on the grain asked for.
+def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> Analysis:
+    """Everything that depends on the sound alone, and not on the grain asked for, in one pass over it.
 
     Raises
     ------
     PipelineError
         If the sound has no grain: too short, silent, not finite.
     """
-    flatness, active = grain_per_frame(sound, settings.grain)
+    check_length(sound, settings.grain)
     n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
-    lead = n_fft // hop_length - 1  # frames that reach into the padding before the first sample
-    chosen = np.flatnonzero(active)
-    chosen = chosen[np.linspace(0, len(chosen) - 1, min(PROBE_FRAMES, len(chosen))).round().astype(int)] + lead
-    weights = band_weights(settings, sound.sr).T
-    meter = LevelMeter()
-    metered = replace(sound, blocks=lambda: meter.through(sound.blocks()))
-    bands, probe_power, first = [], [], 0
-    for D in stft_blocks(padded(metered, n_fft, hop_length), settings.grain):
+    weights, band = band_weights(settings, sound.sr).T, settings.grain.band_for(sound.sr)
+    level = LevelMeter()
+    metered = padded(replace(sound, blocks=lambda: level.through(sound.blocks())), n_fft, hop_length)
+
+    def look(windows: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         P = mean_power(D)
-        bands.append(P @ weights)
-        probe_power.append(P[chosen[(chosen >= first) & (chosen < first + len(P))] - first])
+        return P @ weights, np.ascontiguousarray(P[:, band]), peak_of(windows)
+
+    # Frames that reach into the padding are not measured.
+    lead, n_measured = n_fft // hop_length - 1, (sound.n_samples - n_fft) // hop_length + 1
+    meter, some, bands, first = GrainMeter(settings.grain, n_fft), _SomeFrames(), [], -lead
+    for block, P, sample_peak in stft_blocks(metered, settings.grain, look, threads):
+        bands.append(block)
+        measured = slice(max(0, -first), max(0, min(len(P), n_measured - first)))
+        if len(P[measured]):
+            meter.add(P[measured], sample_peak)
+            some.add(P[measured], max(0, first))
         first += len(P)
-    probe = Probe(
-        np.concatenate(probe_power),
-        chosen,
-        bin_weights(settings, sound.sr),
-        settings.grain.band_for(sound.sr),
-        settings.grain.floor_db,
+    flatness, active = meter.result(lambda: band_powers(sound, settings.grain, threads))
+    powers = np.concatenate(bands)
+    del bands
+    steps = np.arange(0, len(powers), STEP_FRAMES)
+    counts = np.diff(np.append(steps, len(powers)))
+    x = log_mel(powers, settings.dynamic_range_db)
+    return Analysis(
+        sound,
+        settings,
+        x,
+        (np.add.reduceat(powers, steps, axis=0) / counts[:, None]).T.astype(np.float32),
+        onsets(x, settings.dynamic_range_db, n_fft // hop_length),
+        float(flatness[active].mean(dtype=np.float64)),
+        level.peak,
+        level.energy,
+        some.probe(active, lead, lambda: band_powers(sound, settings.grain, threads)),
+        threads,
     )
-    x = log_mel(np.concatenate(bands), settings.dynamic_range_db)
-    return Analysis(sound, settings, x, float(flatness[active].mean(dtype=np.float64)), meter.peak, meter.energy, probe)
 
 
-def hold_energy(gain_db: np.ndarray, power: np.ndarray, band: slice) -> np.ndarray:
-    """Power gains from gains in dB, each frame scaled so that its energy in the analysis band stays what it was.
-
-    So dynamics and loudness stay, and stage 1 counts the same frames as active. Bins below the
-    band are left alone: sub-bass has no grain that is measured.
+def onsets(x: np.ndarray, dynamic_range_db: float, overlap: int) -> np.ndarray:
+    """Where a sound begins: by how much the bands are louder, in the mean, than in the last window without overlap.
 
     Parameters
     ----------
-    gain_db, power : np.ndarray, shape (frames, bins)
-    band : slice of bins
+    x : np.ndarray, shape (n_mels, frames)
+    overlap : int > 0, windows that a sample lies in
 
     Returns
     -------
-    np.ndarray, shape (frames, bins)
+    np.ndarray, shape (frames,), float32, 0 up to ONSET_DB[0], 1 from ONSET_DB[1]
     """
-    gain = np.exp(np.float32(NEPER_PER_DB) * (gain_db - gain_db.max(axis=-1, keepdims=True)))
-    before = power[:, band].sum(axis=-1, keepdims=True)
-    after = (power[:, band] * gain[:, band]).sum(axis=-1, keepdims=True)
-    gain *= np.divide(before, after, out=np.ones_like(before), where=after > 0)
-    gain[:, : band.start] = 1.0
-    return gain
+    rise_db = np.zeros(x.shape[1], np.float32)
+    rise_db[overlap:] = dynamic_range_db * (x[:, overlap:] - x[:, :-overlap]).mean(axis=0)
+    rise_db[:overlap] = dynamic_range_db * x[:, :overlap].mean(axis=0)  # before the first sample there is silence
+    return np.clip((rise_db - ONSET_DB[0]) / (ONSET_DB[1] - ONSET_DB[0]), 0, 1)
 
 
-def spectral_expander(x: np.ndarray, dynamic_range_db: float) -> np.ndarray:
-    """The pattern that knows nothing: every band away from its frame's mean. Gain in dB for unit amount."""
-    return dynamic_range_db * (x - x.mean(axis=0, keepdims=True))
+class _SomeFrames:
+    """Keeps every n-th frame of all that go by, n doubled whenever they are too many."""
+
+    def __init__(self) -> None:
+        self._step, self._kept, self._index = 1, [], []
+
+    def add(self, P: np.ndarray, first: int) -> None:
+        """Take a block of frames (frames, bins), the number of its first one given."""
+        for i in range(-first % self._step, len(P), self._step):
+            self._kept.append(P[i])
+            self._index.append(first + i)
+        while len(self._kept) > 8 * PROBE_FRAMES:
+            self._step *= 2
+            chosen = [i for i, number in enumerate(self._index) if number % self._step == 0]
+            self._kept, self._index = [self._kept[i].copy() for i in chosen], [self._index[i] for i in chosen]
+
+    def probe(self, active: np.ndarray, lead: int, again: Callable[[], Iterable[tuple[np.ndarray, float]]]) -> Probe:
+        """A probe of active frames; if nearly all that were kept are silent the sound is gone through again."""
+        wanted = spread_out(np.flatnonzero(active), PROBE_FRAMES)
+        at = [i for i, number in enumerate(self._index) if active[number]]
+        if len(at) >= min(len(wanted), PROBE_FRAMES // 4):
+            at = spread_out(np.array(at), PROBE_FRAMES)
+            return Probe(np.stack([self._kept[i] for i in at]), np.array([self._index[i] for i in at]) + lead)
+        chosen, first = [], 0
+        for P, _ in again():
+            chosen.append(P[wanted[(wanted >= first) & (wanted < first + len(P))] - first])
+            first += len(P)
+        return Probe(np.concatenate(chosen), wanted + lead)
 
 
-def smooth_in_time(x: np.ndarray, n_frames: int) -> np.ndarray:
-    """Running mean over an odd number of frames, (n_mels, frames), edges repeated."""
-    from scipy.ndimage import uniform_filter1d
+def spread_out(items: np.ndarray, n: int) -> np.ndarray:
+    """At most ``n`` of the items, evenly spread."""
+    return items[np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]
 
-    return uniform_filter1d(x, n_frames, axis=1, mode="nearest")
+
+def step_levels_db(analysis: Analysis) -> np.ndarray:
+    """Levels of the steps under the loudest, (n_mels, steps), no lower than the dynamic range."""
+    power = analysis.step_power
+    range_db = analysis.settings.dynamic_range_db
+    floor = float(power.max()) * 10 ** (-range_db / 10)
+    return (10 * np.log10(np.maximum(power, floor) / np.float32(power.max()))).astype(np.float32)
+
+
+def spectral_expander(level_db: np.ndarray) -> np.ndarray:
+    """The pattern that knows nothing: every band away from the mean of its time. Gain in dB for unit amount."""
+    return level_db - level_db.mean(axis=0, keepdims=True)
 
 
 def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Keep every band at or below the frame's loudest: texture may fill a sound up, not drown it.
+    """Keep every band at or below the loudest of its time: texture may fill a sound up, not drown it.
 
-    Gains count from the frame's mean gain, weighted by power; from there a band may rise by its
-    distance to the loudest band and no further. Without it a large amount turns the spectrum over:
-    the frame grows less grainy again, and its energy goes into a click.
+    Gains count from the mean gain, weighted by power; from there a band may rise by its distance
+    to the loudest band and no further. Without it a large amount turns the spectrum over: the
+    sound grows less grainy again, and its energy goes into a click.
 
     Parameters
     ----------
-    gain_db, level_db : np.ndarray, shape (n_mels, frames); levels smoothed in time, or the
-        limit follows every frame of a noise
+    gain_db, level_db : np.ndarray, shape (n_mels, steps)
     shares : np.ndarray, shape (n_mels,), `bins_per_band`
 
     Returns
     -------
-    np.ndarray, shape (n_mels, frames)
+    np.ndarray, shape (n_mels, steps)
     """
     top_db = level_db.max(axis=0)
     weights = np.exp(np.float32(NEPER_PER_DB) * (level_db - top_db)) * shares[:, None].astype(np.float32)
@@ -411,174 +469,399 @@ def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) ->
     return np.minimum(gain_db, top_db - level_db + mean_gain_db)
 
 
+def hold_energy(gain_db: np.ndarray, power: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Gains moved by so many dB that the energy of each time stays what it was, seen over HOLD_STEPS.
+
+    So dynamics and loudness stay, and stage 1 counts the same frames as active. (Holding every
+    single frame instead makes gains flutter with a noise and lifts what lies before a click.)
+
+    Parameters
+    ----------
+    gain_db, power : np.ndarray, shape (n_mels, steps)
+    shares : np.ndarray, shape (n_mels,), `bins_per_band`
+    weights : np.ndarray, shape (steps,), what each step says about its time
+
+    Returns
+    -------
+    np.ndarray, shape (n_mels, steps)
+    """
+    from scipy.ndimage import convolve1d
+
+    share = power * shares[:, None].astype(np.float32)
+    top_db = gain_db.max(axis=0)
+    before = share.sum(axis=0)
+    after = (share * np.exp(np.float32(NEPER_PER_DB) * (gain_db - top_db))).sum(axis=0)
+    ratio = np.divide(after, before, out=np.ones_like(before), where=(before > 0) & (after > 0))
+    change_db = top_db + 10 * np.log10(ratio)
+    kernel = np.hanning(2 * HOLD_STEPS + 3)[1:-1]
+    mean_db = convolve1d(change_db * weights, kernel, mode="nearest") / convolve1d(weights, kernel, mode="nearest")
+    return gain_db - mean_db.astype(np.float32)
+
+
+def between_centres(times: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where times lie between the centres of n intervals of length 1: the ones before and after, and the share of the latter."""
+    position = np.clip(times - 0.5, 0, n - 1)
+    before = np.minimum(position.astype(int), max(n - 2, 0))
+    after = np.minimum(before + 1, n - 1)
+    return before, after, (position - before).astype(np.float32)
+
+
+def calm(pattern_db: np.ndarray, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
+    """A pattern that stays the same as long as the sound does, and passes over what lasts shorter than a cell.
+
+    The median of three cells, so that a click does not change the gain of what it sounds over; then
+    the mean of the cells around, weighed by how much they look alike (non-local means: Buades, Coll and
+    Morel, CVPR 2005), so that the chance levels of a noise do not become a flutter.
+
+    Parameters
+    ----------
+    pattern_db : np.ndarray, shape (n_mels, cells)
+    x : np.ndarray, shape (n_mels, frames), the picture
+
+    Returns
+    -------
+    np.ndarray, shape (n_mels, cells)
+    """
+    from scipy.ndimage import median_filter
+
+    pattern_db = median_filter(pattern_db, size=(1, 3), mode="nearest")
+    n_cells = pattern_db.shape[1]
+    starts = np.arange(0, x.shape[1], CELL_FRAMES)
+    counts = np.diff(np.append(starts, x.shape[1]))
+    level_db = settings.dynamic_range_db * np.add.reduceat(x, starts, axis=1) / counts
+    level_db = median_filter(level_db, size=(1, 3), mode="nearest")
+    total, weights = pattern_db.copy(), np.ones(n_cells, np.float32)
+    for lag in range(1, min(ALIKE_CELLS + 1, n_cells)):
+        apart = np.square((level_db[:, lag:] - level_db[:, :-lag]) / ALIKE_DB).mean(axis=0)
+        alike = np.exp(-np.maximum(0, apart - 1)).astype(np.float32)
+        total[:, lag:] += alike * pattern_db[:, :-lag]
+        total[:, :-lag] += alike * pattern_db[:, lag:]
+        weights[lag:] += alike
+        weights[:-lag] += alike
+    return total / weights
+
+
+def in_steps(pattern_db: np.ndarray, n_steps: int) -> np.ndarray:
+    """A pattern of cells (n_mels, cells) at the times of steps, (n_mels, n_steps)."""
+    before, after, share = between_centres((np.arange(n_steps) + 0.5) * STEP_FRAMES / CELL_FRAMES, pattern_db.shape[1])
+    return pattern_db[:, before] * (1 - share) + pattern_db[:, after] * share
+
+
 @dataclass(frozen=True)
 class Amounts:
-    """How much of the pattern, and of the expander beyond the pattern's reach, gives a grain."""
+    """How much of the pattern, and of the expander beyond the pattern's reach, is used."""
 
     pattern: float
     expander: float
-    within_reach: bool
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The way from no change to the end of the reach: amounts at some points of it, and the octaves there."""
+
+    pattern: np.ndarray
+    expander: np.ndarray
+    octaves: np.ndarray  # >= 0, rising
+
+    @property
+    def end(self) -> float:
+        """Position of the end; 0 if there is no way to go."""
+        return len(self.octaves) - 1.0
+
+    def at(self, position: float) -> Amounts:
+        """The amounts at a position between 0 and `end`."""
+        points = np.arange(len(self.octaves))
+        return Amounts(*(float(np.interp(position, points, v)) for v in (self.pattern, self.expander)))
 
 
 class AmountSolver:
     """Finds the amounts that move a sound's grain by so many octaves.
 
     As far as the pattern carries, it alone is used; where its reach ends it is faded into the
-    spectral expander's, which carries on for many sounds.
+    spectral expander, which carries on for many sounds. So for each direction there is one way
+    from no change to the end of the reach, along which grain moves one way only; what lies
+    beyond the end is the end.
 
     Parameters
     ----------
     analysis : Analysis
-    pattern_db : np.ndarray, shape of ``analysis.x``, gain in dB for unit amount; positive amounts smooth
+    pattern_db : np.ndarray, shape (n_mels, cells), gain in dB for unit amount; positive amounts smooth
     """
 
     def __init__(self, analysis: Analysis, pattern_db: np.ndarray):
-        self._probe, settings = analysis.probe, analysis.settings
-        self._patterns_db = (pattern_db, spectral_expander(analysis.x, settings.dynamic_range_db))
-        self._level_db = settings.dynamic_range_db * smooth_in_time(analysis.x, LIMIT_FRAMES)
+        self.analysis = analysis
+        settings, probe, sr = analysis.settings, analysis.probe, analysis.sound.sr
         self._shares = bins_per_band(settings)
-        spreads = [float(np.max(np.ptp(gain_db[:, self._probe.index], axis=0))) for gain_db in self._patterns_db]
-        self._largest = [MAX_GAIN_SPREAD_DB / spread if spread > 1e-6 else 0.0 for spread in spreads]
-        self._ends: dict[tuple[int, float], float] = {}
-        self._start = self._log2_grain(0.0, 0.0)
+        level_db = step_levels_db(analysis)
+        calmed = in_steps(calm(pattern_db, analysis.x, settings), level_db.shape[1])
+        self._patterns_db = (calmed, spectral_expander(level_db))
+        self._level_db = level_db
+        n = level_db.shape[1]
+        onset = np.append(analysis.onset, np.repeat(analysis.onset[-1], -len(analysis.onset) % STEP_FRAMES))
+        self._steady = 1 - 0.99 * onset.reshape(n, STEP_FRAMES).max(axis=1)
+        before, after, share = between_centres((probe.index + 0.5) / STEP_FRAMES, level_db.shape[1])
+        steps = np.unique(np.concatenate((before, after)))
+        self._probed = steps, np.searchsorted(steps, before), np.searchsorted(steps, after), share
+        self._to_bins = np.float32(NEPER_PER_DB) * bin_weights(settings, sr)[:, settings.grain.band_for(sr)]
+        self._log_power = np.log(np.maximum(probe.power, np.finfo(np.float32).tiny))
+        self._log_mean = np.log(np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny))
+        self._coarse = spread_out(np.arange(len(probe.index)), COARSE_FRAMES)
+        self._reaches: dict[float, Reach] = {}
+        self._start = [self._log2_grain(Amounts(0.0, 0.0), frames) for frames in (self._coarse, slice(None))]
 
-    def gain_db(self, pattern: float, expander: float, frames: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """The gains that these amounts give, (n_mels, frames)."""
-        gain_db = np.float32(pattern) * self._patterns_db[0][:, frames]
-        if expander:
-            gain_db = gain_db + np.float32(expander) * self._patterns_db[1][:, frames]
-        return limit_gain(gain_db, self._level_db[:, frames], self._shares)
+    def gain_db(self, amounts: Amounts) -> np.ndarray:
+        """The gains that these amounts give, (n_mels, steps)."""
+        return hold_energy(self._shape_db(amounts), self.analysis.step_power, self._shares, self._steady)
 
-    def _log2_grain(self, pattern: float, expander: float) -> float:
-        probe = self._probe
-        gain_db = self.gain_db(pattern, expander, probe.index).T @ probe.weights
-        P = (probe.power * hold_energy(gain_db, probe.power, probe.band))[:, probe.band]
-        flatness = spectral_flatness(P, float(P.max()), probe.floor_db)
+    def _shape_db(self, amounts: Amounts, steps: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The gains before energies are held."""
+        gain_db = np.float32(amounts.pattern) * self._patterns_db[0][:, steps]
+        if amounts.expander:
+            gain_db = gain_db + np.float32(amounts.expander) * self._patterns_db[1][:, steps]
+        if amounts.pattern + amounts.expander < 0:
+            gain_db = limit_gain(gain_db, self._level_db[:, steps], self._shares)
+        return gain_db
+
+    def render(self, amounts: Amounts, level: float = 1.0) -> Iterator[np.ndarray]:
+        """The sound with these amounts of change, in blocks of samples; see `render_blocks`."""
+        analysis = self.analysis
+        return render_blocks(
+            analysis.sound, self.gain_db(amounts), analysis.settings, level, onset=analysis.onset, threads=analysis.threads
+        )
+
+    def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
+        steps, before, after, share = self._probed
+        gain_db = self._shape_db(amounts, steps)
+        share = share[frames]
+        level = (gain_db[:, before[frames]] * (1 - share) + gain_db[:, after[frames]] * share).T @ self._to_bins
+        level += self._log_power[frames]  # ln of the powers after
+        top = level.max(axis=1)
+        log_mean = top + np.log(np.exp(level - top[:, None]).mean(axis=1, dtype=np.float32))
+        held = self._log_mean[frames] - log_mean  # where the floor lies hangs on the levels
+        floor = float((top + held).max()) + NEPER_PER_DB * self.analysis.settings.grain.floor_db
+        np.maximum(level, (floor - held)[:, None], out=level)
+        flatness = np.exp(level.mean(axis=1, dtype=np.float32) - log_mean)
         return math.log2(float(flatness.mean(dtype=np.float64)))
 
-    def octaves(self, pattern: float, expander: float = 0.0) -> float:
+    def octaves(self, amounts: Amounts, *, coarse: bool = False) -> float:
         """Octaves by which these amounts lower grain (negative: raise it)."""
-        return self._start - self._log2_grain(pattern, expander)
+        frames = self._coarse if coarse else slice(None)
+        return self._start[0 if coarse else 1] - self._log2_grain(amounts, frames)
 
-    def solve(self, octaves: float) -> Amounts:
-        """The amounts that lower grain by ``octaves`` (negative: raise it), or come nearest to it."""
-        if octaves == 0:
-            return Amounts(0.0, 0.0, True)
+    def solve(self, octaves: float) -> float:
+        """Position on the `reach` where grain is lower by ``octaves`` (negative: higher), or the end."""
         sign, wanted = math.copysign(1.0, octaves), abs(octaves)
-        amount, reached = self._along(0, sign, wanted)
-        if reached:
-            return Amounts(sign * amount, 0.0, True)
-        ends = [self._end_of_reach(which, sign) for which in (0, 1)]
+        reach = self.reach(sign)
+        if reach.end == 0 or octaves == 0:
+            return 0.0
 
-        def faded(share: float) -> tuple[float, float]:
-            return sign * (1 - share) * ends[0], sign * share * ends[1]
+        def missing(position: float) -> float:
+            return sign * self.octaves(reach.at(position)) - wanted
 
-        def progress(share: float) -> float:
-            return sign * self.octaves(*faded(share)) - wanted
+        if missing(reach.end) <= 0:
+            return reach.end
+        guess = float(np.interp(wanted, reach.octaves, np.arange(len(reach.octaves))))
+        low, high = max(0.0, guess - 0.5), min(reach.end, guess + 0.5)
+        if missing(low) > 0:
+            low, high = 0.0, low
+        elif missing(high) < 0:
+            low, high = high, reach.end
+        return _root(missing, low, high)
 
-        shares = np.linspace(0, 1, 9)
-        moved = [progress(share) for share in shares]
-        first = next((i for i, value in enumerate(moved) if value >= 0), 0)
-        if first:
-            return Amounts(*faded(_root(progress, shares[first - 1], shares[first])), True)
-        return Amounts(*faded(shares[int(np.argmax(moved))]), False)
+    def reach(self, sign: float) -> Reach:
+        """The way to the end of the reach in one direction: +1 smoother, -1 grainier."""
+        if sign not in self._reaches:
+            self._reaches[sign] = self._find_reach(sign)
+        return self._reaches[sign]
 
-    def end_of_pattern(self, octaves: float) -> Amounts:
-        """As far as the pattern alone goes in the direction of ``octaves``."""
-        sign = math.copysign(1.0, octaves)
-        return Amounts(sign * self._end_of_reach(0, sign), 0.0, True)
+    def _find_reach(self, sign: float) -> Reach:
+        def moved(amounts: Amounts) -> float:
+            return sign * self.octaves(amounts, coarse=True)
 
-    def _end_of_reach(self, which: int, sign: float) -> float:
-        if (which, sign) not in self._ends:
-            self._ends[which, sign], _ = self._along(which, sign, math.inf)
-        return self._ends[which, sign]
+        def follow(which: int) -> list[tuple[Amounts, float]]:
+            """One pattern from 0 until grain no longer moves."""
+            spread = float(np.max(np.ptp(self._patterns_db[which][:, self._probed[0]], axis=0)))
+            if spread < 1e-6:
+                return []
+            found = []
+            for size in sign * MAX_GAIN_SPREAD_DB / spread * STEPS:
+                amounts = Amounts(size, 0.0) if which == 0 else Amounts(0.0, size)
+                found.append((amounts, moved(amounts)))
+                if found[-1][1] > FAR_OCTAVES:
+                    break
+            return found
 
-    def _along(self, which: int, sign: float, wanted: float) -> tuple[float, bool]:
-        """Follow one pattern from 0 until grain has moved as wanted, or no longer moves that way.
+        found = follow(0)
+        farthest = max(found, key=lambda item: item[1], default=(Amounts(0.0, 0.0), 0.0))
+        if farthest[1] <= 0:
+            farthest = (Amounts(0.0, 0.0), 0.0)
+        if farthest[1] < FAR_OCTAVES:
+            other = max(follow(1), key=lambda item: item[1], default=farthest)[0].expander
+            for share in np.linspace(0, 1, 9)[1:]:
+                amounts = Amounts((1 - share) * farthest[0].pattern, share * other)
+                found.append((amounts, moved(amounts)))
+        points = [(Amounts(0.0, 0.0), 0.0)]
+        for amounts, octaves in found:
+            if octaves > points[-1][1]:
+                points.append((amounts, octaves))
+        reach = Reach(
+            np.array([amounts.pattern for amounts, _ in points]),
+            np.array([amounts.expander for amounts, _ in points]),
+            np.array([octaves for _, octaves in points]),
+        )
+        return _before_the_end(reach)
 
-        Returns
-        -------
-        amount : float >= 0
-        reached : bool
-        """
-        from scipy.optimize import minimize_scalar
 
-        def progress(amount: float) -> float:
-            return sign * self.octaves(*((sign * amount, 0.0) if which == 0 else (0.0, sign * amount)))
-
-        largest = self._largest[which]
-        visited, best = [0.0], (0.0, 0.0)
-        amount = min(wanted / 4, largest / 32)
-        while amount > 0:
-            moved = progress(amount)
-            visited.append(amount)
-            if moved >= wanted:
-                return _root(lambda a: progress(a) - wanted, best[0], amount), True
-            best = max(best, (amount, moved), key=lambda item: item[1])
-            if moved < best[1] - DIP_OCTAVES or amount >= largest:
-                break
-            amount = min(1.5 * amount, largest)
-        at = visited.index(best[0])
-        if 0 < at < len(visited) - 1:
-            peak = minimize_scalar(
-                lambda a: -progress(a),
-                bounds=(visited[at - 1], visited[at + 1]),
-                method="bounded",
-                options={"xatol": 1e-3 * best[0]},
-            )
-            if -peak.fun >= wanted:
-                return _root(lambda a: progress(a) - wanted, visited[at - 1], peak.x), True
-            best = max(best, (float(peak.x), -peak.fun), key=lambda item: item[1])
-        return best[0], False
+def _before_the_end(reach: Reach) -> Reach:
+    """The reach without its last END_OCTAVES, where much gain does little and may do the opposite."""
+    last = reach.octaves[-1] - END_OCTAVES
+    if last <= 0:
+        return Reach(*(np.zeros(1) for _ in range(3)))
+    keep = reach.octaves < last
+    position = float(np.interp(last, reach.octaves, np.arange(len(reach.octaves))))
+    end = reach.at(position)
+    return Reach(
+        np.append(reach.pattern[keep], end.pattern),
+        np.append(reach.expander[keep], end.expander),
+        np.append(reach.octaves[keep], last),
+    )
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
     from scipy.optimize import brentq
 
-    return float(brentq(function, low, high, xtol=1e-6, rtol=1e-6))
+    return float(brentq(function, low, high, xtol=1e-4, rtol=1e-6))
 
 
 def render_blocks(
-    sound: Sound, gain_db: np.ndarray, settings: SpectrogramSettings, level: float = 1.0
+    sound: Sound,
+    gain_db: np.ndarray,
+    settings: SpectrogramSettings,
+    level: float = 1.0,
+    *,
+    onset: np.ndarray | None = None,
+    threads: int = 1,
 ) -> Iterator[np.ndarray]:
-    """Apply gains to a sound: complex STFT times gain, energy of each frame held, inverse by overlap-add.
+    """Apply gains to a sound: complex STFT times gain, inverse by overlap-add.
 
-    One gain for all channels, so the stereo image stays. With gains of 0 dB the output is the
-    input to float precision (weighted overlap-add with the Hann window twice: its squares sum to
+    The phase stays as it is, but for what is new in windows in which a sound begins: a gain without
+    phase spreads a click to both sides, one of minimum phase only to what comes after (its phase is the
+    Hilbert transform of its logarithm: Oppenheim and Schafer, "Discrete-Time Signal Processing", 12.2).
+
+    One gain for all channels, so the stereo image stays. Below the analysis band nothing changes:
+    sub-bass has no grain that is measured. With gains of 0 dB the output is the input to float
+    precision (weighted overlap-add with the Hann window twice: its squares sum to
     3/8 n_fft / hop_length; Griffin and Lim, IEEE TASSP 32(2), 1984).
 
     Parameters
     ----------
-    gain_db : np.ndarray, shape (n_mels, frames of the padded sound)
+    gain_db : np.ndarray, shape (n_mels, steps of the padded sound)
     level : float, factor on the output
+    onset : np.ndarray, shape (frames of the padded sound,), share of the minimum phase, 0 to 1
 
     Yields
     ------
     np.ndarray, shape (samples, channels), float32, ``sound.n_samples`` in all
     """
-    from scipy.fft import irfft
+    from scipy.fft import irfft, rfft
 
     n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
     overlap = n_fft // hop_length
     window = hann_window(n_fft) * np.float32(level / (0.375 * overlap))
-    weights, band = bin_weights(settings, sound.sr), settings.grain.band_for(sound.sr)
-    tail = np.zeros((sound.channels, n_fft - hop_length), np.float32)
-    skip, left, first = n_fft - hop_length, sound.n_samples, 0
-    for D in stft_blocks(padded(sound, n_fft, hop_length), settings.grain):
-        n_frames = D.shape[1]
-        gain = np.sqrt(hold_energy(gain_db[:, first : first + n_frames].T @ weights, mean_power(D), band))
-        frames = irfft(D * gain, n_fft, axis=-1) * window  # (channels, frames, n_fft)
+    to_bins = np.float32(NEPER_PER_DB / 2) * bin_weights(settings, sound.sr)  # ln of the factor on the amplitude
+    to_bins[:, : settings.grain.band_for(sound.sr).start] = 0
+    to_phase = minimum_phase(to_bins)
+    analysis_window = hann_window(n_fft)
+    whole = padded(sound, n_fft, hop_length)
+
+    def blocks() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Number of the first frame, the windows, and those up to two windows' lengths earlier."""
+        first, earlier = 0, np.zeros((sound.channels, 2 * overlap, n_fft), np.float32)
+        for windows in frame_blocks(whole.blocks(), n_fft, hop_length):
+            yield first, windows, earlier
+            first += windows.shape[1]
+            earlier = np.concatenate((earlier, windows[:, -2 * overlap :]), axis=1)[:, -2 * overlap :]
+
+    def changed(block: tuple[int, np.ndarray, np.ndarray]) -> np.ndarray:
+        first, windows, earlier = block
+        n_frames = windows.shape[1]
+        D = rfft(windows * analysis_window, axis=-1)
+        begins = np.flatnonzero(onset[first : first + n_frames]) if onset is not None else np.empty(0, int)
+        if len(begins):
+            before = np.concatenate((rfft(earlier * analysis_window, axis=-1), D), axis=1)
+            new = D[:, begins] - carried_on(before[:, begins], before[:, begins + overlap])
+            phase = onset[first + begins, None] * gains_at(gain_db, first + begins, to_phase)
+            D[:, begins] += (np.exp(1j * phase) - 1) * new
+        D *= np.exp(gains_at(gain_db, np.arange(first, first + n_frames), to_bins))
+        frames = irfft(D, n_fft, axis=-1)
+        frames *= window  # (channels, frames, n_fft)
         out = np.zeros((sound.channels, (n_frames + overlap - 1) * hop_length), np.float32)
-        out[:, : tail.shape[1]] = tail
         for part in range(overlap):
             piece = frames[:, :, part * hop_length : (part + 1) * hop_length]
             out[:, part * hop_length : (part + n_frames) * hop_length] += piece.reshape(sound.channels, -1)
-        done, tail = out[:, : n_frames * hop_length], out[:, n_frames * hop_length :]
-        first += n_frames
+        return out
+
+    tail = np.zeros((sound.channels, n_fft - hop_length), np.float32)
+    skip, left = n_fft - hop_length, sound.n_samples
+    for out in in_order(changed, blocks(), threads):
+        out[:, : tail.shape[1]] += tail
+        n_done = out.shape[1] - tail.shape[1]
+        done, tail = out[:, :n_done], out[:, n_done:]
         ready = done[:, skip : skip + left].T
-        skip, left = max(0, skip - done.shape[1]), left - len(ready)
+        skip, left = max(0, skip - n_done), left - len(ready)
         if len(ready):
             yield ready
+
+
+def carried_on(before: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """What the next window would hold if nothing began: steady tones go on turning their phase as they did.
+
+    Parameters
+    ----------
+    before, last : np.ndarray, complex spectra of two windows side by side
+
+    Returns
+    -------
+    np.ndarray, complex64, of the same shape
+    """
+    turned = last * np.conj(before)
+    return last * turned / np.maximum(np.abs(turned), np.finfo(np.float32).tiny)
+
+
+def minimum_phase(log_gain: np.ndarray) -> np.ndarray:
+    """Phase in radians of the minimum-phase filter of some gains, through the cepstrum; linear in the gains.
+
+    Parameters
+    ----------
+    log_gain : np.ndarray, shape (rows, n_fft // 2 + 1), natural logarithm of the amplitude
+
+    Returns
+    -------
+    np.ndarray, the same shape, float32
+    """
+    from scipy.fft import irfft, rfft
+
+    cepstrum = irfft(log_gain.astype(float), axis=-1)
+    half = cepstrum.shape[-1] // 2
+    cepstrum[:, 1:half] *= 2
+    cepstrum[:, half + 1 :] = 0
+    return rfft(cepstrum, axis=-1).imag.astype(np.float32)
+
+
+def gains_at(gain_db: np.ndarray, frames: np.ndarray, to_bins: np.ndarray) -> np.ndarray:
+    """Values for the bins of some rising frames, (frames, bins), between those of the steps in a line.
+
+    Parameters
+    ----------
+    gain_db : np.ndarray, shape (n_mels, steps)
+    to_bins : np.ndarray, shape (n_mels, bins)
+    """
+    before, after, share = between_centres((frames + 0.5) / STEP_FRAMES, gain_db.shape[1])
+    first = before[0]
+    steps = gain_db[:, first : after[-1] + 1].T @ to_bins
+    value = steps[before - first]
+    value += share[:, None] * (steps[after - first] - value)
+    return value
 
 
 def limit_peaks(blocks: Iterable[np.ndarray], ceiling: float, sound: Sound) -> Iterator[np.ndarray]:
@@ -640,74 +923,30 @@ class Rendering:
         return math.log2(self.grain_before / self.grain_after)
 
 
-def keep_in_memory(sound: Sound, blocks: Iterator[np.ndarray]) -> Sound:
-    """Store a rendering of ``sound`` as an array."""
-    return sound_from_array(np.concatenate(list(blocks)), sound.sr)
+def keep_in_memory(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+    """A sound that is made while it is first read, and kept."""
+    kept: list[np.ndarray] = []
+
+    def read() -> Iterator[np.ndarray]:
+        yield from kept
+        for block in blocks:
+            kept.append(np.ascontiguousarray(block))
+            yield block
+
+    return replace(like, blocks=read)
 
 
 @dataclass(frozen=True)
 class _Try:
-    aim: float  # octaves asked of the solver
-    amounts: Amounts
-    got: float  # octaves measured
-    factor: float = 1.0  # on the level, to be as loud as the input
-    level: float = 1.0  # it was rendered at
-
-
-def _next_try(solver: AmountSolver, tried: list[_Try], wanted: float) -> tuple[float, Amounts]:
-    """What to render next: what the solver says, then by secant steps of its aim, or between two tries that enclose what is wanted.
-
-    Between them by false position on the amounts, of which grain is all but continuous (the solver's
-    answer may jump where a mean of frames is not monotone), by halving where that stalls. Beyond
-    the reach by amounts a quarter larger, and smaller: the solver's end of the reach is not quite the sound's.
-    """
-    if len(tried) == 1:
-        return wanted, solver.solve(wanted)
-    before, last = tried[-2:]
-    sign = math.copysign(1.0, wanted)
-    short = max((t for t in tried if sign * (wanted - t.got) >= 0), key=lambda t: sign * t.got)
-    far = min((t for t in tried if sign * (wanted - t.got) < 0), key=lambda t: sign * t.got, default=None)
-    if far is not None:
-        stalled = abs(wanted - last.got) > 0.5 * abs(wanted - before.got)
-        share = 0.5 if stalled else (wanted - short.got) / (far.got - short.got)
-
-        def between(name: str) -> float:
-            return (1 - share) * getattr(short.amounts, name) + share * getattr(far.amounts, name)
-
-        return (1 - share) * short.aim + share * far.aim, Amounts(between("pattern"), between("expander"), True)
-    if not last.amounts.within_reach:
-        best, larger, smaller = _around_the_end(tried, sign)
-        factor = 0.8 if larger and not smaller else 1.25
-        return last.aim, Amounts(factor * best.amounts.pattern, factor * best.amounts.expander, False)
-    slope = (last.got - before.got) / (last.aim - before.aim) if last.aim != before.aim else 1.0
-    aim = last.aim + (wanted - last.got) / min(max(slope, 0.25), 2.0)
-    return aim, solver.solve(aim)
-
-
-def _around_the_end(tried: list[_Try], sign: float) -> tuple[_Try, bool, bool]:
-    """Of the tries beyond the reach the one that went farthest; whether a larger and a smaller one did not gain on it."""
-    ends = [t for t in tried[1:] if not t.amounts.within_reach]
-    best = max(ends, key=lambda t: sign * t.got)
-
-    def size(t: _Try) -> float:
-        return abs(t.amounts.pattern) + abs(t.amounts.expander)
-
-    rising = ends[-1] is best and len(ends) > 1 and sign * (best.got - ends[-2].got) < GRAIN_TOLERANCE_OCTAVES
-    larger = any(size(t) > size(best) for t in ends) or (rising and size(best) > size(ends[-2]))
-    smaller = any(size(t) < size(best) for t in ends)
-    return best, larger, smaller
-
-
-def _is_found(tried: list[_Try], wanted: float) -> bool:
-    """Whether the last try has what is wanted, or is beyond the reach and no better than the one before."""
-    last, sign = tried[-1], math.copysign(1.0, wanted)
-    is_end = not last.amounts.within_reach and all(_around_the_end(tried, sign)[1:])
-    return abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES or (is_end and abs(last.got) < abs(wanted))
+    position: float  # on the solver's reach
+    got: float  # octaves measured, of those asked for the sign taken away
+    rendering: Rendering
+    factor: float  # on the level, to be as loud as the input
+    level: float  # it was rendered at
 
 
 def move_grain(
-    analysis: Analysis,
-    pattern_db: np.ndarray,
+    solver: AmountSolver,
     octaves: float,
     *,
     ceiling: float = CEILING,
@@ -715,69 +954,88 @@ def move_grain(
 ) -> Rendering:
     """Move a sound's grain along a pattern: grain(out) = grain(in) * 2**-octaves, measured, not hoped.
 
-    The amount solved on the bins is off by what overlapping frames do to each other and by the
-    rounding to the file's sample format; so the real output is measured and the aim corrected.
+    The amount solved on the bins of a probe is off by what overlapping frames do to each other, by
+    the rounding to the file's sample format, and by what the probe leaves out; so the real output
+    is measured and the position on the solver's reach corrected.
 
     Parameters
     ----------
-    pattern_db : np.ndarray, shape of ``analysis.x``, gain in dB for unit amount
     octaves : float, positive is smoother; 0 returns the sound itself
     ceiling : float, largest sample that the result may hold; peaks above it are limited
-    store : keeps the rendered blocks and gives back a `Sound` to be measured
+    store : keeps the rendered blocks, at the latest when they are first read, and gives back a `Sound`
 
     Raises
     ------
     PipelineError
         If the rendered sound has no grain.
     """
+    analysis = solver.analysis
     sound = analysis.sound
     unchanged = Rendering(sound, octaves, analysis.grain, analysis.grain, octaves == 0, 0.0, 0.0, 0.0)
     if octaves == 0:
         return unchanged
-    solver = AmountSolver(analysis, pattern_db)
+    sign = math.copysign(1.0, octaves)
+    reach = solver.reach(sign)
 
-    def attempt(aim: float, amounts: Amounts, level: float) -> tuple[_Try, Rendering]:
-        gain_db = solver.gain_db(amounts.pattern, amounts.expander)
+    def attempt(position: float, level: float) -> _Try:
+        amounts = reach.at(position)
         before, after = LevelMeter(), LevelMeter()
-        blocks = before.through(render_blocks(sound, gain_db, analysis.settings, level))
+        blocks = before.through(solver.render(amounts, level))
         result = store(sound, after.through(limit_peaks(blocks, ceiling, sound)))
-        grain = measure_grain(result, analysis.settings.grain)
-        is_on_target = abs(octaves - math.log2(analysis.grain / grain)) <= GRAIN_TOLERANCE_OCTAVES
+        grain = measure_grain(result, analysis.settings.grain, analysis.threads)
+        got = math.log2(analysis.grain / grain)
         rendering = Rendering(
             sound=result,
             asked_octaves=octaves,
             grain_before=analysis.grain,
             grain_after=grain,
-            within_reach=amounts.within_reach or is_on_target,
+            within_reach=position < reach.end or abs(octaves - got) <= GRAIN_TOLERANCE_OCTAVES,
             expander_amount=amounts.expander,
             level_db=10 * math.log10(after.energy / analysis.energy),
             limited_db=20 * math.log10(max(1.0, before.peak / ceiling)),
         )
-        factor = math.sqrt(analysis.energy / after.energy)
-        return _Try(aim, amounts, rendering.got_octaves, factor, level), rendering
+        return _Try(position, sign * got, rendering, math.sqrt(analysis.energy / after.energy), level)
 
-    tried = [_Try(0.0, Amounts(0.0, 0.0, True), 0.0)]
-    while len(tried) == 1 or (not _is_found(tried, octaves) and len(tried) <= 1 + MAX_CORRECTIONS):
-        last = tried[-1]
-        trial, rendering = attempt(*_next_try(solver, tried, octaves), last.level * last.factor)
-        tried.append(trial)
-    farthest = max(tried, key=lambda t: t.got / octaves)
-    if 0 < farthest.got / octaves < 1 and not trial.amounts.within_reach:
-        # Where the solver's end of the reach is not the sound's: the end of the pattern alone, and half of what is missing.
-        others = [(octaves, solver.end_of_pattern(octaves)), (aim := (farthest.got + octaves) / 2, solver.solve(aim))]
-        for aim, amounts in others:
-            if amounts.pattern and amounts.within_reach:
-                trial, rendering = attempt(aim, replace(amounts, within_reach=False), trial.level * trial.factor)
-                tried.append(trial)
-    # Where grain jumps past what is wanted, stay before the jump: so positions of the slider keep their order.
-    slack = 1 + GRAIN_TOLERANCE_OCTAVES / abs(octaves)
-    best = min(tried[1:], key=lambda t: (t.got / octaves > slack, abs(octaves - t.got)))
+    position = solver.solve(octaves)
+    if position == 0:
+        return unchanged
+    tried: list[_Try] = []
+    level = 1.0
+    while position is not None and len(tried) <= MAX_CORRECTIONS:
+        tried.append(attempt(position, level))
+        level = tried[-1].level * tried[-1].factor
+        position = _next_position(solver, tried, sign, abs(octaves))
+    best = min(tried, key=lambda t: abs(abs(octaves) - t.got))
     is_loud_enough = abs(20 * math.log10(best.factor)) <= LEVEL_TOLERANCE_DB
-    # Rendered again at the level it was tried at, if that will do: grain hangs on the level a little.
-    if best is not trial or not is_loud_enough:
-        _, rendering = attempt(best.aim, best.amounts, best.level * (1 if is_loud_enough else best.factor))
-    # At the end of the reach it may go the wrong way, by what the solver can't see.
-    return rendering if rendering.got_octaves * octaves > 0 else unchanged
+    if best is not tried[-1] or not is_loud_enough:
+        # Rendered again at the level it was tried at, if that will do: grain hangs on the level a little.
+        best = attempt(best.position, best.level * (1 if is_loud_enough else best.factor))
+    # At the end of a short reach it may go the wrong way, by what the solver can't see.
+    return best.rendering if best.got > 0 else unchanged
+
+
+def _next_position(solver: AmountSolver, tried: list[_Try], sign: float, wanted: float) -> float | None:
+    """Where to render next, or None if the last try has what is wanted or can't get nearer to it.
+
+    What is missing is asked of the solver in addition, or found by false position between two tries
+    that enclose what is wanted, by halving where that stalls.
+    """
+    last, end = tried[-1], solver.reach(sign).end
+    if abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES or (last.position == end and last.got < wanted):
+        return None
+    short = max((t for t in tried if t.got <= wanted), key=lambda t: t.position, default=None)
+    far = min((t for t in tried if t.got > wanted), key=lambda t: t.position, default=None)
+    low, low_got = (short.position, short.got) if short else (0.0, 0.0)
+    high = far.position if far else end
+    if short and far and len(tried) > 2:
+        stalled = abs(wanted - last.got) > 0.5 * abs(wanted - tried[-2].got)
+        share = 0.5 if stalled else (wanted - low_got) / (far.got - low_got)
+        return low + share * (high - low) if high - low > 1e-4 else None
+    predicted = sign * solver.octaves(solver.reach(sign).at(last.position))
+    position = solver.solve(sign * max(predicted + wanted - last.got, 0.0))
+    if not low < position < high:
+        position = end if far is None and position >= end else (low + high) / 2
+    return position
 
 
 # Pictures

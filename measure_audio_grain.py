@@ -29,7 +29,9 @@ import os
 import re
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -215,37 +217,51 @@ def hann_window(n_fft: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
-def band_powers(sound: Sound, settings: GrainSettings) -> Iterator[np.ndarray]:
-    """Bin powers inside the analysis band, averaged over channels.
+def in_order(function: Callable, items: Iterable, threads: int) -> Iterator:
+    """``map`` on some threads: results in the order of the items, only a few of them at work at a time."""
+    if threads == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def band_powers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Iterator[tuple[np.ndarray, float]]:
+    """Bin powers inside the analysis band, averaged over channels, and the largest sample of each block.
 
     Power is averaged, not samples: two channels in opposite phase must not cancel.
 
     Yields
     ------
     np.ndarray, shape (frames, bins), float32
-
-    Raises
-    ------
-    PipelineError
-        If a sample is NaN or infinite, or if nothing in the analysis band is above rounding noise.
+    float
     """
     from scipy.fft import rfft  # imported late: `--help` must not wait for scipy
 
     n_fft, band = settings.n_fft_for(sound.sr), settings.band_for(sound.sr)
     window = hann_window(n_fft)
-    sample_peak = power_peak = 0.0
-    for windows in frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr)):
-        block_peak = max(float(windows.max()), -float(windows.min()))
-        if not math.isfinite(block_peak):
-            raise PipelineError("contains NaN or infinite samples")
+
+    def powers(windows: np.ndarray) -> tuple[np.ndarray, float]:
         D = rfft(windows * window, axis=-1)[..., band]
-        P = np.mean(D.real**2 + D.imag**2, axis=0)
-        sample_peak, power_peak = max(sample_peak, block_peak), max(power_peak, float(P.max()))
-        yield P
-    if sample_peak == 0.0:
-        raise PipelineError("silent: every sample is zero")
-    if math.sqrt(power_peak) <= INAUDIBLE * sample_peak * n_fft / 4:  # a full-scale sine peaks at n_fft / 4
-        raise PipelineError(f"nothing to measure between {settings.fmin_hz:g} and {settings.fmax_hz:g} Hz")
+        return mean_power(D), peak_of(windows)
+
+    return in_order(powers, frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr)), threads)
+
+
+def mean_power(D: np.ndarray) -> np.ndarray:
+    """Bin powers averaged over channels: (channels, frames, bins) complex -> (frames, bins) float32."""
+    return np.mean(D.real**2 + D.imag**2, axis=0)
+
+
+def peak_of(y: np.ndarray) -> float:
+    """The largest sample, without its sign; NaN if there is one."""
+    return max(float(y.max()), -float(y.min()))
 
 
 def spectral_flatness(P: np.ndarray, peak: float, floor_db: float) -> np.ndarray:
@@ -275,11 +291,94 @@ def active_frames(energies: np.ndarray, active_range_db: float) -> np.ndarray:
     return energies >= energies.max() * 10 ** (-active_range_db / 10)
 
 
-def grain_per_frame(sound: Sound, settings: GrainSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Flatness of every frame of a sound, and which frames are active.
+class GrainMeter:
+    """Flatness of the frames that go through it, block by block.
 
-    The floor hangs on the loudest bin of the whole sound, so a long sound is gone
-    through twice; a short one is kept in memory.
+    The floor hangs on the loudest bin of the whole sound, which is known only at the end. So the
+    powers of a short sound are kept; of a long one only those blocks are gone through again that
+    reach down to the floor.
+
+    Parameters
+    ----------
+    settings : GrainSettings
+    n_fft : int > 0
+    """
+
+    def __init__(self, settings: GrainSettings, n_fft: int):
+        self._settings, self._n_fft = settings, n_fft
+        self._sample_peak = self._power_peak = 0.0
+        self._energies: list[np.ndarray] = []
+        self._kept: list[np.ndarray] = []
+        self._done: list[tuple[np.ndarray, float, float]] = []  # flatness, the block's lowest power, the peak so far
+
+    def add(self, P: np.ndarray, sample_peak: float) -> None:
+        """Take the next block: bin powers of the band (frames, bins), and its largest sample.
+
+        Raises
+        ------
+        PipelineError
+            If a sample is NaN or infinite.
+        """
+        if not math.isfinite(sample_peak):
+            raise PipelineError("contains NaN or infinite samples")
+        self._sample_peak = max(self._sample_peak, sample_peak)
+        self._power_peak = max(self._power_peak, float(P.max()))
+        self._energies.append(P.mean(axis=1))
+        self._kept.append(P)
+        if self._done or BLOCK_FRAMES * len(self._kept) > KEEP_FRAMES:
+            self._done += [self._flatness(P) for P in self._kept]
+            self._kept.clear()
+
+    def _flatness(self, P: np.ndarray) -> tuple[np.ndarray, float, float]:
+        peak = max(self._power_peak, np.finfo(np.float32).tiny)
+        return spectral_flatness(P, peak, self._settings.floor_db), float(P.min()), self._power_peak
+
+    def result(self, again: Callable[[], Iterable[tuple[np.ndarray, float]]]) -> tuple[np.ndarray, np.ndarray]:
+        """Flatness of every frame, in (0, 1], and which frames are active; both of shape (frames,).
+
+        Parameters
+        ----------
+        again : gives the blocks once more, if need be
+
+        Raises
+        ------
+        PipelineError
+            If nothing in the analysis band is above rounding noise.
+        """
+        if self._sample_peak == 0.0:
+            raise PipelineError("silent: every sample is zero")
+        full_scale = self._sample_peak * self._n_fft / 4  # a full-scale sine peaks at n_fft / 4
+        if math.sqrt(self._power_peak) <= INAUDIBLE * full_scale:
+            low, high = self._settings.fmin_hz, self._settings.fmax_hz
+            raise PipelineError(f"nothing to measure between {low:g} and {high:g} Hz")
+        floor = self._power_peak * 10 ** (self._settings.floor_db / 10)
+        wrong = [lowest < floor and peak < self._power_peak for _, lowest, peak in self._done]
+        flatness = [block for block, _, _ in self._done] + [self._flatness(P)[0] for P in self._kept]
+        if any(wrong):
+            for i, (P, _) in zip(range(len(wrong)), again(), strict=False):
+                flatness[i] = self._flatness(P)[0] if wrong[i] else flatness[i]
+        active = active_frames(np.concatenate(self._energies), self._settings.active_range_db)
+        return np.concatenate(flatness), active
+
+
+def check_length(sound: Sound, settings: GrainSettings) -> None:
+    """Refuse a sound that is shorter than a window.
+
+    Raises
+    ------
+    PipelineError
+        If it is.
+    """
+    n_fft = settings.n_fft_for(sound.sr)
+    if sound.n_samples == 0:
+        raise PipelineError("empty: it holds no samples")
+    if sound.n_samples < n_fft:
+        length_ms, window_ms = 1000 * sound.n_samples / sound.sr, 1000 * n_fft / sound.sr
+        raise PipelineError(f"too short: {length_ms:.1f} ms, one analysis window is {window_ms:.0f} ms")
+
+
+def grain_per_frame(sound: Sound, settings: GrainSettings, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Flatness of every frame of a sound, and which frames are active.
 
     Returns
     -------
@@ -291,25 +390,14 @@ def grain_per_frame(sound: Sound, settings: GrainSettings) -> tuple[np.ndarray, 
     PipelineError
         If the sound has no grain: too short, silent, not finite.
     """
-    window_ms = 1000 * settings.n_fft_for(sound.sr) / sound.sr
-    if sound.n_samples == 0:
-        raise PipelineError("empty: it holds no samples")
-    if sound.n_samples < settings.n_fft_for(sound.sr):
-        length_ms = 1000 * sound.n_samples / sound.sr
-        raise PipelineError(f"too short: {length_ms:.1f} ms, one analysis window is {window_ms:.0f} ms")
-    kept: list[np.ndarray] | None = []
-    peak, energies = 0.0, []
-    for P in band_powers(sound, settings):
-        peak = max(peak, float(P.max()))
-        energies.append(P.mean(axis=1))
-        if kept is not None:
-            kept = [*kept, P] if BLOCK_FRAMES * len(kept) < KEEP_FRAMES else None
-    powers = kept if kept is not None else band_powers(sound, settings)
-    flatness = np.concatenate([spectral_flatness(P, peak, settings.floor_db) for P in powers])
-    return flatness, active_frames(np.concatenate(energies), settings.active_range_db)
+    check_length(sound, settings)
+    meter = GrainMeter(settings, settings.n_fft_for(sound.sr))
+    for P, sample_peak in band_powers(sound, settings, threads):
+        meter.add(P, sample_peak)
+    return meter.result(lambda: band_powers(sound, settings, threads))
 
 
-def measure_grain(sound: Sound, settings: GrainSettings | None = None) -> float:
+def measure_grain(sound: Sound, settings: GrainSettings | None = None, threads: int = 1) -> float:
     """Grain of a sound: mean spectral flatness over its active frames, in (0, 1].
 
     Raises
@@ -317,7 +405,7 @@ def measure_grain(sound: Sound, settings: GrainSettings | None = None) -> float:
     PipelineError
         If the sound has no grain: too short, silent, not finite.
     """
-    flatness, active = grain_per_frame(sound, settings or GrainSettings())
+    flatness, active = grain_per_frame(sound, settings or GrainSettings(), threads)
     return float(flatness[active].mean(dtype=np.float64))
 
 

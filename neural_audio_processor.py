@@ -21,13 +21,15 @@ Exit status: 0 all rendered; 1 some could not be (each is named);
 from __future__ import annotations
 
 import argparse
+import os
 import queue
 import shutil
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ import numpy as np
 from convert_to_spectrograms import (
     CEILING,
     DYNAMIC_RANGE_DB,
+    AmountSolver,
     Analysis,
     Rendering,
     analyse,
@@ -192,11 +195,12 @@ class Processor:
         if not model_path.exists():
             raise PipelineError(f"{model_path}: no model there yet; make one with: python cak_grain_processor.py")
         self.loaded = load_model(model_path, choose_device(device))
+        self.threads = os.cpu_count() or 1
 
-    def analyse(self, sound: Sound) -> tuple[Analysis, np.ndarray]:
-        """What depends on the sound alone: its analysis and its pattern (gain in dB for unit amount)."""
-        analysis = analyse(sound, self.loaded.settings)
-        return analysis, self.loaded.pattern_db(analysis.x)
+    def solver(self, sound: Sound) -> AmountSolver:
+        """What depends on the sound alone: its analysis and its pattern."""
+        analysis = analyse(sound, self.loaded.settings, self.threads)
+        return AmountSolver(analysis, self.loaded.pattern_db(analysis.x))
 
     def render_file(self, source: Path, output: Path, octaves: float, *, overwrite: bool = False) -> FileRendering:
         """Render one file; the output appears under its name only when it is whole.
@@ -216,14 +220,13 @@ class Processor:
             if octaves == 0:
                 copy_samples(source, source_format, subtype, temporary, target)
                 return FileRendering(source, output, self._unmoved(sound))
-            analysis, pattern_db = self.analyse(sound)
-            ceiling = CEILING if target.subtype in INTEGER_BITS else max(1.0, analysis.peak)
+            solver = self.solver(sound)
+            ceiling = CEILING if target.subtype in INTEGER_BITS else max(1.0, solver.analysis.peak)
 
             def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
-                write_sound(temporary, blocks, like, target)
-                return open_sound(temporary)
+                return written_sound(temporary, blocks, like, target)
 
-            rendering = move_grain(analysis, pattern_db, octaves, ceiling=ceiling, store=store)
+            rendering = move_grain(solver, octaves, ceiling=ceiling, store=store)
             if rendering.sound is sound:  # nothing could be moved: what was stored is not it
                 copy_samples(source, source_format, subtype, temporary, target)
         return FileRendering(source, output, rendering)
@@ -253,8 +256,8 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
             raise PipelineError(f"{output}: exists already; give --overwrite to replace it")
 
 
-def write_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target: OutputFormat) -> None:
-    """Write blocks of samples, full scale 1.0, as an audio file.
+def write_blocks(path: Path, blocks: Iterator[np.ndarray], like: Sound, target: OutputFormat) -> Iterator[None]:
+    """Write blocks of samples in the target's sample format as an audio file, one each time it is asked to go on.
 
     Raises
     ------
@@ -266,13 +269,59 @@ def write_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target: O
     try:
         with sf.SoundFile(path, "w", like.sr, like.channels, target.subtype, format=target.format) as file:
             for block in blocks:
-                file.write(to_sample_format(block, target.subtype))
+                file.write(block)
+                yield
     except sf.LibsndfileError as err:
         raise PipelineError(
             f"can't write {target.format} {target.subtype} with {like.channels} channels at {like.sr} Hz ({err.error_string.strip()})"
         ) from err
     except OSError as err:
         raise PipelineError(f"can't write ({err.strerror})") from err
+
+
+def write_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target: OutputFormat) -> None:
+    """Write blocks of samples, full scale 1.0, as an audio file.
+
+    Raises
+    ------
+    PipelineError
+        If the format can't hold them or the disk can't.
+    """
+    for _ in write_blocks(path, (to_sample_format(block, target.subtype) for block in blocks), like, target):
+        pass
+
+
+def from_sample_format(y: np.ndarray, subtype: str) -> np.ndarray:
+    """Samples as they read back from a file of a format, float32 with full scale 1.0."""
+    return (y / np.float64(-np.iinfo(y.dtype).min)).astype(np.float32) if subtype in INTEGER_BITS else np.float32(y)
+
+
+def written_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target: OutputFormat) -> Sound:
+    """A sound that is written to a file while it is first read, so that it need not be read back.
+
+    What a lossy format makes of it is known only from the file, so there it is written at once.
+    """
+    if target.subtype not in INTEGER_BITS and target.subtype not in ("FLOAT", "DOUBLE"):
+        write_sound(path, blocks, like, target)
+        return open_sound(path)
+    written: list[Sound] = []
+
+    def read() -> Iterator[np.ndarray]:
+        if written:
+            yield from written[0].blocks()
+            return
+        passed: deque[np.ndarray] = deque()
+
+        def stored() -> Iterator[np.ndarray]:
+            for block in blocks:
+                passed.append(to_sample_format(block, target.subtype))
+                yield passed[-1]
+
+        for _ in write_blocks(path, stored(), like, target):
+            yield from_sample_format(passed.popleft(), target.subtype)
+        written.append(open_sound(path))
+
+    return replace(like, blocks=read)
 
 
 def copy_samples(source: Path, source_format: str, subtype: str, output: Path, target: OutputFormat) -> None:
@@ -357,10 +406,14 @@ class Opened:
     """A file that the window shows: its analysis, its pattern, and its picture in dB."""
 
     path: Path
-    analysis: Analysis
-    pattern_db: np.ndarray
+    solver: AmountSolver
     picture_db: np.ndarray
     reference: float
+
+    @property
+    def analysis(self) -> Analysis:
+        """What is known of the sound."""
+        return self.solver.analysis
 
 
 @dataclass(frozen=True)
@@ -457,14 +510,14 @@ class Worker:
         if self._processor is None:
             raise PipelineError(f"{self._model_path}: no model; make one with: python cak_grain_processor.py")
         try:
-            analysis, pattern_db = self._processor.analyse(open_sound(path))
+            solver = self._processor.solver(open_sound(path))
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        picture, reference = picture_db(analysis.sound, analysis.settings)
-        return Opened(path, analysis, pattern_db, picture, reference)
+        picture, reference = picture_db(solver.analysis.sound, solver.analysis.settings)
+        return Opened(path, solver, picture, reference)
 
     def _render(self, opened: Opened, octaves: float) -> Rendered:
-        rendering = move_grain(opened.analysis, opened.pattern_db, octaves, ceiling=max(CEILING, opened.analysis.peak))
+        rendering = move_grain(opened.solver, octaves, ceiling=max(CEILING, opened.analysis.peak))
         picture, _ = picture_db(rendering.sound, opened.analysis.settings, opened.reference)
         return Rendered(opened, rendering, picture)
 

@@ -1,0 +1,133 @@
+"""What rendering adds that it should not: sound before a click, gains that flutter with a noise, a change of loudness.
+
+    python tests/benchmarks/transparency.py [--model PATH] [--expander]
+
+Before a click: largest sample that the render adds in the 20 ms before it (to 0.5 ms before), relative to
+the click's; over a drone, what is there without the click, moved by the same amounts, is taken away first.
+Flutter: standard deviation over time of each band's gain, mean and largest over the bands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from cak_grain_processor import load_model
+from convert_to_spectrograms import (
+    AmountSolver,
+    Amounts,
+    analyse,
+    default_settings,
+    move_grain,
+    render_blocks,
+    spectral_expander,
+)
+from measure_audio_grain import GrainSettings, sound_from_array
+from neural_audio_processor import DEFAULT_MODEL
+
+SR = 44_100
+BEFORE_S, CLEAR_S = 0.02, 0.0005
+POSITIONS = (-3.0, -2.0, -1.0, 1.0, 2.0, 3.0)
+
+
+def drone(duration_s: float = 4.0, texture_db: float = -50.0) -> np.ndarray:
+    """Eight partials and a little noise."""
+    t = np.arange(round(duration_s * SR)) / SR
+    y = sum(0.2 / k * np.sin(2 * np.pi * 110 * k * t) for k in range(1, 9))
+    return y + 0.2 * 10 ** (texture_db / 20) * np.random.default_rng(0).standard_normal(len(y))
+
+
+def with_click(y: np.ndarray) -> tuple[np.ndarray, int]:
+    """A click, one sample, in the middle: all frequencies alike."""
+    at, y = len(y) // 2, y.copy()
+    y[at] += 0.7
+    return y, at
+
+
+def chord(duration_s: float = 6.0) -> np.ndarray:
+    """Three steady notes of six partials each, over noise 70 dB below."""
+    t = np.arange(round(duration_s * SR)) / SR
+    y = sum(0.1 / k * np.sin(2 * np.pi * hz * k * t) for hz in (220, 277.18, 329.63) for k in range(1, 7))
+    return y + 0.1 * 10 ** (-70 / 20) * np.random.default_rng(1).standard_normal(len(y))
+
+
+def amounts_and_samples(solver: AmountSolver, octaves: float) -> tuple[Amounts, np.ndarray, float]:
+    """What `move_grain` does at a position; the amounts that the solver gives for what it got."""
+    rendering = move_grain(solver, octaves)
+    reach = solver.reach(np.sign(octaves))
+    amounts = reach.at(solver.solve(rendering.got_octaves))
+    return amounts, np.concatenate(list(rendering.sound.blocks()))[:, 0], rendering.got_octaves
+
+
+def before_click_db(quiet: np.ndarray, pattern: Callable, settings, octaves: float) -> tuple[float, float]:
+    """Largest sample added before the click, dB under the click; and the octaves that were got."""
+    y, at = with_click(quiet)
+    solver = solver_of(y, pattern, settings)
+    amounts, _, got = amounts_and_samples(solver, octaves)
+
+    def moved(z: np.ndarray, its: AmountSolver) -> np.ndarray:
+        return np.concatenate(list(its.render(amounts)))[:, 0]
+
+    added = moved(y, solver)
+    if quiet.any():
+        alone = solver_of(quiet, pattern, settings, like=solver)
+        added = added - moved(quiet, alone)
+    window = slice(at - round(BEFORE_S * SR), at - round(CLEAR_S * SR))
+    return 20 * np.log10(np.abs(added[window]).max() / abs(y[at]) + 1e-9), got
+
+
+def solver_of(y: np.ndarray, pattern: Callable, settings, like: AmountSolver | None = None) -> AmountSolver:
+    """A solver for samples."""
+    analysis = analyse(sound_from_array(y, SR), settings)
+    return AmountSolver(analysis, pattern(analysis))
+
+
+def flutter_db(y: np.ndarray, pattern: Callable, settings, octaves: float) -> tuple[float, float, float, float]:
+    """Standard deviation over time of each band's gain: mean and largest; octaves got, and how much expander."""
+    solver = solver_of(y, pattern, settings)
+    amounts, _, got = amounts_and_samples(solver, octaves)
+    gain_db = solver.gain_db(amounts)
+    edge = gain_db.shape[1] // 8
+    deviation = gain_db[:, edge:-edge].std(axis=1)
+    return float(deviation.mean()), float(deviation.max()), got, amounts.expander
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL))
+    parser.add_argument("--expander", action="store_true", help="the spectral expander instead of a model")
+    args = parser.parse_args()
+    if args.expander:
+        settings = default_settings(GrainSettings())
+
+        def pattern(analysis) -> np.ndarray:
+            n = -(-analysis.x.shape[1] // 32)
+            level = np.stack([analysis.x[:, 32 * i : 32 * i + 32].mean(1) for i in range(n)], axis=1)
+            return spectral_expander(80 * level)
+    else:
+        loaded = load_model(args.model)
+        settings = loaded.settings
+
+        def pattern(analysis) -> np.ndarray:
+            return loaded.pattern_db(analysis.x)
+
+    print("added before a click, dB under it (octaves got):   " + "  ".join(f"{s:+.0f}            " for s in POSITIONS))
+    for name, quiet in (("in silence", np.zeros(2 * SR)), ("over a drone", drone()), ("over noise", 0.003 * np.random.default_rng(3).standard_normal(2 * SR))):
+        cells = ["{:6.1f} ({:+.2f})".format(*before_click_db(quiet, pattern, settings, s)) for s in POSITIONS]
+        print(f"  {name:47s}" + "  ".join(cells))
+    print("standard deviation over time of the bands' gains, dB: mean, largest (octaves got, expander)")
+    noise = 0.1 * np.random.default_rng(2).standard_normal(6 * SR)
+    for name, y, s in (("white noise at +3", noise, 3.0), ("white noise at +1", noise, 1.0), ("chord at -3", chord(), -3.0), ("chord at -1", chord(), -1.0), ("drone at +3", drone(), 3.0), ("drone at -3", drone(), -3.0)):
+        print("  {:20s} {:5.2f}  {:5.2f}   ({:+.2f}, {:.2f})".format(name, *flutter_db(y, pattern, settings, s)))
+
+
+if __name__ == "__main__":
+    main()
