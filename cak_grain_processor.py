@@ -90,7 +90,6 @@ CONTROL_RANGE = 3.0  # octaves to either side of 0
 
 CHANNELS = 24
 BAND_STEPS = (1, 4, 16)  # dilation of D's three layers of five bands: at the end it sees 85 of 128
-FIRST_SCALE = 0.25  # an expander of this strength moves grain by about an octave
 CHUNK_FRAMES = 128 * CELL_FRAMES  # a long picture is gone through in pieces
 
 LEARNING_RATE = 1e-2  # a fifth of it left D a smooth curve over frequency, blind to what is there; twice was unstable
@@ -103,8 +102,8 @@ NATURAL_TILES = 8  # a step compares so many moved tiles in each direction with 
 PRECISION_SPREAD = 0.03  # a band whose level the critic knows to 2.4 dB has weight 1
 STAY_WEIGHT = 0.4  # where the critic knows little, what need not move stays
 VIOLATION_WEIGHT = 1.0
-IMPLICIT = True
-ACTIVE_RANGE_DB = 40.0
+SMALL = 0.01  # of a pattern: so much of it moves grain in proportion
+SECANT_LIMITS = (0.4, 2.5)
 LEAST_SLOPE = 0.25  # of an expander's: a pattern for an octave is at most so many times larger than it
 UNIT_PATTERN = 0.04  # root mean square of x for one octave, about
 CONTROL_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # where the auditor looks for the amount, in claims
@@ -157,24 +156,35 @@ def log2_flatness(x: Tensor, shares: Tensor, dynamic_range_db: float) -> Tensor:
     return flatness.exp().mean(1).log2()
 
 
-def octaves_per_unit(x: Tensor, pattern: Tensor, shares: Tensor, dynamic_range_db: float) -> Tensor:
-    """Octaves by which a unit of a pattern lowers the flatness of the bands, at its first order: (batch,).
+def audited_octaves(
+    x: Tensor, change: Tensor, loudest_frame_db: Tensor, shares: Tensor, dynamic_range_db: float, active_range_db: float
+) -> Tensor:
+    """Auditor: octaves by which a change of the picture lowers grain, from the band powers alone.
 
-    The derivative of ln flatness is mean_k(q_k) - sum_k(w_k q_k), w the shares of the frame's
-    power; frames weigh as their flatness does in the mean.
+    A gain that is constant inside a band leaves the structure inside it alone, so the change of
+    ln flatness is mean_k(g_k) - ln mean_k(P_k exp g_k) + ln mean_k(P_k), k weighted by the
+    bins of each band. Frames count as stage 1 counts them: active, weighted by their flatness.
 
     Parameters
     ----------
-    x, pattern : Tensor, shape (batch, n_mels, frames)
+    x, change : Tensor, shape (batch, n_mels, frames)
+    loudest_frame_db : Tensor, shape (batch,), of the tile's file
     shares : Tensor, shape (n_mels, 1), `bins_per_band`
+
+    Returns
+    -------
+    Tensor, shape (batch,)
     """
-    levels = band_levels(x, dynamic_range_db)
-    power = levels + shares.log()
-    slope = ((power.softmax(1) - shares) * pattern).sum(1)  # (batch, frames)
-    energy = torch.logsumexp(power, 1)
-    silent = energy < energy.amax(1, keepdim=True) - NEPER_PER_DB * ACTIVE_RANGE_DB
-    flatness = ((shares * levels).sum(1) - energy).masked_fill(silent, -math.inf).softmax(1)
-    return NEPER_PER_DB * dynamic_range_db / math.log(2) * (flatness * slope).sum(1)
+    before, gain = band_levels(x, dynamic_range_db), NEPER_PER_DB * dynamic_range_db * change
+    log_shares = shares.log()
+    energy_before = torch.logsumexp(before + log_shares, 1)  # (batch, frames)
+    energy_after = torch.logsumexp(before + gain + log_shares, 1)
+    flatness_before = (shares * before).sum(1) - energy_before
+    flatness_change = (shares * gain).sum(1) - energy_after + energy_before
+    loudest = torch.minimum(energy_before.amax(1), NEPER_PER_DB * loudest_frame_db)
+    silent = energy_before < loudest[:, None] - NEPER_PER_DB * active_range_db
+    weight = flatness_before.masked_fill(silent, -math.inf)
+    return (torch.logsumexp(weight, 1) - torch.logsumexp(weight + flatness_change, 1)) / math.log(2)
 
 
 @dataclass(frozen=True)
@@ -313,7 +323,7 @@ class GrainProcessor(nn.Module):
         super().__init__()
         self.detector = PatternDetector(settings, channels)
         self.scale = nn.Parameter(torch.tensor(1.0))
-        self.dynamic_range_db = settings.dynamic_range_db
+        self.dynamic_range_db, self.active_range_db = settings.dynamic_range_db, settings.grain.active_range_db
         self.register_buffer("shares", band_shares(settings), persistent=False)
         self.register_buffer("temperature", torch.tensor(GATE_TEMPERATURES[0]))
 
@@ -327,7 +337,7 @@ class GrainProcessor(nn.Module):
         It is measured in octaves of grain: at its first order a unit of control is `scale` octaves.
         """
         pattern = self.detector(x)
-        slope = octaves_per_unit(x, pattern, self.shares, self.dynamic_range_db)
+        slope = self.octaves(x, SMALL * pattern) / SMALL
         size = pattern.square().mean((1, 2)).clamp(min=1e-12).sqrt()
         # A pattern that hardly smooths, or does the opposite, is not turned round: the violation shows it.
         unit = torch.maximum(slope, LEAST_SLOPE / UNIT_PATTERN * size)
@@ -335,7 +345,17 @@ class GrainProcessor(nn.Module):
 
     def forward(self, x: Tensor, control: Tensor) -> Tensor:
         """Change of the picture, D(x) c gate(c) scale; x (batch, n_mels, frames), control (batch,) octaves."""
-        return self.pattern(x) * (control * self.gate(control))[:, None, None]
+        pattern = self.pattern(x)
+        size = control * self.gate(control)
+        with torch.no_grad():  # grain is not quite linear in the size: one secant step puts that right
+            moved = self.octaves(x, pattern * size[:, None, None])
+            right = torch.where(moved * control > 1e-6, control / moved, 1.0).clamp(*SECANT_LIMITS)
+        return pattern * (size * right)[:, None, None]
+
+    def octaves(self, x: Tensor, change: Tensor) -> Tensor:
+        """Octaves by which a change of pictures lowers grain, as the auditor has it, each its own file: (batch,)."""
+        loudest_db = torch.full((len(x),), math.inf, device=x.device)
+        return audited_octaves(x, change, loudest_db, self.shares, self.dynamic_range_db, self.active_range_db)
 
 
 # The referees
@@ -443,37 +463,6 @@ def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
     return (sorted_values(moved) - sorted_values(natural)).square().mean()
 
 
-def audited_octaves(
-    x: Tensor, change: Tensor, loudest_frame_db: Tensor, shares: Tensor, dynamic_range_db: float, active_range_db: float
-) -> Tensor:
-    """Auditor: octaves by which a change of the picture lowers grain, from the band powers alone.
-
-    A gain that is constant inside a band leaves the structure inside it alone, so the change of
-    ln flatness is mean_k(g_k) - ln mean_k(P_k exp g_k) + ln mean_k(P_k), k weighted by the
-    bins of each band. Frames count as stage 1 counts them: active, weighted by their flatness.
-
-    Parameters
-    ----------
-    x, change : Tensor, shape (batch, n_mels, frames)
-    loudest_frame_db : Tensor, shape (batch,), of the tile's file
-    shares : Tensor, shape (n_mels, 1), `bins_per_band`
-
-    Returns
-    -------
-    Tensor, shape (batch,)
-    """
-    before, gain = band_levels(x, dynamic_range_db), NEPER_PER_DB * dynamic_range_db * change
-    log_shares = shares.log()
-    energy_before = torch.logsumexp(before + log_shares, 1)  # (batch, frames)
-    energy_after = torch.logsumexp(before + gain + log_shares, 1)
-    flatness_before = (shares * before).sum(1) - energy_before
-    flatness_change = (shares * gain).sum(1) - energy_after + energy_before
-    loudest = torch.minimum(energy_before.amax(1), NEPER_PER_DB * loudest_frame_db)
-    silent = energy_before < loudest[:, None] - NEPER_PER_DB * active_range_db
-    weight = flatness_before.masked_fill(silent, -math.inf)
-    return (torch.logsumexp(weight, 1) - torch.logsumexp(weight + flatness_change, 1)) / math.log(2)
-
-
 # The game
 
 
@@ -571,13 +560,13 @@ class AuditGame:
         """
         shape = UNIT_PATTERN * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
         amount = self.solved(x, shape.detach(), loudest_frame_db, claim)
-        if IMPLICIT:
-            moved = self._audited(x, shape * amount[:, None, None], loudest_frame_db)
-            with torch.no_grad():
-                further = self._audited(x, shape * (1.02 * amount)[:, None, None], loudest_frame_db)
-                slope = (further - moved) / torch.where(amount.abs() > 1e-3, 0.02 * amount, 1e9)
-                gain = torch.where(slope > LEAST_SLOPE, 1 / slope.clamp(min=LEAST_SLOPE), 0.0)
-            amount = amount - gain * (moved - moved.detach())
+        # The amount follows the shape, or the critics would pull at what it puts right (implicit differentiation).
+        moved = self._audited(x, shape * amount[:, None, None], loudest_frame_db)
+        with torch.no_grad():
+            further = self._audited(x, shape * (1.02 * amount)[:, None, None], loudest_frame_db)
+            slope = (further - moved) / torch.where(amount.abs() > 1e-3, 0.02 * amount, 1e9)
+            gain = torch.where(slope > LEAST_SLOPE, 1 / slope.clamp(min=LEAST_SLOPE), 0.0)
+        amount = amount - gain * (moved - moved.detach())
         return held_energy(x, shape * amount[:, None, None], self.shares.log(), self.settings.dynamic_range_db)
 
     def play(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> dict[str, Moves]:
@@ -598,8 +587,7 @@ class AuditGame:
         moved = (self._moved(x, pattern, loudest_frame_db, grain - target) - x).mean(2)  # (batch, n_mels)
         wanted, weight = self.critic.wanted(x, grain, target)
         level_distance = (weight * (moved - wanted).square()).mean(1)
-        gated = pattern * (claim * model.gate(claim))[:, None, None]
-        violation = (self._audited(x, gated, loudest_frame_db) - claim).abs()
+        violation = (self._audited(x, model(x, claim), loudest_frame_db) - claim).abs()
         distances = self._natural_distances(model, movers, rng)
         return {
             name: Moves(

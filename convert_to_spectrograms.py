@@ -33,14 +33,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from measure_audio_grain import (
-    BLOCK_FRAMES,
     DEFAULT_METADATA,
     FileGrain,
     GrainMeter,
@@ -90,7 +89,7 @@ FAR_OCTAVES = 3.5  # it looks no farther: the slider ends at 3
 ONSET_DB = (3.0, 6.0)  # mean rise of the bands within a window from which a sound begins, perhaps and surely
 ALIKE_CELLS = 32  # 12 s: cells so far apart share a pattern if they look alike
 ALIKE_DB = 2.0  # root mean square over bands: two cells of one noise differ by less
-HOLD_STEPS = 8  # 0.37 s to either side
+HOLD_STEPS, HOLD_ALIKE_DB = 12, 6.0  # 0.56 s to either side
 END_OCTAVES = 0.02  # the last of the way, where much gain does little
 MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
 LEVEL_TOLERANCE_DB = 0.2  # of loudness (RMS) against the input's
@@ -470,10 +469,11 @@ def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) ->
 
 
 def hold_energy(gain_db: np.ndarray, power: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Gains moved by so many dB that the energy of each time stays what it was, seen over HOLD_STEPS.
+    """Gains moved by so many dB that the energy of each time stays what it was.
 
-    So dynamics and loudness stay, and stage 1 counts the same frames as active. (Holding every
-    single frame instead makes gains flutter with a noise and lifts what lies before a click.)
+    So dynamics and loudness stay, and stage 1 counts the same frames as active. The change of level is
+    a mean over the times around where it is alike (a bilateral filter: Tomasi and Manduchi, ICCV 1998):
+    without it, gains would flutter with a noise; with a plain mean, decays would not be held.
 
     Parameters
     ----------
@@ -485,17 +485,21 @@ def hold_energy(gain_db: np.ndarray, power: np.ndarray, shares: np.ndarray, weig
     -------
     np.ndarray, shape (n_mels, steps)
     """
-    from scipy.ndimage import convolve1d
-
     share = power * shares[:, None].astype(np.float32)
     top_db = gain_db.max(axis=0)
     before = share.sum(axis=0)
     after = (share * np.exp(np.float32(NEPER_PER_DB) * (gain_db - top_db))).sum(axis=0)
     ratio = np.divide(after, before, out=np.ones_like(before), where=(before > 0) & (after > 0))
     change_db = top_db + 10 * np.log10(ratio)
-    kernel = np.hanning(2 * HOLD_STEPS + 3)[1:-1]
-    mean_db = convolve1d(change_db * weights, kernel, mode="nearest") / convolve1d(weights, kernel, mode="nearest")
-    return gain_db - mean_db.astype(np.float32)
+    total, norm = change_db * weights, weights.copy()
+    kernel = np.hanning(2 * HOLD_STEPS + 3)[HOLD_STEPS + 1 : -1]
+    for lag in range(1, min(len(kernel), len(total))):
+        alike = kernel[lag] * np.exp(-np.square((change_db[lag:] - change_db[:-lag]) / HOLD_ALIKE_DB))
+        total[lag:] += alike * (weights * change_db)[:-lag]
+        total[:-lag] += alike * (weights * change_db)[lag:]
+        norm[lag:] += alike * weights[:-lag]
+        norm[:-lag] += alike * weights[lag:]
+    return gain_db - (total / norm).astype(np.float32)
 
 
 def between_centres(times: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -626,7 +630,12 @@ class AmountSolver:
         """The sound with these amounts of change, in blocks of samples; see `render_blocks`."""
         analysis = self.analysis
         return render_blocks(
-            analysis.sound, self.gain_db(amounts), analysis.settings, level, onset=analysis.onset, threads=analysis.threads
+            analysis.sound,
+            self.gain_db(amounts),
+            analysis.settings,
+            level,
+            onset=analysis.onset,
+            threads=analysis.threads,
         )
 
     def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:

@@ -14,11 +14,14 @@ from PIL import Image
 
 import convert_to_spectrograms as stage2
 from convert_to_spectrograms import (
+    Amounts,
     AmountSolver,
     analyse,
     band_weights,
+    between_centres,
     bin_weights,
     bins_per_band,
+    calm,
     default_settings,
     fill_tile,
     hold_energy,
@@ -26,11 +29,13 @@ from convert_to_spectrograms import (
     limit_peaks,
     log_mel,
     log_mel_of,
+    minimum_phase,
     move_grain,
+    onsets,
     read_pairs,
     render_blocks,
-    smooth_in_time,
     spectral_expander,
+    step_levels_db,
     tile_starts,
 )
 from measure_audio_grain import GrainSettings, PipelineError, measure_grain, sound_from_array
@@ -38,12 +43,24 @@ from measure_audio_grain import GrainSettings, PipelineError, measure_grain, sou
 SETTINGS = default_settings(GrainSettings())
 
 
-def rendered(y: np.ndarray, sr: int, gain_db: np.ndarray) -> np.ndarray:
-    return np.concatenate(list(render_blocks(sound_from_array(y, sr), gain_db, SETTINGS)))
+def rendered(y: np.ndarray, sr: int, gain_db: np.ndarray, **options) -> np.ndarray:
+    return np.concatenate(list(render_blocks(sound_from_array(y, sr), gain_db, SETTINGS, **options)))
 
 
-def n_frames(y: np.ndarray, sr: int) -> int:
-    return analyse(sound_from_array(y, sr), SETTINGS).x.shape[1]
+def n_steps(y: np.ndarray, sr: int) -> int:
+    return analyse(sound_from_array(y, sr), SETTINGS).step_power.shape[1]
+
+
+def expander_of(analysis) -> np.ndarray:
+    """The expander as if it were learned: a value for each cell."""
+    n = -(-analysis.x.shape[1] // stage2.CELL_FRAMES)
+    cells = [analysis.x[:, stage2.CELL_FRAMES * i :][:, : stage2.CELL_FRAMES].mean(axis=1) for i in range(n)]
+    return spectral_expander(80 * np.stack(cells, axis=1))
+
+
+def solver_of(y: np.ndarray, sr: int = SR) -> AmountSolver:
+    analysis = analyse(sound_from_array(y, sr), SETTINGS)
+    return AmountSolver(analysis, expander_of(analysis))
 
 
 class TestMelBands:
@@ -108,81 +125,157 @@ class TestWayBack:
     )
     def test_no_gain_gives_the_sound_back(self, sr, length, channels):
         y = np.random.default_rng(1).uniform(-1, 1, (length, channels)).astype(np.float32)
-        z = rendered(y, sr, np.zeros((128, n_frames(y, sr)), np.float32))
+        z = rendered(y, sr, np.zeros((128, n_steps(y, sr)), np.float32))
         assert z.shape == y.shape
         assert np.abs(z - y).max() < 1e-6
 
     def test_the_same_gain_everywhere_is_no_gain(self):
-        y = drone()[:, None]
-        z = rendered(y, SR, np.full((128, n_frames(y, SR)), 12.0, np.float32))
-        above_band = 20 * np.log10(np.abs(z - y).max() / np.abs(y).max())
-        assert above_band < -60  # only what lies below 50 Hz is left alone
+        power = np.random.default_rng(0).exponential(size=(128, 30)).astype(np.float32)
+        held = hold_energy(np.full((128, 30), 12.0, np.float32), power, bins_per_band(SETTINGS), np.ones(30))
+        np.testing.assert_allclose(held, 0, atol=1e-4)
+
+    def test_the_same_gain_at_all_times_is_that_gain_and_nothing_below_the_band(self):
+        y = (sine(1000, level=0.2) + sine(25, level=0.2))[:, None]
+        spectrum = np.abs(np.fft.rfft(rendered(y, SR, np.full((128, n_steps(y, SR)), 6.0, np.float32))[:SR, 0]))
+        assert 20 * np.log10(spectrum[1000] / spectrum[25]) == pytest.approx(6.0, abs=0.1)
 
     def test_one_raised_band_raises_its_sine_against_the_other(self):
         y = (sine(500, level=0.2) + sine(5000, level=0.2))[:, None]
-        gain_db = np.zeros((128, n_frames(y, SR)), np.float32)
+        gain_db = np.zeros((128, n_steps(y, SR)), np.float32)
         gain_db[np.array(SETTINGS.band_edges_hz[1:-1]) > 2000] = 12.0
         spectrum = np.abs(np.fft.rfft(rendered(y, SR, gain_db)[SR // 2 : SR // 2 + SR, 0]))
         assert 20 * np.log10(spectrum[5000] / spectrum[500]) == pytest.approx(12.0, abs=0.05)
 
-    def test_energy_in_the_band_is_held_and_below_it_left_alone(self):
+    def test_energy_is_held_where_the_change_stays_alike(self):
         rng = np.random.default_rng(0)
-        power, gain_db = (
-            rng.exponential(size=(20, 1025)).astype(np.float32),
-            rng.normal(0, 20, (20, 1025)).astype(np.float32),
-        )
-        gain = hold_energy(gain_db, power, slice(3, 697))
-        np.testing.assert_allclose((power * gain)[:, 3:697].sum(axis=1), power[:, 3:697].sum(axis=1), rtol=1e-5)
-        np.testing.assert_array_equal(gain[:, :3], 1)
-        np.testing.assert_allclose(
-            10 * np.log10(gain[:, 300] / gain[:, 500]), gain_db[:, 300] - gain_db[:, 500], atol=1e-3
-        )
+        power = rng.exponential(size=(128, 1)).repeat(40, axis=1).astype(np.float32)
+        gain_db = rng.normal(0, 20, (128, 1)).repeat(40, axis=1).astype(np.float32)
+        shares = bins_per_band(SETTINGS)
+        gain = 10 ** (hold_energy(gain_db, power, shares, np.ones(40)) / 10)
+        np.testing.assert_allclose(shares @ (power * gain), shares @ power, rtol=1e-4)
+        np.testing.assert_allclose(10 * np.log10(gain[30] / gain[50]), gain_db[30] - gain_db[50], atol=1e-3)
+
+    def test_a_step_in_which_a_sound_begins_does_not_change_the_level_around_it(self):
+        power, gain_db = np.ones((128, 41), np.float32), np.zeros((128, 41), np.float32)
+        gain_db[64:] = -20
+        power[64:, 20] = 3.0
+        weights = np.ones(41)
+        weights[20] = 0.01
+        held = hold_energy(gain_db, power, bins_per_band(SETTINGS), weights)
+        assert np.ptp(held[0]) < 0.05
 
     def test_stereo_image_is_kept(self):
         y = drone()[:, None] * np.array([[1.0, 0.25]])
         a = analyse(sound_from_array(y, SR), SETTINGS)
-        z = rendered(y, SR, -0.5 * spectral_expander(a.x, 80.0))
+        z = rendered(y, SR, -0.5 * spectral_expander(step_levels_db(a)), onset=a.onset)
         np.testing.assert_allclose(z[:, 1], 0.25 * z[:, 0], atol=1e-6)
+
+    def test_gains_go_from_step_to_step_in_a_line(self):
+        before, after, share = between_centres((np.arange(16) + 0.5) / 4, 4)
+        values = np.array([0.0, 4.0, 8.0, 4.0])
+        got = values[before] * (1 - share) + values[after] * share
+        np.testing.assert_allclose(got, np.interp((np.arange(16) + 0.5) / 4, [0.5, 1.5, 2.5, 3.5], values))
+
+    def test_one_thread_and_three_render_the_same(self):
+        y = drone()[:, None]
+        a = analyse(sound_from_array(y, SR), SETTINGS)
+        gain_db = spectral_expander(step_levels_db(a))
+        np.testing.assert_array_equal(
+            rendered(y, SR, gain_db, onset=a.onset), rendered(y, SR, gain_db, onset=a.onset, threads=3)
+        )
+
+
+class TestOnsets:
+    def test_minimum_phase_is_that_of_a_one_pole_filter(self):
+        z = np.exp(-2j * np.pi * np.arange(1025) / 2048)
+        response = 0.1 / (1 - 0.9 * z)
+        np.testing.assert_allclose(minimum_phase(np.log(np.abs(response))[None])[0], np.angle(response), atol=1e-4)
+
+    def test_a_click_is_one_and_steady_noise_is_none(self):
+        y = noise(2, level=0.01)
+        y[SR] += 1.0
+        a = analyse(sound_from_array(y, SR), SETTINGS)
+        frames = np.flatnonzero(a.onset > 0)
+        frames = frames[(frames > 8) & (frames < len(a.onset) - 8)]
+        click = (SR + 1536) // 512
+        assert len(frames) >= 2
+        assert frames.min() >= click - 3
+        assert frames.max() <= click
+        assert onsets(np.full((128, 50), 0.5, np.float32), 80.0, 4)[4:].max() == 0
+
+    @pytest.mark.parametrize("octaves", [1.0, 3.0])
+    def test_next_to_nothing_comes_before_a_click_in_silence(self, octaves):
+        y = np.zeros(2 * SR)
+        y[SR] = 0.7
+        z = np.concatenate(list(move_grain(solver_of(y), octaves).sound.blocks()))
+        before = np.abs(z[SR - 882 : SR - 22]).max()
+        assert 20 * np.log10(before / 0.7) < -50
+        zero_phase = solver_of(y)
+        gain_db = zero_phase.gain_db(zero_phase.reach(1.0).at(zero_phase.solve(octaves)))
+        assert np.abs(rendered(y[:, None], SR, gain_db)[SR - 882 : SR - 22]).max() > 4 * before  # it was needed
+
+
+class TestCalm:
+    def test_a_steady_noise_has_a_steady_pattern(self):
+        rng = np.random.default_rng(0)
+        x = np.clip(0.5 + rng.normal(0, 0.07, (128, 32 * 40)), 0, 1).astype(np.float32)
+        pattern = rng.normal(0, 5, (128, 40)).astype(np.float32)
+        assert calm(pattern, x, SETTINGS).std(axis=1).mean() < 0.15 * pattern.std(axis=1).mean()
+
+    def test_sounds_that_differ_keep_their_own(self):
+        x = np.full((128, 32 * 20), 0.5, np.float32)
+        x[:64, 32 * 10 :] = 0.1
+        pattern = np.zeros((128, 20), np.float32)
+        pattern[:, 10:] = 7.0
+        np.testing.assert_allclose(calm(pattern, x, SETTINGS), pattern, atol=1e-3)
+
+    def test_what_lasts_one_cell_is_passed_over(self):
+        pattern = np.zeros((128, 20), np.float32)
+        pattern[:, 10] = 30.0
+        assert np.abs(calm(pattern, np.full((128, 640), 0.5, np.float32), SETTINGS)).max() == 0
 
 
 class TestSolver:
     @pytest.fixture(scope="class")
     @classmethod
-    def analysis(cls):
-        return analyse(sound_from_array(drone(-45), SR), SETTINGS)
+    def solver(cls):
+        return solver_of(drone(-45))
 
-    def test_octaves_equal_a_slow_calculation_from_the_definition(self, analysis):
-        expander = spectral_expander(analysis.x, 80.0)
-        solver = AmountSolver(analysis, expander)
-        level_db = 80 * smooth_in_time(analysis.x, stage2.LIMIT_FRAMES)
+    def test_octaves_equal_a_slow_calculation_from_the_definition(self, solver):
+        analysis = solver.analysis
+        band = SETTINGS.grain.band_for(SR)
+        weights = bin_weights(SETTINGS, SR)[:, band].astype(float)
+        probe = analysis.probe
+        centres = (np.arange(analysis.step_power.shape[1]) + 0.5) * stage2.STEP_FRAMES
 
         def grain(amount):
-            total = []
+            gain_db = solver._shape_db(Amounts(amount, 0.0))
             spectra = []
-            for power, frame in zip(analysis.probe.power.astype(float), analysis.probe.index, strict=True):
-                level = level_db[:, frame].astype(float)
-                share = 10 ** (level / 10) * bins_per_band(SETTINGS)
-                wanted = amount * expander[:, frame].astype(float)
-                room = level.max() - level + (share * wanted).sum() / share.sum()
-                gain = 10 ** (np.minimum(wanted, room) @ analysis.probe.weights / 10)
-                moved = (power * gain)[analysis.probe.band]
-                spectra.append(moved * power[analysis.probe.band].sum() / moved.sum())
+            for power, frame in zip(probe.power.astype(float), probe.index, strict=True):
+                now = [np.interp(frame + 0.5, centres, row) for row in gain_db]
+                moved = power * 10 ** (np.array(now) @ weights / 10)
+                spectra.append(moved * power.sum() / moved.sum())
             peak = max(spectrum.max() for spectrum in spectra)
-            for spectrum in spectra:
-                total.append(
-                    float(librosa.feature.spectral_flatness(S=np.sqrt(spectrum / peak)[:, None], amin=1e-10)[0, 0])
-                )
-            return np.mean(total)
+            return np.mean(
+                [librosa.feature.spectral_flatness(S=np.sqrt(p / peak)[:, None], amin=1e-10)[0, 0] for p in spectra]
+            )
 
         for amount in (-0.4, 0.3):
-            assert solver.octaves(amount) == pytest.approx(math.log2(grain(0) / grain(amount)), abs=1e-3)
+            expected = math.log2(grain(0) / grain(amount))
+            assert solver.octaves(Amounts(amount, 0.0)) == pytest.approx(expected, abs=1e-3)
 
     @pytest.mark.parametrize("octaves", [-3, -0.01, 0.01, 1, 3])
-    def test_the_amount_found_gives_the_octaves(self, analysis, octaves):
-        solver = AmountSolver(analysis, spectral_expander(analysis.x, 80.0))
-        found = solver.solve(octaves)
-        assert found.within_reach
-        assert solver.octaves(found.pattern, found.expander) == pytest.approx(octaves, abs=1e-3)
+    def test_the_position_found_gives_the_octaves(self, solver, octaves):
+        reach = solver.reach(math.copysign(1.0, octaves))
+        found = reach.at(solver.solve(octaves))
+        assert solver.octaves(found) == pytest.approx(octaves, abs=1e-3)
+
+    def test_grain_moves_one_way_along_the_reach(self, solver):
+        for sign in (-1.0, 1.0):
+            reach = solver.reach(sign)
+            octaves = [sign * solver.octaves(reach.at(p)) for p in np.linspace(0, reach.end, 40)]
+            assert np.all(np.diff(octaves) > 0)
+            assert octaves[0] == 0
 
     def test_log_flatness_of_a_frame_is_concave_in_the_amount(self):
         rng = np.random.default_rng(3)
@@ -196,18 +289,25 @@ class TestSolver:
         ]
         assert np.all(np.diff(flatness, 2) < 1e-9)
 
-    def test_beyond_the_reach_it_goes_as_far_as_it_can_and_says_so(self):
-        y = noise(2)
-        a = analyse(sound_from_array(y, SR), SETTINGS)
-        result = move_grain(a, spectral_expander(a.x, 80.0), -3.0)
-        assert not result.within_reach
-        assert -3 < result.got_octaves < 0.0
+    def test_beyond_the_reach_it_goes_as_far_as_it_can_stays_there_and_says_so(self):
+        solver = solver_of(noise(2))
+        results = [move_grain(solver, octaves) for octaves in (-2.5, -3.0)]
+        assert not any(result.within_reach for result in results)
+        assert results[0].got_octaves == results[1].got_octaves
 
-    def test_where_the_pattern_ends_the_expander_carries_on(self, analysis):
-        useless = np.zeros_like(analysis.x)
-        result = move_grain(analysis, useless, -1.0)
+    def test_where_the_pattern_ends_the_expander_carries_on(self):
+        analysis = analyse(sound_from_array(drone(-45), SR), SETTINGS)
+        result = move_grain(AmountSolver(analysis, np.zeros_like(expander_of(analysis))), -1.0)
         assert result.expander_amount < 0
         assert result.got_octaves == pytest.approx(-1.0, abs=0.02)
+
+    def test_a_sound_that_is_almost_all_silence_is_probed_where_it_sounds(self):
+        y = np.zeros(120 * SR, np.float32)
+        y[80 * SR : 81 * SR] = drone(-40, 1.0)
+        analysis = analyse(sound_from_array(y, SR), SETTINGS)
+        at = 80 * SR // 512
+        assert len(analysis.probe.index) > 70
+        assert at <= analysis.probe.index.min() < analysis.probe.index.max() < at + 100
 
 
 class TestLimits:
@@ -264,10 +364,9 @@ LAW_SOUNDS = {
 def test_the_law_holds_on(name):
     y, sr = LAW_SOUNDS[name]
     y = y.astype(np.float32)
-    a = analyse(sound_from_array(y, sr), SETTINGS)
-    pattern_db = spectral_expander(a.x, 80.0)
+    solver = solver_of(y, sr)
     for octaves in (-2, -1, 0.5, 1):
-        result = move_grain(a, pattern_db, octaves)
+        result = move_grain(solver, octaves)
         z = np.concatenate(list(result.sound.blocks()))
         assert z.shape == (len(y), 1 if y.ndim == 1 else y.shape[1])
         got = math.log2(measure_grain(sound_from_array(y, sr)) / measure_grain(sound_from_array(z, sr)))
@@ -281,18 +380,34 @@ def test_the_law_holds_on(name):
 
 
 def test_at_zero_the_sound_itself_comes_back():
-    sound = sound_from_array(drone(), SR)
-    a = analyse(sound, SETTINGS)
-    result = move_grain(a, spectral_expander(a.x, 80.0), 0.0)
-    assert result.sound is sound
+    solver = solver_of(drone())
+    result = move_grain(solver, 0.0)
+    assert result.sound is solver.analysis.sound
     assert result.got_octaves == 0.0
 
 
 def test_near_zero_the_output_converges_to_the_input():
     y = drone()[:, None].astype(np.float32)
-    a = analyse(sound_from_array(y, SR), SETTINGS)
-    z = np.concatenate(list(move_grain(a, spectral_expander(a.x, 80.0), 0.02).sound.blocks()))
-    assert 20 * np.log10(np.sqrt(np.mean((z - y) ** 2)) / np.sqrt(np.mean(y**2))) < -40
+    solver = solver_of(y)
+
+    def difference_db(octaves):
+        z = np.concatenate(list(move_grain(solver, octaves).sound.blocks()))
+        return 20 * np.log10(np.sqrt(np.mean((z - y) ** 2)) / np.sqrt(np.mean(y**2)))
+
+    assert difference_db(0.01) < -60
+    assert difference_db(-0.01) < -60
+    assert difference_db(0.001) < difference_db(0.01) - 15
+
+
+def test_a_quieter_sound_gives_the_same_quieter():
+    y = (drone(-40) + np.where(np.arange(3 * SR) % SR < 200, noise(3, level=0.3), 0)).astype(np.float32)
+    for octaves in (-1.5, 1.5):
+        loud, quiet = (
+            np.concatenate(list(move_grain(solver_of(y * gain), octaves, ceiling=10.0).sound.blocks()))
+            for gain in (1.0, 10 ** (-30 / 20))
+        )
+        error = np.sqrt(np.mean((quiet * 10 ** (30 / 20) - loud) ** 2) / np.mean(loud**2))
+        assert 20 * np.log10(error) < -90
 
 
 class TestCommand:

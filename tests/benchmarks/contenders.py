@@ -17,13 +17,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cak_grain_processor as stage3
 from cak_grain_processor import AuditGame, GrainProcessor, Moves, Tiles, TrainSettings, pattern_in_db
-from convert_to_spectrograms import SpectrogramSettings, spectral_expander, tile_starts
+from convert_to_spectrograms import CELL_FRAMES, SpectrogramSettings, spectral_expander, tile_starts
 
+
+def in_cells(x: np.ndarray) -> np.ndarray:
+    """Mean of a picture (n_mels, frames) over each cell: (n_mels, cells)."""
+    starts = np.arange(0, x.shape[1], CELL_FRAMES)
+    return np.add.reduceat(x, starts, axis=1) / np.diff(np.append(starts, x.shape[1]))
+
+
+# Each gives gains in dB, (n_mels, cells), for a picture.
 HAND_MADE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    # "Pointwise compression", p = -x, is the same once every frame's energy is held: identical to all digits.
-    "expander": lambda x: spectral_expander(x, 80.0),
-    "tilt": lambda x: np.repeat(np.linspace(0, -40, x.shape[0], dtype=np.float32)[:, None], x.shape[1], 1),
+    # "Pointwise compression", p = -x, is the same once energies are held: identical to all digits.
+    "expander": lambda x: spectral_expander(80 * in_cells(x)),
+    "tilt": lambda x: np.linspace(0, -40, x.shape[0], dtype=np.float32)[:, None] + 0 * in_cells(x),
 }
+
+
+class Kernel(nn.Module):
+    """One 3 x 3 kernel over the picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = nn.Conv2d(1, 1, 3, padding=1, padding_mode="replicate")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pattern with zero mean over bands, of the picture's shape."""
+        pattern = self.kernel(x[:, None])[:, 0]
+        return pattern - pattern.mean(1, keepdim=True)
+
+    def cells(self, x: Tensor) -> Tensor:
+        """Its mean over each cell."""
+        return torch.from_numpy(in_cells(self(x)[0].detach().numpy()))[None]
 
 
 class SingleKernel(GrainProcessor):
@@ -31,12 +56,7 @@ class SingleKernel(GrainProcessor):
 
     def __init__(self, settings: SpectrogramSettings):
         super().__init__(settings)
-        self.detector = nn.Conv2d(1, 1, 3, padding=1, padding_mode="replicate")
-
-    def pattern(self, x: Tensor) -> Tensor:
-        """One kernel over the picture."""
-        pattern = self.detector(x[:, None])[:, 0]
-        return (pattern - pattern.mean(1, keepdim=True)) * self.scale
+        self.detector = Kernel()
 
 
 class LevelGame(AuditGame):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from contenders import HAND_MADE, VARIANTS, contender, train_on
 
-from convert_to_spectrograms import analyse, band_powers_of, default_settings, log_mel_of, move_grain
+from convert_to_spectrograms import AmountSolver, analyse, band_powers_of, default_settings, log_mel_of, move_grain
 from measure_audio_grain import GrainSettings, Sound, measure_grain, sound_from_array
 
 SR = 44_100
@@ -112,9 +112,9 @@ def judge(found: list[tuple[Sound, Sound, float]], contenders: dict[str, Callabl
             analysis = analyse(source, SETTINGS)
             patterns = {name: pattern(analysis.x) for name, pattern in contenders.items()}
             if "expander" in contenders:
-                patterns["oracle"] = np.broadcast_to(oracle(source, target, claim), analysis.x.shape)
+                patterns["oracle"] = oracle(source, target, claim)
             for name, pattern_db in patterns.items():
-                moved = move_grain(analysis, pattern_db, claim).sound
+                moved = move_grain(AmountSolver(analysis, pattern_db), claim).sound
                 scores.setdefault(name, [[], []])[direction].append(log_spectral_distance(moved, target))
             scores.setdefault("nothing", [[], []])[direction].append(log_spectral_distance(source, target))
     return {name: np.mean(values, axis=1) for name, values in scores.items()}
@@ -131,7 +131,7 @@ def draw(path: str, seed: int, epochs: int, n_files: int) -> None:
     panels = [("the sound itself", sound)]
     for family in ("breath", "band", "hiss"):
         model = train_on(library(family, n_files, seed), SETTINGS, "full", seed, epochs)
-        moved = move_grain(analysis, contender(model, SETTINGS)(analysis.x), -2.0)
+        moved = move_grain(AmountSolver(analysis, contender(model, SETTINGS)(analysis.x)), -2.0)
         panels.append((f"two octaves more, learned from {family} ({moved.got_octaves:+.2f})", moved.sound))
     figure, axes = plt.subplots(1, 4, figsize=(18, 4.5), layout="constrained", sharey=True)
     for axis, (title, shown) in zip(axes, panels, strict=True):

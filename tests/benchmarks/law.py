@@ -72,6 +72,10 @@ def report(rows: list[dict]) -> dict:
         ]
         if notes:
             print(f"{row['name']:32s} {row['grain']:.1e}  {', '.join(notes)}")
+    for row, levels in zip(rows, level_db, strict=True):
+        notes = [f"{s:+g}: {db:+.2f} dB" for s, db in zip(asked, levels, strict=True) if abs(db) > 0.5]
+        if notes:
+            print(f"loudness: {row['name']:32s} {', '.join(notes)}")
     monotone = np.all(np.diff(got, axis=1) >= -MONOTONE_OCTAVES, axis=1)
     for row, is_monotone in zip(rows, monotone, strict=True):
         if not is_monotone:

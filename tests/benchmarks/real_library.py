@@ -25,7 +25,7 @@ from contenders import HAND_MADE, VARIANTS, contender, train_on
 from scipy.linalg import sqrtm
 
 from cak_grain_processor import AuditGame, Tiles, held_energy, split_files
-from convert_to_spectrograms import load_tile, read_pairs
+from convert_to_spectrograms import CELL_FRAMES, between_centres, load_tile, read_pairs
 
 OCTAVES = (1.0, 2.0, 3.0)
 N_COMPONENTS, N_NEAREST, NEAR_OCTAVES = 12, 5, 0.5
@@ -71,7 +71,11 @@ def fooled(moved: np.ndarray, natural: np.ndarray, moved_file: np.ndarray, natur
 def move(game: AuditGame, tiles: np.ndarray, pattern_of: Callable, claim: np.ndarray) -> np.ndarray:
     """Tiles moved by their claims along a contender's pattern."""
     x = torch.from_numpy(tiles)
-    pattern = torch.from_numpy(np.stack([np.ascontiguousarray(pattern_of(tile)) for tile in tiles]))
+    n_frames = tiles.shape[2]
+    before, after, share = between_centres((np.arange(n_frames) + 0.5) / CELL_FRAMES, -(-n_frames // CELL_FRAMES))
+    cells = [pattern_of(tile) for tile in tiles]
+    frames = [np.float32(c[:, before] * (1 - share) + c[:, after] * share) for c in cells]
+    pattern = torch.from_numpy(np.stack(frames))
     pattern = 0.04 * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt()
     claims = torch.tensor(claim, dtype=torch.float32)
     amount = game.solved(x, pattern, torch.zeros(len(x)), claims)

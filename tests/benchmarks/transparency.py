@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cak_grain_processor import load_model
 from convert_to_spectrograms import (
-    AmountSolver,
     Amounts,
+    AmountSolver,
     analyse,
     default_settings,
     move_grain,
-    render_blocks,
     spectral_expander,
 )
 from measure_audio_grain import GrainSettings, sound_from_array
@@ -120,13 +118,19 @@ def main() -> None:
             return loaded.pattern_db(analysis.x)
 
     print("added before a click, dB under it (octaves got):   " + "  ".join(f"{s:+.0f}            " for s in POSITIONS))
-    for name, quiet in (("in silence", np.zeros(2 * SR)), ("over a drone", drone()), ("over noise", 0.003 * np.random.default_rng(3).standard_normal(2 * SR))):
+    for name, quiet in (
+        ("in silence", np.zeros(2 * SR)),
+        ("over a drone", drone()),
+        ("over noise", 0.003 * np.random.default_rng(3).standard_normal(2 * SR)),
+    ):
         cells = ["{:6.1f} ({:+.2f})".format(*before_click_db(quiet, pattern, settings, s)) for s in POSITIONS]
         print(f"  {name:47s}" + "  ".join(cells))
     print("standard deviation over time of the bands' gains, dB: mean, largest (octaves got, expander)")
     noise = 0.1 * np.random.default_rng(2).standard_normal(6 * SR)
-    for name, y, s in (("white noise at +3", noise, 3.0), ("white noise at +1", noise, 1.0), ("chord at -3", chord(), -3.0), ("chord at -1", chord(), -1.0), ("drone at +3", drone(), 3.0), ("drone at -3", drone(), -3.0)):
-        print("  {:20s} {:5.2f}  {:5.2f}   ({:+.2f}, {:.2f})".format(name, *flutter_db(y, pattern, settings, s)))
+    sounds = {"white noise": noise, "chord": chord(), "drone": drone()}
+    for name, octaves in (("white noise", 3.0), ("white noise", 1.0), ("chord", -3.0), ("chord", -1.0), ("drone", 3.0)):
+        row = flutter_db(sounds[name], pattern, settings, octaves)
+        print("  {:20s} {:5.2f}  {:5.2f}   ({:+.2f}, {:.2f})".format(f"{name} at {octaves:+g}", *row))
 
 
 if __name__ == "__main__":
