@@ -310,7 +310,7 @@ class PatternDetector(nn.Module):
         return pattern.expand(-1, -1, n_frames)
 
 
-class GrainProcessor(nn.Module):
+class GrainModel(nn.Module):
     """The CAK layer and its detector: y = x + D(x) c gate(c) scale.
 
     Parameters
@@ -569,7 +569,7 @@ class AuditGame:
         amount = amount - gain * (moved - moved.detach())
         return held_energy(x, shape * amount[:, None, None], self.shares.log(), self.settings.dynamic_range_db)
 
-    def play(self, model: GrainProcessor, movers: Tiles, batch_size: int, rng: np.random.Generator) -> dict[str, Moves]:
+    def play(self, model: GrainModel, movers: Tiles, batch_size: int, rng: np.random.Generator) -> dict[str, Moves]:
         """Move tiles in both directions and let the referees judge them.
 
         Returns
@@ -599,7 +599,7 @@ class AuditGame:
             for part, name in enumerate(("texture", "smooth"))
         }
 
-    def _natural_distances(self, model: GrainProcessor, movers: Tiles, rng: np.random.Generator) -> dict[str, Tensor]:
+    def _natural_distances(self, model: GrainModel, movers: Tiles, rng: np.random.Generator) -> dict[str, Tensor]:
         """Tiles of lower and of higher grain moved to one natural grain, compared with natural tiles of it."""
         grain = movers.log2_grain
         target = float(grain[rng.integers(len(grain))])
@@ -617,7 +617,7 @@ class AuditGame:
         return distances
 
 
-def pattern_in_db(model: GrainProcessor, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
+def pattern_in_db(model: GrainModel, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
     """Gain in dB for unit amount, (n_mels, cells) of a picture (n_mels, frames), gone through in pieces if it is long."""
     device = next(model.parameters()).device
     pieces = []
@@ -708,7 +708,7 @@ def stop_after_step() -> Iterator[Callable[[], bool]]:
 
 def train_epoch(
     game: AuditGame,
-    model: GrainProcessor,
+    model: GrainModel,
     optimizer: torch.optim.Optimizer,
     movers: Tiles,
     epoch: int,
@@ -761,7 +761,7 @@ def train_epoch(
     }
 
 
-def judge(game: AuditGame, model: GrainProcessor, held_out: Tiles, settings: TrainSettings) -> dict[str, float]:
+def judge(game: AuditGame, model: GrainModel, held_out: Tiles, settings: TrainSettings) -> dict[str, float]:
     """What the referees say of held-out tiles, the same draw every time: two distances in dB, violation in octaves."""
     rng = np.random.default_rng([settings.seed, 2**31])
     model.eval()
@@ -801,7 +801,7 @@ def rms_of(sound: Sound) -> float:
     )
 
 
-def audit_file(path: Path, model: GrainProcessor, settings: SpectrogramSettings) -> list[AuditRow]:
+def audit_file(path: Path, model: GrainModel, settings: SpectrogramSettings) -> list[AuditRow]:
     """Render one file across the slider and measure what came out.
 
     Raises
@@ -892,7 +892,7 @@ def draw_history(path: Path, history: list[EpochScores]) -> None:
     save_figure(figure, path)
 
 
-def draw_sample(path: Path, model: GrainProcessor, x: Tensor, settings: SpectrogramSettings) -> None:
+def draw_sample(path: Path, model: GrainModel, x: Tensor, settings: SpectrogramSettings) -> None:
     """A tile at five positions of the slider, and the pattern that was added."""
     from matplotlib.figure import Figure
 
@@ -1006,7 +1006,7 @@ def read_checkpoint(path: Path) -> dict:
 class LoadedModel:
     """A model ready to render: the network, the settings it was trained with, and its history in plain values."""
 
-    model: GrainProcessor
+    model: GrainModel
     settings: SpectrogramSettings
     training: dict
     audit: dict
@@ -1029,7 +1029,7 @@ def load_model(path: Path, device: str = "cpu") -> LoadedModel:
     channels = content.get("channels")
     if not isinstance(channels, int) or not 1 <= channels <= 256:
         raise PipelineError(f"{path}: field channels is {channels!r}, not 1 to 256")
-    model = GrainProcessor(settings, channels)
+    model = GrainModel(settings, channels)
     try:
         model.load_state_dict(content["weights"])
     except (KeyError, RuntimeError, AttributeError, TypeError) as err:
@@ -1120,7 +1120,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
-) -> tuple[GrainProcessor, list[EpochScores]]:
+) -> tuple[GrainModel, list[EpochScores]]:
     """Train a model, with a checkpoint after every epoch and pictures every tenth.
 
     Raises
@@ -1132,7 +1132,7 @@ def train(
     train_on, judge_on = split_files(pairs, settings.seed)
     movers, held_out = load_tiles(pairs, train_on, device), load_tiles(pairs, judge_on, device)
     torch.manual_seed(settings.seed)
-    model = GrainProcessor(pairs.settings).to(device)
+    model = GrainModel(pairs.settings).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
     game = AuditGame(pairs.settings, movers, settings.seed)
     check_device(game, model, movers)
@@ -1191,7 +1191,7 @@ def train(
     return model, history
 
 
-def check_device(game: AuditGame, model: GrainProcessor, movers: Tiles) -> None:
+def check_device(game: AuditGame, model: GrainModel, movers: Tiles) -> None:
     """Compare one gradient with the CPU's where MPS computes, which is known to train wrongly in silence.
 
     Raises
@@ -1214,7 +1214,7 @@ def check_device(game: AuditGame, model: GrainProcessor, movers: Tiles) -> None:
 
 
 def final_content(
-    model: GrainProcessor, pairs: TrainingPairs, settings: TrainSettings, history: list[EpochScores], audit: dict
+    model: GrainModel, pairs: TrainingPairs, settings: TrainSettings, history: list[EpochScores], audit: dict
 ) -> dict:
     """Everything needed to render, and where it comes from; no optimiser state."""
     return {
@@ -1236,7 +1236,7 @@ def final_content(
 
 def audit(
     pairs: TrainingPairs,
-    model: GrainProcessor,
+    model: GrainModel,
     history: list[EpochScores],
     seed: int,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,

@@ -21,16 +21,21 @@ Exit status: 0 all rendered; 1 some could not be (each is named);
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import math
 import os
 import queue
 import shutil
 import sys
 import threading
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,15 +57,23 @@ from measure_audio_grain import (
     PipelineError,
     Sound,
     check_writable,
+    file_stamp,
     find_audio,
+    jobs_argument,
+    json_path,
     measure_grain,
     one_line,
     open_audio,
     open_sound,
+    progress_bar,
     replacing,
     run_main,
+    sound_from_array,
     warn,
 )
+
+if TYPE_CHECKING:
+    from cak_grain_processor import LoadedModel
 
 DEFAULT_MODEL = "grain_processor_v2_output/final_grain_processor_v2.pt"  # where stage 3 leaves it
 SLIDER_RANGE = 3.0
@@ -80,6 +93,8 @@ INTEGER_BITS = {
     "ALAC_24": 24,
     "ALAC_32": 32,
 }
+TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
+BATCH_LOG = "grain_renderings.jsonl"
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_POSITIONS = (-2.0, 2.0)
 
@@ -124,19 +139,41 @@ def to_sample_format(y: np.ndarray, subtype: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """Container and sample format of an output file, by libsndfile's names."""
+    """Container and sample format of a file, by libsndfile's names, and its tags."""
 
     format: str
     subtype: str
+    tags: dict[str, str] = field(default_factory=dict)
 
 
-def output_format(output: Path, input_subtype: str, n_bytes: int) -> OutputFormat:
-    """The format that an output's name asks for, with the input's sample format where it can hold it.
+def check_subtype(name: str) -> str:
+    """libsndfile's name of a sample format, however it is spelt.
 
     Raises
     ------
     PipelineError
-        If the extension is no audio format that can be written.
+        If there is none of that name.
+    """
+    import soundfile as sf
+
+    if name.upper() not in sf.available_subtypes():
+        raise PipelineError(f"--subtype {name}: no such sample format; use one of {' '.join(sf.available_subtypes())}")
+    return name.upper()
+
+
+def output_format(output: Path, stored: OutputFormat, n_bytes: int, subtype: str | None = None) -> OutputFormat:
+    """The format that an output's name asks for, with the input's sample format where it can hold it.
+
+    Parameters
+    ----------
+    stored : the input's
+    n_bytes : size of the samples, at most
+    subtype : sample format asked for instead
+
+    Raises
+    ------
+    PipelineError
+        If the extension is no audio format that can be written, or can't hold the sample format.
     """
     import soundfile as sf
 
@@ -147,17 +184,46 @@ def output_format(output: Path, input_subtype: str, n_bytes: int) -> OutputForma
         )
     if name == "WAV" and n_bytes > WAV_LIMIT_BYTES:
         name = "RF64"
+    if subtype is not None:
+        if not sf.check_format(name, subtype):
+            raise PipelineError(
+                f"{output}: {name} can't hold {subtype}; it holds {' '.join(sf.available_subtypes(name))}"
+            )
+        return OutputFormat(name, subtype, stored.tags)
+    return OutputFormat(name, _subtype_like(output, name, stored.subtype), stored.tags)
+
+
+def _subtype_like(output: Path, name: str, input_subtype: str) -> str:
+    import soundfile as sf
+
     if output.suffix.lower() == ".opus":
-        return OutputFormat(name, "OPUS")
+        return "OPUS"
     lossless = input_subtype in INTEGER_BITS or input_subtype in ("FLOAT", "DOUBLE")
     if sf.check_format(name, input_subtype) and (name == "MP3" or not input_subtype.startswith("MPEG")):
-        return OutputFormat(name, input_subtype)
+        return input_subtype
     if not lossless and sf.check_format(name, "FLOAT"):
-        return OutputFormat(name, "FLOAT")  # a decoded lossy file has no bits; float keeps what was decoded
-    return OutputFormat(name, "PCM_24" if sf.check_format(name, "PCM_24") else sf.default_subtype(name))
+        return "FLOAT"  # a decoded lossy file has no bits; float keeps what was decoded
+    return "PCM_24" if sf.check_format(name, "PCM_24") else sf.default_subtype(name)
 
 
 # Rendering files
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a rendering: octaves of the slider, or a grain to reach."""
+
+    octaves: float = 0.0
+    target_grain: float | None = None
+
+    def octaves_from(self, grain: float) -> float:
+        """Octaves from a sound's own grain."""
+        return self.octaves if self.target_grain is None else math.log2(grain / self.target_grain)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the samples shall stay as they are."""
+        return self.target_grain is None and self.octaves == 0
 
 
 @dataclass(frozen=True)
@@ -169,41 +235,112 @@ class FileRendering:
     rendering: Rendering | None  # None if the input has no grain; then only 0 can be asked
 
 
-def output_name(source: Path, octaves: float) -> str:
-    """Default name of a rendering: drone.flac at -2 becomes drone_grain-2.0.wav."""
-    text = f"{octaves:+.2f}"
+def output_name(source: Path, asked: Asked) -> str:
+    """Default name of a rendering: drone.flac at -2 becomes drone_grain-2.0.wav, at a grain drone_grain0.02.wav."""
+    if asked.target_grain is not None:
+        return f"{source.stem}_grain{asked.target_grain:.3g}.wav"
+    text = f"{asked.octaves:+.2f}"
     return f"{source.stem}_grain{text[:-1] if text.endswith('0') else text}.wav"
 
 
-class Processor:
+class GrainProcessor:
     """A model that is ready to render; knows nothing of windows.
+
+    >>> processor = GrainProcessor.load(MODEL, device="cpu")
+    >>> y = np.sin(440 * 2 * np.pi * np.arange(44100) / 44100)
+    >>> y += 0.001 * np.random.default_rng(0).standard_normal(44100)
+    >>> z = processor.render(y, 44100, grain=-2)
+    >>> z.shape
+    (44100,)
+    >>> round(float(np.log2(processor.measure(y, 44100) / processor.measure(z, 44100))), 1)
+    -2.0
+    >>> np.array_equal(processor.render(y, 44100, grain=0), y)
+    True
 
     Parameters
     ----------
-    model_path : Path
-    device : str, "auto", "cpu", "cuda" or "mps"
-
-    Raises
-    ------
-    PipelineError
-        If there is no usable model.
+    loaded : LoadedModel
+    threads : int > 0, for one sound
     """
 
-    def __init__(self, model_path: Path, device: str = "auto"):
+    def __init__(self, loaded: LoadedModel, threads: int | None = None):
+        self.loaded = loaded
+        self.threads = threads or os.cpu_count() or 1
+        self._last: tuple[tuple, AmountSolver] | None = None
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "auto") -> GrainProcessor:
+        """Read a model that stage 3 made.
+
+        Parameters
+        ----------
+        device : "auto", "cpu", "cuda" or "mps"
+
+        Raises
+        ------
+        PipelineError
+            If there is no usable model.
+        """
         from cak_grain_processor import choose_device, load_model  # late: the window opens before torch is there
 
-        if not model_path.exists():
-            raise PipelineError(f"{model_path}: no model there yet; make one with: python cak_grain_processor.py")
-        self.loaded = load_model(model_path, choose_device(device))
-        self.threads = os.cpu_count() or 1
+        if not Path(path).exists():
+            raise PipelineError(f"{path}: no model there yet; make one with: python cak_grain_processor.py")
+        return cls(load_model(Path(path), choose_device(device)))
+
+    def measure(self, y: np.ndarray, sr: int) -> float:
+        """Grain of samples, shape (n,) or (n, channels).
+
+        Raises
+        ------
+        PipelineError
+            If they have none: too short, silent, not finite.
+        """
+        return measure_grain(sound_from_array(y, sr), self.loaded.settings.grain)
+
+    def render(self, y: np.ndarray, sr: int, *, grain: float) -> np.ndarray:
+        """Move the grain of samples by some octaves, as far as the sound goes.
+
+        Parameters
+        ----------
+        y : np.ndarray, shape (n,) or (n, channels), full scale 1.0
+        sr : int > 0, Hz
+        grain : float, octaves: negative is more texture, positive is smoother
+
+        Returns
+        -------
+        np.ndarray, shape of ``y``, float32; ``y`` itself for 0
+
+        Raises
+        ------
+        PipelineError
+            If the samples have no grain.
+        """
+        if grain == 0:
+            return y
+        solver = self.solver(sound_from_array(y, sr))
+        rendering = move_grain(solver, grain, ceiling=max(1.0, solver.analysis.peak))
+        return np.concatenate(list(rendering.sound.blocks())).reshape(y.shape)
 
     def solver(self, sound: Sound) -> AmountSolver:
         """What depends on the sound alone: its analysis and its pattern."""
         analysis = analyse(sound, self.loaded.settings, self.threads)
         return AmountSolver(analysis, self.loaded.pattern_db(analysis.x))
 
-    def render_file(self, source: Path, output: Path, octaves: float, *, overwrite: bool = False) -> FileRendering:
+    def _solver_of(self, source: Path, sound: Sound) -> AmountSolver:
+        """The same of a file; that of the last one is kept, for it is often rendered again."""
+        key, last = (source, *file_stamp(source)), self._last
+        if last is None or last[0] != key:
+            self._last = last = (key, self.solver(sound))
+        return last[1]
+
+    def render_file(
+        self, source: Path, output: Path, asked: Asked, *, overwrite: bool = False, subtype: str | None = None
+    ) -> FileRendering:
         """Render one file; the output appears under its name only when it is whole.
+
+        Parameters
+        ----------
+        subtype : sample format by libsndfile's name; the input's if None
 
         Raises
         ------
@@ -213,27 +350,28 @@ class Processor:
         sound = open_sound(source)
         check_output(source, output, overwrite)
         with open_audio(source) as file:
-            source_format, subtype = file.format, file.subtype
-        target = output_format(output, subtype, sound.n_samples * sound.channels * 8)
+            stored = OutputFormat(file.format, file.subtype, tags_of(file))
+        target = output_format(output, stored, sound.n_samples * sound.channels * 8, subtype)
         check_writable(output.parent)
         with replacing(output) as temporary:
-            if octaves == 0:
-                copy_samples(source, source_format, subtype, temporary, target)
+            if asked.is_copy:
+                copy_samples(source, stored, temporary, target)
                 return FileRendering(source, output, self._unmoved(sound))
-            solver = self.solver(sound)
+            solver = self._solver_of(source, sound)
             ceiling = CEILING if target.subtype in INTEGER_BITS else max(1.0, solver.analysis.peak)
 
             def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
                 return written_sound(temporary, blocks, like, target)
 
+            octaves = asked.octaves_from(solver.analysis.grain)
             rendering = move_grain(solver, octaves, ceiling=ceiling, store=store)
-            if rendering.sound is sound:  # nothing could be moved: what was stored is not it
-                copy_samples(source, source_format, subtype, temporary, target)
+            if rendering.sound is solver.analysis.sound:  # nothing could be moved: what was stored is not it
+                copy_samples(source, stored, temporary, target)
         return FileRendering(source, output, rendering)
 
     def _unmoved(self, sound: Sound) -> Rendering | None:
         try:
-            grain = measure_grain(sound, self.loaded.settings.grain)
+            grain = measure_grain(sound, self.loaded.settings.grain, self.threads)
         except PipelineError:
             return None  # silence has no grain, and at 0 it need not have any
         return Rendering(sound, 0.0, grain, grain, True, 0.0, 0.0, 0.0)
@@ -256,39 +394,34 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
             raise PipelineError(f"{output}: exists already; give --overwrite to replace it")
 
 
-def write_blocks(path: Path, blocks: Iterator[np.ndarray], like: Sound, target: OutputFormat) -> Iterator[None]:
-    """Write blocks of samples in the target's sample format as an audio file, one each time it is asked to go on.
+def tags_of(file) -> dict[str, str]:
+    """The texts (title, artist ...) that libsndfile found in an open file."""
+    return {name: text for name in TAGS if (text := getattr(file, name, ""))}
+
+
+@contextmanager
+def writing(path: Path, like: Sound, target: OutputFormat) -> Iterator[object]:
+    """A ``soundfile.SoundFile`` for writing, with its tags.
 
     Raises
     ------
     PipelineError
-        If the format can't hold them or the disk can't.
+        If the format can't hold the sound or the disk can't.
     """
     import soundfile as sf
 
     try:
         with sf.SoundFile(path, "w", like.sr, like.channels, target.subtype, format=target.format) as file:
-            for block in blocks:
-                file.write(block)
-                yield
+            for name, text in target.tags.items():
+                with suppress(sf.LibsndfileError):  # a format that has no such tag
+                    setattr(file, name, text)
+            yield file
     except sf.LibsndfileError as err:
         raise PipelineError(
             f"can't write {target.format} {target.subtype} with {like.channels} channels at {like.sr} Hz ({err.error_string.strip()})"
         ) from err
     except OSError as err:
         raise PipelineError(f"can't write ({err.strerror})") from err
-
-
-def write_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target: OutputFormat) -> None:
-    """Write blocks of samples, full scale 1.0, as an audio file.
-
-    Raises
-    ------
-    PipelineError
-        If the format can't hold them or the disk can't.
-    """
-    for _ in write_blocks(path, (to_sample_format(block, target.subtype) for block in blocks), like, target):
-        pass
 
 
 def from_sample_format(y: np.ndarray, subtype: str) -> np.ndarray:
@@ -300,31 +433,29 @@ def written_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target:
     """A sound that is written to a file while it is first read, so that it need not be read back.
 
     What a lossy format makes of it is known only from the file, so there it is written at once.
+
+    Raises
+    ------
+    PipelineError
+        If the format can't hold the sound or the disk can't; while reading, too.
     """
-    if target.subtype not in INTEGER_BITS and target.subtype not in ("FLOAT", "DOUBLE"):
-        write_sound(path, blocks, like, target)
-        return open_sound(path)
-    written: list[Sound] = []
 
-    def read() -> Iterator[np.ndarray]:
-        if written:
-            yield from written[0].blocks()
-            return
-        passed: deque[np.ndarray] = deque()
-
-        def stored() -> Iterator[np.ndarray]:
+    def write() -> Iterator[np.ndarray]:
+        with writing(path, like, target) as file:
             for block in blocks:
-                passed.append(to_sample_format(block, target.subtype))
-                yield passed[-1]
+                stored = to_sample_format(block, target.subtype)
+                file.write(stored)
+                yield from_sample_format(stored, target.subtype)
 
-        for _ in write_blocks(path, stored(), like, target):
-            yield from_sample_format(passed.popleft(), target.subtype)
-        written.append(open_sound(path))
+    if target.subtype not in INTEGER_BITS and target.subtype not in ("FLOAT", "DOUBLE"):
+        for _ in write():
+            pass
+        return open_sound(path)
+    unwritten = [write()]
+    return replace(like, blocks=lambda: unwritten.pop() if unwritten else open_sound(path).blocks())
 
-    return replace(like, blocks=read)
 
-
-def copy_samples(source: Path, source_format: str, subtype: str, output: Path, target: OutputFormat) -> None:
+def copy_samples(source: Path, stored: OutputFormat, output: Path, target: OutputFormat) -> None:
     """The input's samples as they are: the file itself if the format stays, else sample by sample.
 
     Raises
@@ -332,24 +463,15 @@ def copy_samples(source: Path, source_format: str, subtype: str, output: Path, t
     PipelineError
         If the output can't be written.
     """
-    import soundfile as sf
-
-    if (source_format, subtype) == (target.format, target.subtype):
+    if (stored.format, stored.subtype) == (target.format, target.subtype):
         try:
             shutil.copyfile(source, output)
         except OSError as err:
             raise PipelineError(f"can't write ({err.strerror})") from err
         return
-    dtype = native_dtype(subtype)
-    with open_audio(source) as file:
-        try:
-            with sf.SoundFile(
-                output, "w", file.samplerate, file.channels, target.subtype, format=target.format
-            ) as copy:
-                for block in file.blocks(1 << 16, dtype=dtype, always_2d=True):
-                    copy.write(block)
-        except sf.LibsndfileError as err:
-            raise PipelineError(f"can't write {target.format} {target.subtype} ({err.error_string.strip()})") from err
+    with open_audio(source) as file, writing(output, open_sound(source), target) as copy:
+        for block in file.blocks(1 << 16, dtype=native_dtype(stored.subtype), always_2d=True):
+            copy.write(block)
 
 
 def describe(rendering: Rendering | None) -> str:
@@ -366,6 +488,129 @@ def describe(rendering: Rendering | None) -> str:
     if abs(rendering.level_db) > 0.5:
         line += f", {abs(rendering.level_db):.1f} dB {'quieter' if rendering.level_db < 0 else 'louder'}"
     return line
+
+
+def report_of(result: FileRendering) -> dict:
+    """What became of a file, for machines: names, plain numbers, no NaN."""
+    names = {"input": str(result.input), "output": str(result.output)}
+    if result.rendering is None:
+        return names | {"grain_before": None, "grain_after": None}
+    numbers = {name: value for name, value in vars(result.rendering).items() if name != "sound"}
+    return names | {"got_octaves": result.rendering.got_octaves} | numbers
+
+
+# Batches
+
+
+@dataclass(frozen=True)
+class Job:
+    """One rendering to do."""
+
+    source: Path
+    output: Path
+    asked: Asked
+
+
+class BatchLog:
+    """Remembers in the output folder what was rendered from what, so that a batch that stopped goes on where it was.
+
+    One line of JSON when a file is begun and one when it is done, appended; a line that was cut off
+    counts for nothing.
+
+    Parameters
+    ----------
+    folder : Path
+    model_path : Path
+    subtype : str or None
+    """
+
+    def __init__(self, folder: Path, model_path: Path, subtype: str | None):
+        self._path = folder / BATCH_LOG
+        self._common = [hashlib.sha256(model_path.read_bytes()).hexdigest(), subtype]
+        self._last: dict[str, dict] = {}
+        self._lock = threading.Lock()
+        if self._path.exists():
+            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with suppress(ValueError, TypeError, KeyError):
+                    record = json.loads(line)
+                    self._last[record["output"]] = record
+            with self._path.open("ab") as file:
+                file.write(b"\n")  # in case the last line was cut off
+
+    def _record(self, job: Job, is_done: bool) -> dict:
+        record = {
+            "output": json_path(job.output, self._path.parent.absolute()),
+            "input": str(job.source),
+            "asked": [job.asked.octaves, job.asked.target_grain],
+            "model_and_subtype": self._common,
+        }
+        stamps = {"stamps": [list(file_stamp(path)) for path in (job.source, job.output)]} if is_done else {}
+        return record | stamps
+
+    def has(self, job: Job) -> bool:
+        """Whether a job was done and neither its input nor its output has changed since."""
+        try:
+            record = self._record(job, is_done=True)
+        except PipelineError:
+            return False
+        return self._last.get(record["output"]) == record
+
+    def owns(self, job: Job) -> bool:
+        """Whether the output is an earlier run's and not the user's."""
+        last = self._last.get(json_path(job.output, self._path.parent.absolute()), {})
+        try:
+            return bool(last) and ("stamps" not in last or last["stamps"][1] == list(file_stamp(job.output)))
+        except PipelineError:
+            return False
+
+    def add(self, job: Job, *, is_done: bool) -> None:
+        """Remember that a job was begun, or done."""
+        record = self._record(job, is_done)
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def render_batch(
+    processor: GrainProcessor,
+    batch: list[Job],
+    *,
+    overwrite: bool = False,
+    subtype: str | None = None,
+    log: BatchLog | None = None,
+    jobs: int = 1,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+) -> Iterator[tuple[Job, FileRendering | str | None]]:
+    """Render files, some at a time, and go on past those that fail.
+
+    Yields
+    ------
+    each job, in the order given, with what became of it: a rendering, the reason why there is none,
+    or nothing if it was done before
+    """
+    from joblib import Parallel, delayed
+
+    one = GrainProcessor(processor.loaded, 1) if jobs > 1 else processor
+
+    def render(job: Job) -> FileRendering | str | None:
+        is_ours = overwrite
+        if log is not None:
+            if log.has(job):
+                return None
+            is_ours = overwrite or log.owns(job)
+            if is_ours or not job.output.exists():
+                log.add(job, is_done=False)
+        mine = GrainProcessor(one.loaded, one.threads) if jobs > 1 else one  # each keeps a file of its own
+        try:
+            result = mine.render_file(job.source, job.output, job.asked, overwrite=is_ours, subtype=subtype)
+            if log is not None:
+                log.add(job, is_done=True)
+            return result
+        except PipelineError as err:
+            return one_line(str(err))
+
+    pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
+    results = pool(delayed(render)(job) for job in batch)
+    yield from progress(zip(batch, results, strict=True), len(batch))
 
 
 # Playing
@@ -458,7 +703,7 @@ class Worker:
         self.messages: queue.Queue[Message] = queue.Queue()
         self._tasks: queue.Queue[tuple[str, Callable[[], Message | None]] | None] = queue.Queue()
         self._model_path, self._device = model_path, device
-        self._processor: Processor | None = None
+        self._processor: GrainProcessor | None = None
         self._wanted = 0
         self._thread = threading.Thread(target=self._work, name="grain worker", daemon=True)
         self._thread.start()
@@ -476,7 +721,7 @@ class Worker:
 
     def save(self, source: Path, output: Path, octaves: float) -> None:
         """Render a file to disk, over an older file of that name if the dialog was told so."""
-        self._put("saved", lambda: self._processor.render_file(source, output, octaves, overwrite=True))
+        self._put("saved", lambda: self._processor.render_file(source, output, Asked(octaves), overwrite=True))
 
     def close(self) -> None:
         """End the thread after what it is doing."""
@@ -502,8 +747,8 @@ class Worker:
             else:
                 self.messages.put(Message(kind, content))
 
-    def _load(self) -> Processor:
-        self._processor = Processor(self._model_path, self._device)
+    def _load(self) -> GrainProcessor:
+        self._processor = GrainProcessor.load(self._model_path, self._device)
         return self._processor
 
     def _open(self, path: Path) -> Opened:
@@ -739,7 +984,7 @@ class GrainWindow:
         """Ask for a name and render the file to it."""
         if self.opened is None:
             return
-        name = self.dialogs.save_name(output_name(self.opened.path, self.octaves))
+        name = self.dialogs.save_name(output_name(self.opened.path, Asked(self.octaves)))
         if name:
             self._start(f"saving {one_line(Path(name).name)} ...")
             self.worker.save(self.opened.path, Path(name), self.octaves)
@@ -803,7 +1048,7 @@ class GrainWindow:
             getattr(self, f"_take_{message.kind}")(message.content)
         self._refresh()
 
-    def _take_model(self, processor: Processor) -> None:
+    def _take_model(self, processor: GrainProcessor) -> None:
         self.has_model = True
         self.note = f"model ready: {processor.loaded.audit.get('verdict', 'not audited')}"
 
@@ -858,75 +1103,154 @@ def grain_argument(text: str) -> float:
     return value
 
 
+def target_argument(text: str) -> float:
+    """``--target-grain``: a grain, which lies between 0 and 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no grain: not within 0 to 1")
+    return value
+
+
+def sweep_argument(text: str) -> float:
+    """``--sweep``: a step in octaves."""
+    value = float(text)
+    if not 0.05 <= value <= SLIDER_RANGE:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0.05 to {SLIDER_RANGE:g} octaves")
+    return value
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line of stage 4."""
     parser = argparse.ArgumentParser(
         prog="neural_audio_processor.py",
-        description="Move the grain of audio: in a window, or with --grain straight to files.",
+        description="Move the grain of audio: in a window, or with --grain and the like straight to files.",
     )
     parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="audio files or folders")
-    parser.add_argument(
-        "--grain",
-        type=grain_argument,
-        metavar="S",
-        help="-3 (texture) .. 0 .. +3 (smooth), in octaves; renders and ends",
+    asked = parser.add_argument_group("what to render (one of them; without, the window opens)")
+    one = asked.add_mutually_exclusive_group()
+    one.add_argument(
+        "--grain", type=grain_argument, metavar="S", help="-3 (texture) .. 0 .. +3 (smooth), in octaves of grain"
+    )
+    one.add_argument("--target-grain", type=target_argument, metavar="G", help="reach this grain, such as 0.02")
+    one.add_argument("--match", type=Path, metavar="REFERENCE", help="reach the grain of this file")
+    one.add_argument(
+        "--sweep",
+        type=sweep_argument,
+        nargs="?",
+        const=1.0,
+        metavar="STEP",
+        help="all positions from -3 to +3 in steps (default: 1)",
+    )
+    one.add_argument(
+        "--demo",
+        action="store_true",
+        help="a demo sound in the window, or where there is no display, rendered at -2 and +2",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUTPUT",
-        help="output file, or folder (default: NAME_grain-2.0.wav in the current folder)",
+        help="output file, or folder (default: NAME_grain-2.0.wav in the current folder); a folder keeps the inputs' tree",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace output files that exist already (never the input)"
     )
+    parser.add_argument(
+        "--subtype", metavar="NAME", help="sample format, such as PCM_16, PCM_24 or FLOAT (default: the input's)"
+    )
+    parser.add_argument("-j", "--jobs", type=jobs_argument, default=1, help="files at a time (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one report for machines instead of lines")
     parser.add_argument(
         "--model", type=Path, default=Path(DEFAULT_MODEL), metavar="PATH", help="(default: %(default)s)"
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
     )
-    parser.add_argument(
-        "--demo",
-        action="store_true",
-        help="a demo sound in the window, or where there is no display, rendered at -2 and +2",
-    )
     return parser
 
 
-def render_all(processor: Processor, jobs: list[tuple[Path, Path, float]], *, overwrite: bool) -> int:
-    """Render files one after the other, say what became of each, go on past those that fail.
+def _positions(args: argparse.Namespace) -> list[Asked]:
+    """What is asked of each input."""
+    if args.sweep is not None:
+        n = int(SLIDER_RANGE / args.sweep + 1e-9)
+        return [Asked(round(i * args.sweep, 4) + 0.0) for i in range(-n, n + 1)]
+    if args.match is not None:
+        try:
+            return [Asked(target_grain=measure_grain(open_sound(args.match)))]
+        except PipelineError as err:
+            raise PipelineError(f"--match {one_line(args.match)}: {err}") from err
+    return [Asked(target_grain=args.target_grain) if args.target_grain else Asked(args.grain)]
+
+
+def _batch(args: argparse.Namespace) -> tuple[list[Job], Path | None]:
+    """What to render, and the output folder where a log of it is kept (only of several)."""
+    asked = _positions(args)
+    found: dict[Path, Path] = {}  # each file and the folder that its tree starts from
+    for path in args.inputs:
+        for source in find_audio([path]):
+            found.setdefault(source, Path(os.path.abspath(path)) if path.is_dir() else source.parent)
+    if not found:
+        raise PipelineError(
+            f"0 files found in {', '.join(map(one_line, args.inputs))} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})"
+        )
+    n_outputs = len(found) * len(asked)
+    if args.output is not None and not args.output.endswith("/") and not Path(args.output).is_dir():
+        if n_outputs > 1:
+            raise PipelineError(f"-o {args.output}: {n_outputs} outputs need a folder; end it with /")
+        return [Job(next(iter(found)), Path(args.output), asked[0])], None
+    folder = Path(args.output or ".")
+    twins = Counter(source.with_suffix("") for source in found)  # a.wav and a.flac keep their extensions
+    batch = [
+        Job(source, folder / source.parent.relative_to(base) / output_name(name, each), each)
+        for source, base in found.items()
+        for name in [source.with_name(f"{source.name}.wav") if twins[source.with_suffix("")] > 1 else source]
+        for each in asked
+    ]
+    taken: dict[Path, Path] = {}
+    for job in batch:
+        if taken.setdefault(job.output, job.source) != job.source:
+            raise PipelineError(
+                f"{one_line(job.output)}: both {one_line(taken[job.output])} and {one_line(job.source)} would go there"
+            )
+    return batch, folder if n_outputs > 1 and args.output is not None else None
+
+
+def render_all(args: argparse.Namespace, batch: list[Job], log_folder: Path | None) -> int:
+    """Render what is asked, say what became of each file, go on past those that fail.
 
     Returns
     -------
     exit status: 0 all, 1 some, 2 none
     """
-    failed = 0
-    for source, output, octaves in jobs:
-        try:
-            result = processor.render_file(source, output, octaves, overwrite=overwrite)
-        except PipelineError as err:
-            failed += 1
-            message = one_line(str(err))
-            print(f"error: {message if str(output) in message else f'{one_line(source)}: {message}'}", file=sys.stderr)
-            continue
-        print(f"{one_line(source.name)}: {describe(result.rendering)}")
-        print(f"wrote {one_line(output)}")
-    return 0 if not failed else 1 if failed < len(jobs) else 2
-
-
-def _jobs(args: argparse.Namespace) -> list[tuple[Path, Path, float]]:
-    sources = find_audio(args.inputs)
-    if not sources:
-        raise PipelineError(
-            f"0 files found in {', '.join(map(str, args.inputs))} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})"
-        )
-    if args.output is None or args.output.endswith("/") or Path(args.output).is_dir():
-        folder = Path(args.output or ".")
-        return [(source, folder / output_name(source, args.grain), args.grain) for source in sources]
-    if len(sources) > 1:
-        raise PipelineError(f"-o {args.output}: {len(sources)} inputs need a folder; end it with /")
-    return [(sources[0], Path(args.output), args.grain)]
+    if args.subtype is not None:
+        args.subtype = check_subtype(args.subtype)
+    processor = GrainProcessor.load(args.model, args.device)
+    log = None
+    if log_folder is not None:
+        check_writable(log_folder)
+        log = BatchLog(log_folder, args.model, args.subtype)
+    reports, failures, n_before = [], [], 0
+    progress = progress_bar("rendering") if len(batch) > 1 else lambda items, total: items
+    results = render_batch(
+        processor, batch, overwrite=args.overwrite, subtype=args.subtype, log=log, jobs=args.jobs, progress=progress
+    )
+    for job, result in results:
+        if result is None:
+            n_before += 1
+        elif isinstance(result, str):
+            reason = result if str(job.output) in result else f"{one_line(job.source)}: {result}"
+            failures.append({"input": str(job.source), "reason": result})
+            print(f"error: {reason}", file=sys.stderr)
+        else:
+            reports.append(report_of(result))
+            if not args.json:
+                print(f"{one_line(job.source.name)}: {describe(result.rendering)}")
+                print(f"wrote {one_line(job.output)}")
+    if args.json:
+        print(json.dumps({"version": 1, "rendered": reports, "failed": failures, "unchanged": n_before}, indent=2))
+    elif len(batch) > 1:
+        print(f"{len(reports)} rendered, {n_before} unchanged since the last run, {len(failures)} failed")
+    return 0 if not failures else 1 if len(failures) < len(batch) else 2
 
 
 def _demo_input() -> Path:
@@ -943,10 +1267,11 @@ def _run(args: argparse.Namespace) -> int:
         raise PipelineError(f"{args.model}: no model there yet; make one with: python cak_grain_processor.py")
     if args.demo and args.inputs:
         raise PipelineError("--demo brings its own sound; leave INPUT out")
-    if args.grain is not None and not args.demo:
-        if not args.inputs:
-            raise PipelineError("--grain needs an INPUT to render")
-        return render_all(Processor(args.model, args.device), _jobs(args), overwrite=args.overwrite)
+    for name in ("grain", "target_grain", "match", "sweep"):
+        if getattr(args, name) is not None:
+            if not args.inputs:
+                raise PipelineError(f"--{name.replace('_', '-')} needs an INPUT to render")
+            return render_all(args, *_batch(args))
     if len(args.inputs) > 1:
         raise PipelineError(
             f"the window opens one file, {len(args.inputs)} were given; give --grain to render them all"
@@ -960,9 +1285,9 @@ def _run(args: argparse.Namespace) -> int:
         if not args.demo:
             raise
         warn(f"{one_line(str(err))}")
-    folder = Path(args.output or ".")
-    jobs = [(source, folder / output_name(source, octaves), octaves) for octaves in DEMO_POSITIONS]
-    return render_all(Processor(args.model, args.device), jobs, overwrite=True)
+    args.overwrite, folder = True, Path(args.output or ".")
+    asked = [Asked(octaves) for octaves in DEMO_POSITIONS]
+    return render_all(args, [Job(source, folder / output_name(source, each), each) for each in asked], None)
 
 
 def main(argv: list[str] | None = None) -> int:

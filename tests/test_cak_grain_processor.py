@@ -24,7 +24,7 @@ from scipy.stats import wasserstein_distance
 import cak_grain_processor as stage3
 from cak_grain_processor import (
     AuditGame,
-    GrainProcessor,
+    GrainModel,
     Tiles,
     audited_octaves,
     fluctuation,
@@ -45,10 +45,10 @@ def tiles(n: int = 3, frames: int = 40, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).random((n, 128, frames)).astype(np.float32))
 
 
-def randomised(seed: int = 0) -> GrainProcessor:
+def randomised(seed: int = 0) -> GrainModel:
     """A model whose last layer is not zero, as after training."""
     torch.manual_seed(seed)
-    model = GrainProcessor(SETTINGS)
+    model = GrainModel(SETTINGS)
     torch.nn.init.normal_(model.detector.mix.weight, std=0.1)
     return model.eval()
 
@@ -69,10 +69,10 @@ class TestModel:
 
     def test_it_starts_as_the_spectral_expander(self):
         x = torch.rand(1, 128, 1).expand(1, 128, 40)
-        torch.testing.assert_close(GrainProcessor(SETTINGS).detector(x), x - x.mean(1, keepdim=True), atol=1e-5, rtol=0)
+        torch.testing.assert_close(GrainModel(SETTINGS).detector(x), x - x.mean(1, keepdim=True), atol=1e-5, rtol=0)
 
     def test_a_unit_of_control_is_an_octave(self):
-        x, model = tiles(3, 1).expand(3, 128, 40) * 0.5 + 0.5, GrainProcessor(SETTINGS)
+        x, model = tiles(3, 1).expand(3, 128, 40) * 0.5 + 0.5, GrainModel(SETTINGS)
         model.temperature.fill_(1e3)
         for control in (-0.5, 0.5, 1.0, 2.0):
             controls = torch.full((3,), control)
@@ -95,7 +95,9 @@ class TestModel:
         x, model = tiles(1, 400), randomised()
         other = x.clone()
         other[:, :, 300:] = 0.5
-        torch.testing.assert_close(model.detector(other)[:, :, :200], model.detector(x)[:, :, :200], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            model.detector(other)[:, :, :200], model.detector(x)[:, :, :200], atol=1e-6, rtol=1e-5
+        )
 
 
 class TestReferees:
@@ -330,7 +332,7 @@ class TestTraining:
         movers = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")
         monkeypatch.setattr(stage3, "learning_rate_at", lambda progress: 0.0)
         monkeypatch.setattr(stage3, "GATE_TEMPERATURES", (2.0, 2.0))
-        model, game = GrainProcessor(SETTINGS), stage3.AuditGame(pairs.settings, movers, seed=0)
+        model, game = GrainModel(SETTINGS), stage3.AuditGame(pairs.settings, movers, seed=0)
         optimizer = torch.optim.Adam(model.parameters())
         first, second, again = (
             stage3.train_epoch(game, model, optimizer, movers, epoch, stage3.TrainSettings()) for epoch in (1, 2, 1)

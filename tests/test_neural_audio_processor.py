@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+import json
 import math
 import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from conftest import BAD_FILES, SR, drone, noise, run, sine, write_bad_files
 
 import neural_audio_processor as stage4
 from measure_audio_grain import GrainSettings, measure_file
-from neural_audio_processor import Processor, native_dtype, output_name, to_sample_format
+from neural_audio_processor import Asked, GrainProcessor, native_dtype, output_name, to_sample_format
 
 NO_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
 
@@ -24,8 +29,8 @@ def grain_of(path) -> float:
 
 
 @pytest.fixture(scope="module")
-def processor(project) -> Processor:
-    return Processor(project.model, "cpu")
+def processor(project) -> GrainProcessor:
+    return GrainProcessor.load(project.model, "cpu")
 
 
 FORMATS = [
@@ -48,7 +53,7 @@ class TestZero:
             format=format_,
         )
         output = tmp_path / "out" / f"x{extension or source.suffix}"
-        processor.render_file(source, output, 0.0)
+        processor.render_file(source, output, Asked(0.0))
         dtype = native_dtype(subtype)
         before, after = (sf.read(path, dtype=dtype, always_2d=True) for path in (source, output))
         assert after[1] == before[1]
@@ -58,7 +63,7 @@ class TestZero:
 
     def test_gives_silence_back_too(self, processor, tmp_path):
         sf.write(tmp_path / "zeros.wav", np.zeros(1000), SR)
-        assert processor.render_file(tmp_path / "zeros.wav", tmp_path / "out.wav", 0.0).rendering is None
+        assert processor.render_file(tmp_path / "zeros.wav", tmp_path / "out.wav", Asked(0.0)).rendering is None
         assert (tmp_path / "zeros.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
 
 
@@ -84,7 +89,7 @@ class TestLaw:
     def test_holds_in_the_file_that_was_written(self, processor, tmp_path, octaves, subtype, sr, channels):
         source, output = tmp_path / "in.wav", tmp_path / "out.wav"
         sf.write(source, np.stack([drone(-45, sr=sr, seed=i) / (i + 1) for i in range(channels)], axis=1), sr, subtype)
-        result = processor.render_file(source, output, octaves).rendering
+        result = processor.render_file(source, output, Asked(octaves)).rendering
         before, after = sf.info(source), sf.info(output)
         assert (after.samplerate, after.channels, after.frames, after.subtype) == (
             before.samplerate,
@@ -99,7 +104,7 @@ class TestLaw:
     def test_the_peak_never_passes_full_scale(self, processor, tmp_path):
         y = noise(2, level=1.0) * np.exp(-np.arange(2 * SR) % 11_025 / 300)
         sf.write(tmp_path / "in.wav", 0.999 * y / np.abs(y).max(), SR, "PCM_16")
-        rendering = processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", 2.0).rendering
+        rendering = processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", Asked(2.0)).rendering
         z, _ = sf.read(tmp_path / "out.wav", dtype="int16")
         assert (np.abs(z.astype(int)) >= 32767).sum() <= 1
         assert rendering.got_octaves == pytest.approx(2.0, abs=0.02)
@@ -124,7 +129,7 @@ class TestCommand:
         ("octaves", "name"), [(-2.0, "x_grain-2.0.wav"), (0.25, "x_grain+0.25.wav"), (3.0, "x_grain+3.0.wav")]
     )
     def test_names(self, tmp_path, octaves, name):
-        assert output_name(tmp_path / "x.mp3", octaves) == name
+        assert output_name(tmp_path / "x.mp3", Asked(octaves)) == name
 
     def test_several_inputs_go_to_a_folder_past_bad_ones(self, project, tmp_path):
         write_bad_files(tmp_path / "in")
@@ -136,7 +141,7 @@ class TestCommand:
         assert ran.status == 1
         for name, reason in BAD_FILES.items():
             assert sum(f"{name}: {reason}" in line for line in ran.err.splitlines()) == 1, (name, ran.err)
-        assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_grain+1.0.wav"]
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good_grain+1.0.wav", stage4.BATCH_LOG]
         assert before == {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
 
     def test_never_overwrites_the_input_and_others_only_with_leave(self, project, tmp_path):
@@ -180,7 +185,7 @@ class TestCommand:
             (("in.wav", "--grain", "4"), "4 is not within -3 to +3"),
             (("in.wav", "--grain", "nan"), "nan is not within -3 to +3"),
             (("in.wav", "in.wav"), "the window opens one file"),
-            (("in.wav", "zero.wav", "--grain", "1", "-o", "one.wav"), "2 inputs need a folder"),
+            (("in.wav", "zero.wav", "--grain", "1", "-o", "one.wav"), "2 outputs need a folder"),
             (("in.wav", "--grain", "1", "-o", "x.xyz"), "can't write .xyz; use one of"),
             (("in.wav", "--grain", "1", "-o", "/sys/x.wav"), "/sys: can't write there"),
             (("in.wav", "--grain", "1", "-o", "x.opus"), "can't write OGG OPUS with 1 channels at 44100 Hz"),
@@ -223,9 +228,6 @@ class TestCommand:
             f"import sys; sys.path.insert(0, {str(stage4.__file__.rsplit('/', 1)[0])!r}); import {script}"
         )
         shutil.copy(tmp_path / "importing.py", tmp_path / "importing2.py")
-        import subprocess
-        import sys
-
         done = subprocess.run(
             [sys.executable, "importing.py"],
             cwd=tmp_path,
@@ -237,11 +239,164 @@ class TestCommand:
         assert (done.stdout, done.stderr) == ("", "")
 
 
+class TestWaysToAsk:
+    def test_target_grain_and_match_reach_that_grain(self, project, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-45), SR, "PCM_24")
+        sf.write(tmp_path / "like.wav", drone(-35, seed=3), SR)
+        wanted = grain_of(tmp_path / "like.wav")
+        ran = run("neural_audio_processor.py", "in.wav", "--match", "like.wav", "--model", project.model, cwd=tmp_path)
+        assert ran.status == 0, ran.err
+        name = re.search(r"wrote (in_grain.*\.wav)", ran.out)[1]
+        assert grain_of(tmp_path / name) == pytest.approx(wanted, rel=0.02)
+        args = ("in.wav", "--target-grain", wanted, "-o", "x.flac", "--model", project.model)
+        assert run("neural_audio_processor.py", *args, cwd=tmp_path).status == 0
+        assert grain_of(tmp_path / "x.flac") == pytest.approx(wanted, rel=0.02)
+
+    def test_a_sweep_is_monotone_and_named_by_grain(self, project, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-45), SR)
+        ran = run(
+            "neural_audio_processor.py",
+            "in.wav",
+            "--sweep",
+            "1.5",
+            "-o",
+            "out/",
+            "--model",
+            project.model,
+            cwd=tmp_path,
+        )
+        assert ran.status == 0, ran.err
+        names = [f"in_grain{text}.wav" for text in ("-3.0", "-1.5", "+0.0", "+1.5", "+3.0")]
+        grains = [grain_of(tmp_path / "out" / name) for name in names]
+        assert np.all(np.diff(grains) < 0)
+        assert "5 rendered" in ran.out
+
+    def test_json_reports_what_the_lines_say(self, project, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-45), SR)
+        (tmp_path / "bad.wav").write_bytes(b"x")
+        args = ("in.wav", "bad.wav", "--grain", "-1", "-o", "out/", "--json", "--model", project.model)
+        ran = run("neural_audio_processor.py", *args, cwd=tmp_path)
+        assert ran.status == 1
+        report = json.loads(ran.out)
+        (row,), (failure,) = report["rendered"], report["failed"]
+        assert row["got_octaves"] == pytest.approx(-1, abs=0.02)
+        assert row["grain_after"] == pytest.approx(grain_of(tmp_path / row["output"]), rel=1e-6)
+        assert row["within_reach"] is True
+        assert failure["input"].endswith("bad.wav")
+
+    def test_subtype_and_tags(self, project, tmp_path):
+        with sf.SoundFile(tmp_path / "in.flac", "w", SR, 1, "PCM_16") as file:
+            file.title, file.artist = "Long Drone", "Nobody"
+            file.write(drone(-45))
+        args = ("in.flac", "--grain", "1", "-o", "out.wav", "--subtype", "pcm_24", "--model", project.model)
+        assert run("neural_audio_processor.py", *args, cwd=tmp_path).status == 0
+        with sf.SoundFile(tmp_path / "out.wav") as file:
+            assert (file.subtype, file.title, file.artist) == ("PCM_24", "Long Drone", "Nobody")
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (("in.wav", "--target-grain", "0"), "0 is no grain"),
+            (("in.wav", "--sweep", "9"), "9 is not within 0.05 to 3 octaves"),
+            (("in.wav", "--match", "none.wav"), "--match none.wav: not readable (No such file or directory)"),
+            (("in.wav", "--grain", "1", "--sweep"), "not allowed with argument"),
+            (("in.wav", "--grain", "1", "--subtype", "PCM_12"), "--subtype PCM_12: no such sample format"),
+            (("in.wav", "--grain", "1", "-o", "x.flac", "--subtype", "FLOAT"), "x.flac: FLAC can't hold FLOAT"),
+            (("in.wav", "--sweep", "-o", "x.wav"), "7 outputs need a folder"),
+            (("in.wav", "sub/in.wav", "--grain", "1"), "would go there"),
+        ],
+    )
+    def test_what_can_not_be_asked_is_one_line(self, project, tmp_path, args, message):
+        sf.write(tmp_path / "in.wav", drone(-40, 1.0), SR)
+        (tmp_path / "sub").mkdir()
+        shutil.copy(tmp_path / "in.wav", tmp_path / "sub" / "in.wav")
+        ran = run("neural_audio_processor.py", *args, "--model", project.model, cwd=tmp_path)
+        assert ran.status == 2
+        assert sum(message in line for line in ran.err.splitlines()) == 1, ran.err
+
+
+class TestBatch:
+    @pytest.fixture
+    def library(self, tmp_path):
+        for name in ("a.wav", "x/b.wav", "x/y/c.flac"):
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            sf.write(tmp_path / "in" / name, drone(-45, 1.0, seed=len(name)), SR)
+        return tmp_path
+
+    def render(self, library, project, *more):
+        args = ("in", "--grain", "-1", "-o", "out/", "-j", 2, "--model", project.model, *more)
+        return run("neural_audio_processor.py", *args, cwd=library)
+
+    def test_keeps_the_tree_and_a_second_run_does_only_what_changed(self, library, project):
+        assert "3 rendered, 0 unchanged" in self.render(library, project).out
+        outputs = [library / "out" / name for name in ("a_grain-1.0.wav", "x/b_grain-1.0.wav", "x/y/c_grain-1.0.wav")]
+        sources = [library / "in" / name for name in ("a.wav", "x/b.wav", "x/y/c.flac")]
+        for source, path in zip(sources, outputs, strict=True):
+            assert math.log2(grain_of(path) / grain_of(source)) == pytest.approx(1, abs=0.02)
+        sf.write(library / "in" / "a.wav", drone(-35, 1.0), SR)  # the input changed
+        outputs[1].unlink()  # the output is gone
+        before = outputs[2].stat().st_mtime_ns
+        ran = self.render(library, project)
+        assert ran.status == 0, ran.err
+        assert "2 rendered, 1 unchanged since the last run, 0 failed" in ran.out
+        assert outputs[2].stat().st_mtime_ns == before
+
+    def test_what_is_not_ours_is_not_replaced(self, library, project):
+        (library / "out").mkdir()
+        (library / "out" / "a_grain-1.0.wav").write_bytes(b"mine")
+        ran = self.render(library, project)
+        assert ran.status == 1
+        assert "a_grain-1.0.wav: exists already" in ran.err
+        assert (library / "out" / "a_grain-1.0.wav").read_bytes() == b"mine"
+        self.render(library, project)
+        assert (library / "out" / "a_grain-1.0.wav").read_bytes() == b"mine"
+
+    def test_a_rendering_that_was_changed_by_hand_is_not_replaced(self, library, project):
+        self.render(library, project)
+        (library / "out" / "a_grain-1.0.wav").write_bytes(b"edited")
+        assert self.render(library, project).status == 1
+        assert (library / "out" / "a_grain-1.0.wav").read_bytes() == b"edited"
+
+    def test_goes_on_after_kill_9(self, library, project):
+        log = library / "out" / stage4.BATCH_LOG
+        process = subprocess.Popen(
+            [sys.executable, str(stage4.__file__), "in", "--grain", "-1", "-o", "out/", "--model", str(project.model)],
+            cwd=library,
+            stderr=subprocess.DEVNULL,
+        )
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        ran = self.render(library, project)
+        assert ran.status == 0, ran.err
+        assert sorted(path.name for path in (library / "out").rglob("*.wav") if path.name[0] != ".") == [
+            "a_grain-1.0.wav",
+            "b_grain-1.0.wav",
+            "c_grain-1.0.wav",
+        ]
+
+
+def test_the_python_interface_does_what_its_documentation_shows(project):
+    names = {"GrainProcessor": GrainProcessor, "MODEL": project.model, "np": np}
+    example = doctest.DocTestFinder(recurse=False).find(GrainProcessor, "GrainProcessor", globs=names)
+    result = doctest.DocTestRunner().run(example[0])
+    assert result.attempted == 7
+    assert result.failed == 0
+
+
+def test_twenty_five_positions_never_turn_back(processor):
+    y = drone(-45, 1.5)
+    grains = [processor.measure(processor.render(y, SR, grain=s), SR) for s in np.linspace(-3, 3, 25)]
+    assert np.all(np.diff(grains) <= 0)
+    assert grains[0] / grains[-1] > 30
+
+
 def test_a_tone_alone_is_not_broken_by_any_position(processor, tmp_path):
     sf.write(tmp_path / "tone.wav", sine(440, 2), SR, "PCM_16")
     for octaves in (-3.0, -1.0, 1.0, 3.0):
         rendering = processor.render_file(
-            tmp_path / "tone.wav", tmp_path / "out.wav", octaves, overwrite=True
+            tmp_path / "tone.wav", tmp_path / "out.wav", Asked(octaves), overwrite=True
         ).rendering
         assert rendering.within_reach is False or rendering.got_octaves == pytest.approx(octaves, abs=0.05)
         assert sf.info(tmp_path / "out.wav").frames == 2 * SR

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cak_grain_processor as stage3
-from cak_grain_processor import AuditGame, GrainProcessor, Moves, Tiles, TrainSettings, pattern_in_db
+from cak_grain_processor import AuditGame, GrainModel, Moves, Tiles, TrainSettings, pattern_in_db
 from convert_to_spectrograms import CELL_FRAMES, SpectrogramSettings, spectral_expander, tile_starts
 
 
@@ -51,7 +51,7 @@ class Kernel(nn.Module):
         return torch.from_numpy(in_cells(self(x)[0].detach().numpy()))[None]
 
 
-class SingleKernel(GrainProcessor):
+class SingleKernel(GrainModel):
     """The paper's detector: one 3 x 3 kernel with a bias, and the scale: 11 parameters."""
 
     def __init__(self, settings: SpectrogramSettings):
@@ -76,7 +76,7 @@ class OneWayGame(AuditGame):
         return {**scores, "texture": replace(texture, violation=texture.violation.detach())}
 
 
-def blind(model: GrainProcessor, inputs: list[int]) -> GrainProcessor:
+def blind(model: GrainModel, inputs: list[int]) -> GrainModel:
     """Some inputs of D held at 0."""
 
     def hide(_module: nn.Module, args: tuple) -> tuple:
@@ -91,30 +91,30 @@ def blind(model: GrainProcessor, inputs: list[int]) -> GrainProcessor:
 
 # name: (constants of stage 3 that are other, game, model)
 VARIANTS: dict[str, tuple[dict, type[AuditGame], Callable]] = {
-    "full": ({}, AuditGame, GrainProcessor),
-    "distribution critic alone": ({"LEVEL_WEIGHT": 0.0, "STAY_WEIGHT": 0.0}, AuditGame, GrainProcessor),
-    "level critic alone": ({}, LevelGame, GrainProcessor),
-    "no critic": ({"CRITIC_WEIGHT": 0.0}, AuditGame, GrainProcessor),
-    "no price for moving": ({"STAY_WEIGHT": 0.0}, AuditGame, GrainProcessor),
-    "w30": ({"CRITIC_WEIGHT": 30.0}, AuditGame, GrainProcessor),
-    "l16": ({"LEVEL_WEIGHT": 16.0}, AuditGame, GrainProcessor),
-    "w100": ({"CRITIC_WEIGHT": 100.0}, AuditGame, GrainProcessor),
-    "w2000": ({"CRITIC_WEIGHT": 2000.0}, AuditGame, GrainProcessor),
-    "l1": ({"LEVEL_WEIGHT": 1.0}, AuditGame, GrainProcessor),
-    "no violation": ({"VIOLATION_WEIGHT": 0.0}, AuditGame, GrainProcessor),
-    "violation one way": ({}, OneWayGame, GrainProcessor),
-    "no gate": ({"GATE_TEMPERATURES": (1e3, 1e3)}, AuditGame, GrainProcessor),
-    "D without frequency": ({}, AuditGame, lambda settings: blind(GrainProcessor(settings), [5])),
-    "D without fluctuation": ({}, AuditGame, lambda settings: blind(GrainProcessor(settings), [3, 4])),
-    "D with 8 channels": ({}, AuditGame, lambda settings: GrainProcessor(settings, 8)),
-    "D with 48 channels": ({}, AuditGame, lambda settings: GrainProcessor(settings, 48)),
+    "full": ({}, AuditGame, GrainModel),
+    "distribution critic alone": ({"LEVEL_WEIGHT": 0.0, "STAY_WEIGHT": 0.0}, AuditGame, GrainModel),
+    "level critic alone": ({}, LevelGame, GrainModel),
+    "no critic": ({"CRITIC_WEIGHT": 0.0}, AuditGame, GrainModel),
+    "no price for moving": ({"STAY_WEIGHT": 0.0}, AuditGame, GrainModel),
+    "w30": ({"CRITIC_WEIGHT": 30.0}, AuditGame, GrainModel),
+    "l16": ({"LEVEL_WEIGHT": 16.0}, AuditGame, GrainModel),
+    "w100": ({"CRITIC_WEIGHT": 100.0}, AuditGame, GrainModel),
+    "w2000": ({"CRITIC_WEIGHT": 2000.0}, AuditGame, GrainModel),
+    "l1": ({"LEVEL_WEIGHT": 1.0}, AuditGame, GrainModel),
+    "no violation": ({"VIOLATION_WEIGHT": 0.0}, AuditGame, GrainModel),
+    "violation one way": ({}, OneWayGame, GrainModel),
+    "no gate": ({"GATE_TEMPERATURES": (1e3, 1e3)}, AuditGame, GrainModel),
+    "D without frequency": ({}, AuditGame, lambda settings: blind(GrainModel(settings), [5])),
+    "D without fluctuation": ({}, AuditGame, lambda settings: blind(GrainModel(settings), [3, 4])),
+    "D with 8 channels": ({}, AuditGame, lambda settings: GrainModel(settings, 8)),
+    "D with 48 channels": ({}, AuditGame, lambda settings: GrainModel(settings, 48)),
     "the paper's 3 x 3 kernel": ({}, AuditGame, SingleKernel),
 }
 
 
 def train_on(
     arrays: list[np.ndarray], settings: SpectrogramSettings, variant: str, seed: int, epochs: int
-) -> GrainProcessor:
+) -> GrainModel:
     """Train a variant on tiles in memory, as stage 3 does."""
     constants, game_class, model_class = VARIANTS[variant]
     with ExitStack() as patches:
@@ -130,7 +130,7 @@ def train_on(
     return model.eval()
 
 
-def contender(model: GrainProcessor, settings: SpectrogramSettings) -> Callable[[np.ndarray], np.ndarray]:
+def contender(model: GrainModel, settings: SpectrogramSettings) -> Callable[[np.ndarray], np.ndarray]:
     """A model as a function from a picture to gains in dB."""
     return lambda x: pattern_in_db(model, x, settings)
 

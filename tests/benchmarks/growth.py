@@ -43,7 +43,7 @@ def measure(n_tiles: int) -> str:
         movers = stage3.load_tiles(pairs, [0], "cpu")
         loaded_s = time.monotonic() - started
         started = time.monotonic()
-        game, model = stage3.AuditGame(settings, movers, 0), stage3.GrainProcessor(settings)
+        game, model = stage3.AuditGame(settings, movers, 0), stage3.GrainModel(settings)
         critic_s = time.monotonic() - started
         optimizer = torch.optim.Adam(model.parameters(), stage3.LEARNING_RATE)
         started = time.monotonic()

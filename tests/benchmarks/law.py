@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from measure_audio_grain import FileGrain, GrainSettings, find_audio, measure_file
-from neural_audio_processor import DEFAULT_MODEL, Processor, native_dtype
+from neural_audio_processor import DEFAULT_MODEL, Asked, GrainProcessor, native_dtype
 
 POSITIONS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
 MONOTONE_OCTAVES = 0.02
 
 
-def render_and_measure(processor: Processor, source: Path, folder: Path) -> dict:
+def render_and_measure(processor: GrainProcessor, source: Path, folder: Path) -> dict:
     """Octaves that stage 1 measures between the file and its nine renderings."""
     before = measure_file(source, GrainSettings())
     row = {
@@ -43,7 +43,7 @@ def render_and_measure(processor: Processor, source: Path, folder: Path) -> dict
     }
     for octaves in POSITIONS:
         output = folder / f"{source.stem}_{octaves}{source.suffix}"
-        result = processor.render_file(source, output, octaves).rendering
+        result = processor.render_file(source, output, Asked(octaves)).rendering
         after = measure_file(output, GrainSettings())
         assert isinstance(after, FileGrain), after
         row["got"].append(math.log2(before.grain / after.grain))
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> dict:
     sources = find_audio([args.library])
     if args.files:
         sources = [sources[i] for i in np.linspace(0, len(sources) - 1, args.files).round().astype(int)]
-    processor = Processor(args.model, "cpu")
+    processor = GrainProcessor.load(args.model, "cpu")
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         jobs = (delayed(render_and_measure)(processor, source, Path(folder)) for source in sources)
