@@ -31,6 +31,7 @@ import math
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -89,6 +90,8 @@ FAR_OCTAVES = 3.5  # it looks no farther: the slider ends at 3
 ONSET_DB = (3.0, 6.0)  # mean rise of the bands within a window from which a sound begins, perhaps and surely
 ALIKE_CELLS = 32  # 12 s: cells so far apart share a pattern if they look alike
 ALIKE_DB = 2.0  # root mean square over bands: two cells of one noise differ by less
+PIECE_FRAMES, PIECE_STEPS = 4096, 1024  # what is worked on at a time where a sound is long
+MEMORY_BYTES = 1 << 29  # of a picture (3 hours); a larger one lies in a file
 HOLD_STEPS, HOLD_ALIKE_DB = 12, 6.0  # 0.56 s to either side
 END_OCTAVES = 0.02  # the last of the way, where much gain does little
 MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
@@ -323,7 +326,7 @@ class Analysis:
     sound: Sound
     settings: SpectrogramSettings
     x: np.ndarray  # (n_mels, frames)
-    step_power: np.ndarray  # (n_mels, steps), mean band powers
+    step_db: np.ndarray  # (n_mels, steps), mean band powers, under the loudest
     onset: np.ndarray  # (frames,), 1 where a sound begins inside the frame's window, 0 where nothing new comes
     grain: float
     peak: float  # largest sample, full scale 1.0
@@ -352,25 +355,32 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
 
     # Frames that reach into the padding are not measured.
     lead, n_measured = n_fft // hop_length - 1, (sound.n_samples - n_fft) // hop_length + 1
-    meter, some, bands, first = GrainMeter(settings.grain, n_fft), _SomeFrames(), [], -lead
-    for block, P, sample_peak in stft_blocks(metered, settings.grain, look, threads):
-        bands.append(block)
+    meter, some, first = GrainMeter(settings.grain, n_fft), _SomeFrames(), -lead
+    n_frames = (metered.n_samples - n_fft) // hop_length + 1
+    x = large_array((settings.n_mels, n_frames))  # powers first
+    step_power = np.empty((settings.n_mels, -(-n_frames // STEP_FRAMES)), np.float32)
+    for bands, P, sample_peak in stft_blocks(metered, settings.grain, look, threads):
+        at = first + lead
+        x[:, at : at + len(bands)] = bands.T
+        starts = np.arange(0, len(bands), STEP_FRAMES)
+        sums = np.add.reduceat(bands, starts, axis=0)
+        means = sums / np.diff(np.append(starts, len(bands)))[:, None]
+        step_power[:, at // STEP_FRAMES : at // STEP_FRAMES + len(starts)] = means.T
         measured = slice(max(0, -first), max(0, min(len(P), n_measured - first)))
         if len(P[measured]):
             meter.add(P[measured], sample_peak)
             some.add(P[measured], max(0, first))
         first += len(P)
     flatness, active = meter.result(lambda: band_powers(sound, settings.grain, threads))
-    powers = np.concatenate(bands)
-    del bands
-    steps = np.arange(0, len(powers), STEP_FRAMES)
-    counts = np.diff(np.append(steps, len(powers)))
-    x = log_mel(powers, settings.dynamic_range_db)
+    peak = max(float(x[:, i : i + PIECE_FRAMES].max()) for i in range(0, n_frames, PIECE_FRAMES))
+    for i in range(0, n_frames, PIECE_FRAMES):
+        x[:, i : i + PIECE_FRAMES] = log_mel(x[:, i : i + PIECE_FRAMES].T, settings.dynamic_range_db, peak)
+    step_db = settings.dynamic_range_db * (log_mel(step_power.T, settings.dynamic_range_db) - 1)
     return Analysis(
         sound,
         settings,
         x,
-        (np.add.reduceat(powers, steps, axis=0) / counts[:, None]).T.astype(np.float32),
+        step_db,
         onsets(x, settings.dynamic_range_db, n_fft // hop_length),
         float(flatness[active].mean(dtype=np.float64)),
         level.peak,
@@ -378,6 +388,14 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
         some.probe(active, lead, lambda: band_powers(sound, settings.grain, threads)),
         threads,
     )
+
+
+def large_array(shape: tuple[int, ...]) -> np.ndarray:
+    """An empty float32 array, in memory, or in a file without a name if it is very large."""
+    if 4 * math.prod(shape) <= MEMORY_BYTES:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def onsets(x: np.ndarray, dynamic_range_db: float, overlap: int) -> np.ndarray:
@@ -392,9 +410,8 @@ def onsets(x: np.ndarray, dynamic_range_db: float, overlap: int) -> np.ndarray:
     -------
     np.ndarray, shape (frames,), float32, 0 up to ONSET_DB[0], 1 from ONSET_DB[1]
     """
-    rise_db = np.zeros(x.shape[1], np.float32)
-    rise_db[overlap:] = dynamic_range_db * (x[:, overlap:] - x[:, :-overlap]).mean(axis=0)
-    rise_db[:overlap] = dynamic_range_db * x[:, :overlap].mean(axis=0)  # before the first sample there is silence
+    mean_db = dynamic_range_db * np.append(np.zeros(overlap, np.float32), x.mean(axis=0))  # silence before the first
+    rise_db = mean_db[overlap:] - mean_db[:-overlap]
     return np.clip((rise_db - ONSET_DB[0]) / (ONSET_DB[1] - ONSET_DB[0]), 0, 1)
 
 
@@ -407,12 +424,12 @@ class _SomeFrames:
     def add(self, P: np.ndarray, first: int) -> None:
         """Take a block of frames (frames, bins), the number of its first one given."""
         for i in range(-first % self._step, len(P), self._step):
-            self._kept.append(P[i])
+            self._kept.append(P[i].copy())  # a view would keep the whole block
             self._index.append(first + i)
         while len(self._kept) > 8 * PROBE_FRAMES:
             self._step *= 2
             chosen = [i for i, number in enumerate(self._index) if number % self._step == 0]
-            self._kept, self._index = [self._kept[i].copy() for i in chosen], [self._index[i] for i in chosen]
+            self._kept, self._index = [self._kept[i] for i in chosen], [self._index[i] for i in chosen]
 
     def probe(self, active: np.ndarray, lead: int, again: Callable[[], Iterable[tuple[np.ndarray, float]]]) -> Probe:
         """A probe of active frames; if nearly all that were kept are silent the sound is gone through again."""
@@ -431,14 +448,6 @@ class _SomeFrames:
 def spread_out(items: np.ndarray, n: int) -> np.ndarray:
     """At most ``n`` of the items, evenly spread."""
     return items[np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]
-
-
-def step_levels_db(analysis: Analysis) -> np.ndarray:
-    """Levels of the steps under the loudest, (n_mels, steps), no lower than the dynamic range."""
-    power = analysis.step_power
-    range_db = analysis.settings.dynamic_range_db
-    floor = float(power.max()) * 10 ** (-range_db / 10)
-    return (10 * np.log10(np.maximum(power, floor) / np.float32(power.max()))).astype(np.float32)
 
 
 def spectral_expander(level_db: np.ndarray) -> np.ndarray:
@@ -468,7 +477,7 @@ def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) ->
     return np.minimum(gain_db, top_db - level_db + mean_gain_db)
 
 
-def hold_energy(gain_db: np.ndarray, power: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def hold_energy(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Gains moved by so many dB that the energy of each time stays what it was.
 
     So dynamics and loudness stay, and stage 1 counts the same frames as active. The change of level is
@@ -477,7 +486,7 @@ def hold_energy(gain_db: np.ndarray, power: np.ndarray, shares: np.ndarray, weig
 
     Parameters
     ----------
-    gain_db, power : np.ndarray, shape (n_mels, steps)
+    gain_db, level_db : np.ndarray, shape (n_mels, steps)
     shares : np.ndarray, shape (n_mels,), `bins_per_band`
     weights : np.ndarray, shape (steps,), what each step says about its time
 
@@ -485,12 +494,10 @@ def hold_energy(gain_db: np.ndarray, power: np.ndarray, shares: np.ndarray, weig
     -------
     np.ndarray, shape (n_mels, steps)
     """
-    share = power * shares[:, None].astype(np.float32)
+    power = np.exp(np.float32(NEPER_PER_DB) * level_db) * shares[:, None].astype(np.float32)
     top_db = gain_db.max(axis=0)
-    before = share.sum(axis=0)
-    after = (share * np.exp(np.float32(NEPER_PER_DB) * (gain_db - top_db))).sum(axis=0)
-    ratio = np.divide(after, before, out=np.ones_like(before), where=(before > 0) & (after > 0))
-    change_db = top_db + 10 * np.log10(ratio)
+    after = (power * np.exp(np.float32(NEPER_PER_DB) * (gain_db - top_db))).sum(axis=0)
+    change_db = top_db + 10 * np.log10(after / power.sum(axis=0))
     total, norm = change_db * weights, weights.copy()
     kernel = np.hanning(2 * HOLD_STEPS + 3)[HOLD_STEPS + 1 : -1]
     for lag in range(1, min(len(kernel), len(total))):
@@ -545,12 +552,6 @@ def calm(pattern_db: np.ndarray, x: np.ndarray, settings: SpectrogramSettings) -
     return total / weights
 
 
-def in_steps(pattern_db: np.ndarray, n_steps: int) -> np.ndarray:
-    """A pattern of cells (n_mels, cells) at the times of steps, (n_mels, n_steps)."""
-    before, after, share = between_centres((np.arange(n_steps) + 0.5) * STEP_FRAMES / CELL_FRAMES, pattern_db.shape[1])
-    return pattern_db[:, before] * (1 - share) + pattern_db[:, after] * share
-
-
 @dataclass(frozen=True)
 class Amounts:
     """How much of the pattern, and of the expander beyond the pattern's reach, is used."""
@@ -596,16 +597,14 @@ class AmountSolver:
         self.analysis = analysis
         settings, probe, sr = analysis.settings, analysis.probe, analysis.sound.sr
         self._shares = bins_per_band(settings)
-        level_db = step_levels_db(analysis)
-        calmed = in_steps(calm(pattern_db, analysis.x, settings), level_db.shape[1])
-        self._patterns_db = (calmed, spectral_expander(level_db))
-        self._level_db = level_db
-        n = level_db.shape[1]
-        onset = np.append(analysis.onset, np.repeat(analysis.onset[-1], -len(analysis.onset) % STEP_FRAMES))
-        self._steady = 1 - 0.99 * onset.reshape(n, STEP_FRAMES).max(axis=1)
-        before, after, share = between_centres((probe.index + 0.5) / STEP_FRAMES, level_db.shape[1])
+        self._cells_db = calm(pattern_db, analysis.x, settings)
+        n_steps = analysis.step_db.shape[1]
+        starts = np.arange(0, len(analysis.onset), STEP_FRAMES)
+        self._steady = 1 - 0.99 * np.maximum.reduceat(analysis.onset, starts)
+        before, after, share = between_centres((probe.index + 0.5) / STEP_FRAMES, n_steps)
         steps = np.unique(np.concatenate((before, after)))
-        self._probed = steps, np.searchsorted(steps, before), np.searchsorted(steps, after), share
+        self._probed = np.searchsorted(steps, before), np.searchsorted(steps, after), share
+        self._probe_patterns = self._patterns_db(steps)
         self._to_bins = np.float32(NEPER_PER_DB) * bin_weights(settings, sr)[:, settings.grain.band_for(sr)]
         self._log_power = np.log(np.maximum(probe.power, np.finfo(np.float32).tiny))
         self._log_mean = np.log(np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny))
@@ -613,25 +612,40 @@ class AmountSolver:
         self._reaches: dict[float, Reach] = {}
         self._start = [self._log2_grain(Amounts(0.0, 0.0), frames) for frames in (self._coarse, slice(None))]
 
-    def gain_db(self, amounts: Amounts) -> np.ndarray:
-        """The gains that these amounts give, (n_mels, steps)."""
-        return hold_energy(self._shape_db(amounts), self.analysis.step_power, self._shares, self._steady)
+    def _patterns_db(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pattern, expander and level at some steps, (n_mels, steps) each."""
+        times = (steps + 0.5) * STEP_FRAMES / CELL_FRAMES
+        before, after, share = between_centres(times, self._cells_db.shape[1])
+        pattern_db = self._cells_db[:, before] * (1 - share) + self._cells_db[:, after] * share
+        level_db = self.analysis.step_db[:, steps]
+        return pattern_db, spectral_expander(level_db), level_db
 
-    def _shape_db(self, amounts: Amounts, steps: np.ndarray | slice = slice(None)) -> np.ndarray:
+    def _shape_db(self, amounts: Amounts, patterns_db: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
         """The gains before energies are held."""
-        gain_db = np.float32(amounts.pattern) * self._patterns_db[0][:, steps]
+        pattern_db, expander_db, level_db = patterns_db
+        gain_db = np.float32(amounts.pattern) * pattern_db
         if amounts.expander:
-            gain_db = gain_db + np.float32(amounts.expander) * self._patterns_db[1][:, steps]
+            gain_db += np.float32(amounts.expander) * expander_db
         if amounts.pattern + amounts.expander < 0:
-            gain_db = limit_gain(gain_db, self._level_db[:, steps], self._shares)
+            gain_db = limit_gain(gain_db, level_db, self._shares)
         return gain_db
+
+    def gain_db(self, amounts: Amounts, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The gains that these amounts give at the steps from ``start`` to before ``stop``, (n_mels, steps)."""
+        n_steps = self.analysis.step_db.shape[1]
+        stop = n_steps if stop is None else min(stop, n_steps)
+        first = max(0, start - HOLD_STEPS)
+        steps = np.arange(first, min(n_steps, stop + HOLD_STEPS))
+        patterns_db = self._patterns_db(steps)
+        held = hold_energy(self._shape_db(amounts, patterns_db), patterns_db[2], self._shares, self._steady[steps])
+        return held[:, start - first : stop - first]
 
     def render(self, amounts: Amounts, level: float = 1.0) -> Iterator[np.ndarray]:
         """The sound with these amounts of change, in blocks of samples; see `render_blocks`."""
         analysis = self.analysis
         return render_blocks(
             analysis.sound,
-            self.gain_db(amounts),
+            lambda start, stop: self.gain_db(amounts, start, stop),
             analysis.settings,
             level,
             onset=analysis.onset,
@@ -639,8 +653,8 @@ class AmountSolver:
         )
 
     def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
-        steps, before, after, share = self._probed
-        gain_db = self._shape_db(amounts, steps)
+        before, after, share = self._probed
+        gain_db = self._shape_db(amounts, self._probe_patterns)
         share = share[frames]
         level = (gain_db[:, before[frames]] * (1 - share) + gain_db[:, after[frames]] * share).T @ self._to_bins
         level += self._log_power[frames]  # ln of the powers after
@@ -689,7 +703,7 @@ class AmountSolver:
 
         def follow(which: int) -> list[tuple[Amounts, float]]:
             """One pattern from 0 until grain no longer moves."""
-            spread = float(np.max(np.ptp(self._patterns_db[which][:, self._probed[0]], axis=0)))
+            spread = float(np.max(np.ptp(self._probe_patterns[which], axis=0)))
             if spread < 1e-6:
                 return []
             found = []
@@ -744,7 +758,7 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 def render_blocks(
     sound: Sound,
-    gain_db: np.ndarray,
+    gains: Callable[[int, int], np.ndarray],
     settings: SpectrogramSettings,
     level: float = 1.0,
     *,
@@ -764,7 +778,7 @@ def render_blocks(
 
     Parameters
     ----------
-    gain_db : np.ndarray, shape (n_mels, steps of the padded sound)
+    gains : gives the gains in dB, (n_mels, steps), of the steps from one number to before another
     level : float, factor on the output
     onset : np.ndarray, shape (frames of the padded sound,), share of the minimum phase, 0 to 1
 
@@ -783,25 +797,30 @@ def render_blocks(
     analysis_window = hann_window(n_fft)
     whole = padded(sound, n_fft, hop_length)
 
-    def blocks() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Number of the first frame, the windows, and those up to two windows' lengths earlier."""
+    def blocks() -> Iterator[tuple[int, np.ndarray, np.ndarray, int, np.ndarray]]:
+        """Number of the first frame, the windows, those up to two windows' lengths earlier, and gains around."""
         first, earlier = 0, np.zeros((sound.channels, 2 * overlap, n_fft), np.float32)
+        start, known = 0, np.empty((settings.n_mels, 0), np.float32)
         for windows in frame_blocks(whole.blocks(), n_fft, hop_length):
-            yield first, windows, earlier
+            if (first + windows.shape[1]) // STEP_FRAMES + 1 > start + known.shape[1]:
+                start = max(0, first // STEP_FRAMES - 1)
+                known = gains(start, start + PIECE_STEPS)
+            yield first, windows, earlier, start, known
             first += windows.shape[1]
             earlier = np.concatenate((earlier, windows[:, -2 * overlap :]), axis=1)[:, -2 * overlap :]
 
-    def changed(block: tuple[int, np.ndarray, np.ndarray]) -> np.ndarray:
-        first, windows, earlier = block
+    def changed(block: tuple[int, np.ndarray, np.ndarray, int, np.ndarray]) -> np.ndarray:
+        first, windows, earlier, start, gain_db = block
         n_frames = windows.shape[1]
         D = rfft(windows * analysis_window, axis=-1)
+        times = (np.arange(first, first + n_frames) + 0.5) / STEP_FRAMES - start
         begins = np.flatnonzero(onset[first : first + n_frames]) if onset is not None else np.empty(0, int)
         if len(begins):
             before = np.concatenate((rfft(earlier * analysis_window, axis=-1), D), axis=1)
             new = D[:, begins] - carried_on(before[:, begins], before[:, begins + overlap])
-            phase = onset[first + begins, None] * gains_at(gain_db, first + begins, to_phase)
+            phase = onset[first + begins, None] * gains_at(gain_db, times[begins], to_phase)
             D[:, begins] += (np.exp(1j * phase) - 1) * new
-        D *= np.exp(gains_at(gain_db, np.arange(first, first + n_frames), to_bins))
+        D *= np.exp(gains_at(gain_db, times, to_bins))
         frames = irfft(D, n_fft, axis=-1)
         frames *= window  # (channels, frames, n_fft)
         out = np.zeros((sound.channels, (n_frames + overlap - 1) * hop_length), np.float32)
@@ -857,15 +876,16 @@ def minimum_phase(log_gain: np.ndarray) -> np.ndarray:
     return rfft(cepstrum, axis=-1).imag.astype(np.float32)
 
 
-def gains_at(gain_db: np.ndarray, frames: np.ndarray, to_bins: np.ndarray) -> np.ndarray:
-    """Values for the bins of some rising frames, (frames, bins), between those of the steps in a line.
+def gains_at(gain_db: np.ndarray, times: np.ndarray, to_bins: np.ndarray) -> np.ndarray:
+    """Values for the bins at some rising times, (times, bins), between those of the steps in a line.
 
     Parameters
     ----------
     gain_db : np.ndarray, shape (n_mels, steps)
+    times : np.ndarray, in steps
     to_bins : np.ndarray, shape (n_mels, bins)
     """
-    before, after, share = between_centres((frames + 0.5) / STEP_FRAMES, gain_db.shape[1])
+    before, after, share = between_centres(times, gain_db.shape[1])
     first = before[0]
     steps = gain_db[:, first : after[-1] + 1].T @ to_bins
     value = steps[before - first]

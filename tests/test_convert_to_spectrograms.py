@@ -35,7 +35,6 @@ from convert_to_spectrograms import (
     read_pairs,
     render_blocks,
     spectral_expander,
-    step_levels_db,
     tile_starts,
 )
 from measure_audio_grain import GrainSettings, PipelineError, measure_grain, sound_from_array
@@ -44,11 +43,12 @@ SETTINGS = default_settings(GrainSettings())
 
 
 def rendered(y: np.ndarray, sr: int, gain_db: np.ndarray, **options) -> np.ndarray:
-    return np.concatenate(list(render_blocks(sound_from_array(y, sr), gain_db, SETTINGS, **options)))
+    blocks = render_blocks(sound_from_array(y, sr), lambda a, b: gain_db[:, a:b], SETTINGS, **options)
+    return np.concatenate(list(blocks))
 
 
 def n_steps(y: np.ndarray, sr: int) -> int:
-    return analyse(sound_from_array(y, sr), SETTINGS).step_power.shape[1]
+    return analyse(sound_from_array(y, sr), SETTINGS).step_db.shape[1]
 
 
 def expander_of(analysis) -> np.ndarray:
@@ -131,7 +131,9 @@ class TestWayBack:
 
     def test_the_same_gain_everywhere_is_no_gain(self):
         power = np.random.default_rng(0).exponential(size=(128, 30)).astype(np.float32)
-        held = hold_energy(np.full((128, 30), 12.0, np.float32), power, bins_per_band(SETTINGS), np.ones(30))
+        held = hold_energy(
+            np.full((128, 30), 12.0, np.float32), 10 * np.log10(power), bins_per_band(SETTINGS), np.ones(30)
+        )
         np.testing.assert_allclose(held, 0, atol=1e-4)
 
     def test_the_same_gain_at_all_times_is_that_gain_and_nothing_below_the_band(self):
@@ -151,7 +153,7 @@ class TestWayBack:
         power = rng.exponential(size=(128, 1)).repeat(40, axis=1).astype(np.float32)
         gain_db = rng.normal(0, 20, (128, 1)).repeat(40, axis=1).astype(np.float32)
         shares = bins_per_band(SETTINGS)
-        gain = 10 ** (hold_energy(gain_db, power, shares, np.ones(40)) / 10)
+        gain = 10 ** (hold_energy(gain_db, 10 * np.log10(power), shares, np.ones(40)) / 10)
         np.testing.assert_allclose(shares @ (power * gain), shares @ power, rtol=1e-4)
         np.testing.assert_allclose(10 * np.log10(gain[30] / gain[50]), gain_db[30] - gain_db[50], atol=1e-3)
 
@@ -161,13 +163,13 @@ class TestWayBack:
         power[64:, 20] = 3.0
         weights = np.ones(41)
         weights[20] = 0.01
-        held = hold_energy(gain_db, power, bins_per_band(SETTINGS), weights)
+        held = hold_energy(gain_db, 10 * np.log10(power), bins_per_band(SETTINGS), weights)
         assert np.ptp(held[0]) < 0.05
 
     def test_stereo_image_is_kept(self):
         y = drone()[:, None] * np.array([[1.0, 0.25]])
         a = analyse(sound_from_array(y, SR), SETTINGS)
-        z = rendered(y, SR, -0.5 * spectral_expander(step_levels_db(a)), onset=a.onset)
+        z = rendered(y, SR, -0.5 * spectral_expander(a.step_db), onset=a.onset)
         np.testing.assert_allclose(z[:, 1], 0.25 * z[:, 0], atol=1e-6)
 
     def test_gains_go_from_step_to_step_in_a_line(self):
@@ -176,10 +178,33 @@ class TestWayBack:
         got = values[before] * (1 - share) + values[after] * share
         np.testing.assert_allclose(got, np.interp((np.arange(16) + 0.5) / 4, [0.5, 1.5, 2.5, 3.5], values))
 
+    def test_gains_of_a_part_are_those_of_the_whole(self):
+        solver = solver_of(drone(-40, 6.0))
+        amounts = Amounts(-0.5, -0.1)
+        whole = solver.gain_db(amounts)
+        for start, stop in ((0, 10), (7, 8), (50, 200), (100, 10_000)):
+            np.testing.assert_allclose(solver.gain_db(amounts, start, stop), whole[:, start:stop], atol=1e-4)
+
+    def test_a_long_sound_renders_in_blocks_as_in_one_piece(self, monkeypatch):
+        solver = solver_of(drone(-40, 6.0))
+        whole = np.concatenate(list(solver.render(Amounts(-0.5, 0.0))))
+        monkeypatch.setattr(stage2, "PIECE_STEPS", 40)
+        pieces = np.concatenate(list(solver.render(Amounts(-0.5, 0.0))))
+        assert 20 * np.log10(np.abs(pieces - whole).max()) < -100
+
+    def test_a_picture_too_large_for_memory_lies_in_a_file(self, monkeypatch):
+        y = drone()
+        in_memory = analyse(sound_from_array(y, SR), SETTINGS)
+        monkeypatch.setattr(stage2, "MEMORY_BYTES", 1000)
+        monkeypatch.setattr(stage2, "PIECE_FRAMES", 50)
+        in_file = analyse(sound_from_array(y, SR), SETTINGS)
+        assert isinstance(in_file.x, np.memmap)
+        np.testing.assert_allclose(in_file.x, in_memory.x, atol=1e-6)
+
     def test_one_thread_and_three_render_the_same(self):
         y = drone()[:, None]
         a = analyse(sound_from_array(y, SR), SETTINGS)
-        gain_db = spectral_expander(step_levels_db(a))
+        gain_db = spectral_expander(a.step_db)
         np.testing.assert_array_equal(
             rendered(y, SR, gain_db, onset=a.onset), rendered(y, SR, gain_db, onset=a.onset, threads=3)
         )
@@ -246,10 +271,10 @@ class TestSolver:
         band = SETTINGS.grain.band_for(SR)
         weights = bin_weights(SETTINGS, SR)[:, band].astype(float)
         probe = analysis.probe
-        centres = (np.arange(analysis.step_power.shape[1]) + 0.5) * stage2.STEP_FRAMES
+        centres = (np.arange(analysis.step_db.shape[1]) + 0.5) * stage2.STEP_FRAMES
 
         def grain(amount):
-            gain_db = solver._shape_db(Amounts(amount, 0.0))
+            gain_db = solver._shape_db(Amounts(amount, 0.0), solver._patterns_db(np.arange(analysis.step_db.shape[1])))
             spectra = []
             for power, frame in zip(probe.power.astype(float), probe.index, strict=True):
                 now = [np.interp(frame + 0.5, centres, row) for row in gain_db]
