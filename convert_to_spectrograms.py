@@ -83,7 +83,7 @@ DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
 
 CELL_FRAMES = 32  # 0.37 s: a learned pattern has one value a band for so long, and goes from one to the next in a line
 STEP_FRAMES = 4  # 46 ms, a window: gains, which also hold energies, go in a line from one step to the next; 93 ms cost drum loops reach
-PROBE_FRAMES = 1024  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
+PROBE_FRAMES = 1536  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
 COARSE_FRAMES = 192  # of these, to find about where to look
 STEPS = 1.3 ** np.arange(-24, 1)  # amounts that the solver tries, of the largest
 FAR_OCTAVES = 3.5  # it looks no farther: the slider ends at 3
@@ -97,7 +97,7 @@ END_OCTAVES = 0.02  # the last of the way, where much gain does little
 MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
 LEVEL_TOLERANCE_DB = 0.2  # of loudness (RMS) against the input's
 LIMITER_S = 0.0015  # look-ahead of the peak limiter to either side
-GRAIN_TOLERANCE_OCTAVES = 0.01  # what the correcting passes are content with
+GRAIN_TOLERANCE_OCTAVES = 0.02  # what the correcting passes are content with
 MAX_CORRECTIONS = 6
 CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
 NEPER_PER_DB = math.log(10) / 10  # of power
@@ -303,7 +303,7 @@ class LevelMeter:
     def through(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The same blocks, read on the way."""
         for block in blocks:
-            self.peak = max(self.peak, float(block.max()), -float(block.min()))
+            self.peak = max(self.peak, peak_of(block))
             self.energy += float(np.vdot(block, block))
             yield block
 
@@ -681,7 +681,7 @@ class AmountSolver:
         def missing(position: float) -> float:
             return sign * self.octaves(reach.at(position)) - wanted
 
-        if missing(reach.end) <= 0:
+        if wanted > 0.9 * reach.octaves[-1] and missing(reach.end) <= 0:
             return reach.end
         guess = float(np.interp(wanted, reach.octaves, np.arange(len(reach.octaves))))
         low, high = max(0.0, guess - 0.5), min(reach.end, guess + 0.5)
@@ -753,7 +753,7 @@ def _before_the_end(reach: Reach) -> Reach:
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
     from scipy.optimize import brentq
 
-    return float(brentq(function, low, high, xtol=1e-4, rtol=1e-6))
+    return float(brentq(function, low, high, xtol=2e-3, rtol=1e-6))
 
 
 def render_blocks(
@@ -835,7 +835,7 @@ def render_blocks(
         out[:, : tail.shape[1]] += tail
         n_done = out.shape[1] - tail.shape[1]
         done, tail = out[:, :n_done], out[:, n_done:]
-        ready = done[:, skip : skip + left].T
+        ready = np.ascontiguousarray(done[:, skip : skip + left].T)
         skip, left = max(0, skip - n_done), left - len(ready)
         if len(ready):
             yield ready
@@ -923,9 +923,9 @@ def limit_peaks(blocks: Iterable[np.ndarray], ceiling: float, sound: Sound) -> I
         n_ready = len(buffer) - 2 * len(silence)
         if n_ready <= 0:
             continue
-        peaks = np.abs(buffer).max(axis=1)
         out = buffer
-        if peaks.max() > ceiling:
+        if peak_of(buffer) > ceiling:
+            peaks = np.abs(buffer).max(axis=1)
             gain = np.minimum(1, ceiling / np.maximum(peaks, ceiling)).astype(np.float32)
             gain = convolve1d(minimum_filter1d(gain, 2 * ahead + 1, mode="nearest"), kernel, mode="nearest")
             out = np.clip(buffer * gain[:, None], -ceiling, ceiling)  # the clip is for the last bit of a float
