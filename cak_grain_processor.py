@@ -347,9 +347,10 @@ class GrainModel(nn.Module):
         """Change of the picture, D(x) c gate(c) scale; x (batch, n_mels, frames), control (batch,) octaves."""
         pattern = self.pattern(x)
         size = control * self.gate(control)
-        with torch.no_grad():  # grain is not quite linear in the size: one secant step puts that right
-            moved = self.octaves(x, pattern * size[:, None, None])
-            right = torch.where(moved * control > 1e-6, control / moved, 1.0).clamp(*SECANT_LIMITS)
+        # Grain is not quite linear in the size: one secant step puts that right.
+        moved = self.octaves(x, pattern * size[:, None, None])
+        forward = moved * control > 1e-6
+        right = torch.where(forward, control / torch.where(forward, moved, 1.0), 1.0).clamp(*SECANT_LIMITS)
         return pattern * (size * right)[:, None, None]
 
     def octaves(self, x: Tensor, change: Tensor) -> Tensor:

@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from scipy.fft import irfft, rfft
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-
-from scipy.fft import irfft, rfft
 
 from convert_to_spectrograms import move_grain
 from measure_audio_grain import frame_blocks, hann_window, in_order, sound_from_array
