@@ -23,13 +23,13 @@ import numpy as np
 import soundfile as sf
 from scipy.fft import irfft, rfft
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from convert_to_spectrograms import move_grain
 from measure_audio_grain import frame_blocks, hann_window, in_order, sound_from_array
 from neural_audio_processor import DEFAULT_MODEL, Asked, GrainProcessor
 
+ROOT = Path(__file__).resolve().parents[2]
 SR = 44_100
 N_RUNS = 7
 
