@@ -34,6 +34,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -609,6 +610,7 @@ class AmountSolver:
         self._log_power = np.log(np.maximum(probe.power, np.finfo(np.float32).tiny))
         self._log_mean = np.log(np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny))
         self._coarse = spread_out(np.arange(len(probe.index)), COARSE_FRAMES)
+        self._changer = FrameChanger(settings, sr, analysis.onset)
         self._reaches: dict[float, Reach] = {}
         self._start = [self._log2_grain(Amounts(0.0, 0.0), frames) for frames in (self._coarse, slice(None))]
 
@@ -643,14 +645,37 @@ class AmountSolver:
     def render(self, amounts: Amounts, level: float = 1.0) -> Iterator[np.ndarray]:
         """The sound with these amounts of change, in blocks of samples; see `render_blocks`."""
         analysis = self.analysis
-        return render_blocks(
-            analysis.sound,
-            lambda start, stop: self.gain_db(amounts, start, stop),
-            analysis.settings,
-            level,
-            onset=analysis.onset,
-            threads=analysis.threads,
-        )
+        gains = partial(self.gain_db, amounts)
+        return render_blocks(analysis.sound, gains, self._changer, level, threads=analysis.threads)
+
+    def render_part(self, y: np.ndarray, amounts: Amounts, start: int, stop: int) -> np.ndarray:
+        """Samples ``start`` to before ``stop`` of what `render` gives, without the rest.
+
+        Parameters
+        ----------
+        y : np.ndarray, shape (n_samples, channels), the sound itself
+
+        Returns
+        -------
+        np.ndarray, shape (stop - start, channels), float32
+        """
+        changer = self._changer
+        n_fft, hop_length, overlap = changer.n_fft, changer.hop_length, changer.overlap
+        lead = n_fft - hop_length  # samples of padding before the first
+        first = max(0, (start + lead - n_fft) // hop_length + 1)
+        last = (stop - 1 + lead) // hop_length  # frames that hold a sample of the part
+        from_sample = (first - 2 * overlap) * hop_length - lead
+        to_sample = last * hop_length + n_fft - lead
+        piece = np.zeros((y.shape[1], to_sample - from_sample), np.float32)
+        inside = y[max(0, from_sample) : max(0, to_sample)]
+        at = max(0, -from_sample)
+        piece[:, at : at + len(inside)] = inside.T
+        windows = np.lib.stride_tricks.sliding_window_view(piece, n_fft, axis=1)[:, ::hop_length]
+        step = max(0, first // STEP_FRAMES - 1)
+        gain_db = self.gain_db(amounts, step, last // STEP_FRAMES + 2)
+        out = changer.changed(first, windows[:, 2 * overlap :], windows[:, : 2 * overlap], step, gain_db)
+        at = start + lead - first * hop_length
+        return np.ascontiguousarray(out[:, at : at + stop - start].T)
 
     def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
         before, after, share = self._probed
@@ -756,16 +781,8 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
     return float(brentq(function, low, high, xtol=2e-3, rtol=1e-6))
 
 
-def render_blocks(
-    sound: Sound,
-    gains: Callable[[int, int], np.ndarray],
-    settings: SpectrogramSettings,
-    level: float = 1.0,
-    *,
-    onset: np.ndarray | None = None,
-    threads: int = 1,
-) -> Iterator[np.ndarray]:
-    """Apply gains to a sound: complex STFT times gain, inverse by overlap-add.
+class FrameChanger:
+    """Applies gains to some windows of a sound: complex STFT times gain, inverse by overlap-add.
 
     The phase stays as it is, but for what is new in windows in which a sound begins: a gain without
     phase spreads a click to both sides, one of minimum phase only to what comes after (its phase is the
@@ -778,29 +795,84 @@ def render_blocks(
 
     Parameters
     ----------
-    gains : gives the gains in dB, (n_mels, steps), of the steps from one number to before another
-    level : float, factor on the output
+    settings : SpectrogramSettings
+    sr : int > 0, Hz
     onset : np.ndarray, shape (frames of the padded sound,), share of the minimum phase, 0 to 1
+    """
+
+    def __init__(self, settings: SpectrogramSettings, sr: int, onset: np.ndarray | None = None):
+        self.n_fft, self.hop_length = settings.grain.n_fft_for(sr), settings.grain.hop_for(sr)
+        self.overlap = self.n_fft // self.hop_length
+        self.onset = onset
+        self._window = hann_window(self.n_fft)
+        self._to_bins = np.float32(NEPER_PER_DB / 2) * bin_weights(settings, sr)  # ln of the factor on the amplitude
+        self._to_bins[:, : settings.grain.band_for(sr).start] = 0
+        self._to_phase = minimum_phase(self._to_bins)
+
+    def changed(
+        self, first: int, windows: np.ndarray, earlier: np.ndarray, start: int, gain_db: np.ndarray, level: float = 1.0
+    ) -> np.ndarray:
+        """The windows with their gains, overlapped and added.
+
+        Parameters
+        ----------
+        first : number of the first frame
+        windows : np.ndarray, shape (channels, frames, n_fft)
+        earlier : np.ndarray, shape (channels, 2 overlap, n_fft), the windows before these
+        start, gain_db : number of the first step, and gains in dB from it on, (n_mels, steps)
+        level : float, factor on the output
+
+        Returns
+        -------
+        np.ndarray, shape (channels, (frames + overlap - 1) hop_length), float32
+        """
+        from scipy.fft import irfft, rfft
+
+        channels, n_frames, hop_length = windows.shape[0], windows.shape[1], self.hop_length
+        D = rfft(windows * self._window, axis=-1)
+        times = (np.arange(first, first + n_frames) + 0.5) / STEP_FRAMES - start
+        begins = np.flatnonzero(self.onset[first : first + n_frames]) if self.onset is not None else np.empty(0, int)
+        if len(begins):
+            before = np.concatenate((rfft(earlier * self._window, axis=-1), D), axis=1)
+            new = D[:, begins] - carried_on(before[:, begins], before[:, begins + self.overlap])
+            phase = self.onset[first + begins, None] * gains_at(gain_db, times[begins], self._to_phase)
+            D[:, begins] += (np.exp(1j * phase) - 1) * new
+        D *= np.exp(gains_at(gain_db, times, self._to_bins))
+        frames = irfft(D, self.n_fft, axis=-1)
+        frames *= self._window * np.float32(level / (0.375 * self.overlap))  # (channels, frames, n_fft)
+        out = np.zeros((channels, (n_frames + self.overlap - 1) * hop_length), np.float32)
+        for part in range(self.overlap):
+            piece = frames[:, :, part * hop_length : (part + 1) * hop_length]
+            out[:, part * hop_length : (part + n_frames) * hop_length] += piece.reshape(channels, -1)
+        return out
+
+
+def render_blocks(
+    sound: Sound,
+    gains: Callable[[int, int], np.ndarray],
+    changer: FrameChanger,
+    level: float = 1.0,
+    *,
+    threads: int = 1,
+) -> Iterator[np.ndarray]:
+    """Apply gains to a whole sound, block by block.
+
+    Parameters
+    ----------
+    gains : gives the gains in dB, (n_mels, steps), of the steps from one number to before another
+    changer : FrameChanger
+    level : float, factor on the output
 
     Yields
     ------
     np.ndarray, shape (samples, channels), float32, ``sound.n_samples`` in all
     """
-    from scipy.fft import irfft, rfft
-
-    n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
-    overlap = n_fft // hop_length
-    window = hann_window(n_fft) * np.float32(level / (0.375 * overlap))
-    to_bins = np.float32(NEPER_PER_DB / 2) * bin_weights(settings, sound.sr)  # ln of the factor on the amplitude
-    to_bins[:, : settings.grain.band_for(sound.sr).start] = 0
-    to_phase = minimum_phase(to_bins)
-    analysis_window = hann_window(n_fft)
+    n_fft, hop_length, overlap = changer.n_fft, changer.hop_length, changer.overlap
     whole = padded(sound, n_fft, hop_length)
 
     def blocks() -> Iterator[tuple[int, np.ndarray, np.ndarray, int, np.ndarray]]:
-        """Number of the first frame, the windows, those up to two windows' lengths earlier, and gains around."""
         first, earlier = 0, np.zeros((sound.channels, 2 * overlap, n_fft), np.float32)
-        start, known = 0, np.empty((settings.n_mels, 0), np.float32)
+        start, known = 0, np.empty((0, 0), np.float32)
         for windows in frame_blocks(whole.blocks(), n_fft, hop_length):
             if (first + windows.shape[1]) // STEP_FRAMES + 1 > start + known.shape[1]:
                 start = max(0, first // STEP_FRAMES - 1)
@@ -809,29 +881,9 @@ def render_blocks(
             first += windows.shape[1]
             earlier = np.concatenate((earlier, windows[:, -2 * overlap :]), axis=1)[:, -2 * overlap :]
 
-    def changed(block: tuple[int, np.ndarray, np.ndarray, int, np.ndarray]) -> np.ndarray:
-        first, windows, earlier, start, gain_db = block
-        n_frames = windows.shape[1]
-        D = rfft(windows * analysis_window, axis=-1)
-        times = (np.arange(first, first + n_frames) + 0.5) / STEP_FRAMES - start
-        begins = np.flatnonzero(onset[first : first + n_frames]) if onset is not None else np.empty(0, int)
-        if len(begins):
-            before = np.concatenate((rfft(earlier * analysis_window, axis=-1), D), axis=1)
-            new = D[:, begins] - carried_on(before[:, begins], before[:, begins + overlap])
-            phase = onset[first + begins, None] * gains_at(gain_db, times[begins], to_phase)
-            D[:, begins] += (np.exp(1j * phase) - 1) * new
-        D *= np.exp(gains_at(gain_db, times, to_bins))
-        frames = irfft(D, n_fft, axis=-1)
-        frames *= window  # (channels, frames, n_fft)
-        out = np.zeros((sound.channels, (n_frames + overlap - 1) * hop_length), np.float32)
-        for part in range(overlap):
-            piece = frames[:, :, part * hop_length : (part + 1) * hop_length]
-            out[:, part * hop_length : (part + n_frames) * hop_length] += piece.reshape(sound.channels, -1)
-        return out
-
     tail = np.zeros((sound.channels, n_fft - hop_length), np.float32)
     skip, left = n_fft - hop_length, sound.n_samples
-    for out in in_order(changed, blocks(), threads):
+    for out in in_order(lambda block: changer.changed(*block, level), blocks(), threads):
         out[:, : tail.shape[1]] += tail
         n_done = out.shape[1] - tail.shape[1]
         done, tail = out[:, :n_done], out[:, n_done:]

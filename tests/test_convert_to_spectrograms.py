@@ -16,6 +16,7 @@ import convert_to_spectrograms as stage2
 from convert_to_spectrograms import (
     Amounts,
     AmountSolver,
+    FrameChanger,
     analyse,
     band_weights,
     between_centres,
@@ -43,7 +44,8 @@ SETTINGS = default_settings(GrainSettings())
 
 
 def rendered(y: np.ndarray, sr: int, gain_db: np.ndarray, **options) -> np.ndarray:
-    blocks = render_blocks(sound_from_array(y, sr), lambda a, b: gain_db[:, a:b], SETTINGS, **options)
+    changer = FrameChanger(SETTINGS, sr, options.pop("onset", None))
+    blocks = render_blocks(sound_from_array(y, sr), lambda a, b: gain_db[:, a:b], changer, **options)
     return np.concatenate(list(blocks))
 
 
@@ -184,6 +186,16 @@ class TestWayBack:
         whole = solver.gain_db(amounts)
         for start, stop in ((0, 10), (7, 8), (50, 200), (100, 10_000)):
             np.testing.assert_allclose(solver.gain_db(amounts, start, stop), whole[:, start:stop], atol=1e-4)
+
+    @pytest.mark.parametrize("sr", [8_000, 44_100, 96_000])
+    def test_a_part_is_that_of_the_whole(self, sr):
+        y = np.stack([drone(-40, 2.0, sr), drone(-30, 2.0, sr, seed=1)], axis=1).astype(np.float32)
+        y[sr : sr + 20] += 0.5
+        solver = solver_of(y, sr)
+        amounts = Amounts(0.7, 0.0)
+        whole = np.concatenate(list(solver.render(amounts)))
+        for start, stop in ((0, 100), (1, 4000), (sr - 700, sr + 5000), (len(y) - 50, len(y))):
+            np.testing.assert_allclose(solver.render_part(y, amounts, start, stop), whole[start:stop], atol=2e-6)
 
     def test_a_long_sound_renders_in_blocks_as_in_one_piece(self, monkeypatch):
         solver = solver_of(drone(-40, 6.0))
