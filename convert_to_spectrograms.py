@@ -638,9 +638,26 @@ class AmountSolver:
         stop = n_steps if stop is None else min(stop, n_steps)
         first = max(0, start - HOLD_STEPS)
         steps = np.arange(first, min(n_steps, stop + HOLD_STEPS))
+        return self._shape_at(amounts, steps)[:, start - first : stop - first]
+
+    def gain_of_frames(self, amounts: Amounts, frames: np.ndarray) -> np.ndarray:
+        """The gains in dB that these amounts give some rising frames, (n_mels, frames): what a picture shows."""
+        start, stop = int(frames[0]) // STEP_FRAMES - 1, int(frames[-1]) // STEP_FRAMES + 2
+        if stop - start > 2 * len(frames):  # far fewer columns than steps: each column its own step
+            return self._shape_at(amounts, np.minimum(frames // STEP_FRAMES, self.analysis.step_db.shape[1] - 1))
+        start = max(0, start)
+        gain_db = self.gain_db(amounts, start, stop)
+        before, after, share = between_centres((frames + 0.5) / STEP_FRAMES - start, gain_db.shape[1])
+        return gain_db[:, before] * (1 - share) + gain_db[:, after] * share
+
+    def _shape_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
         patterns_db = self._patterns_db(steps)
-        held = hold_energy(self._shape_db(amounts, patterns_db), patterns_db[2], self._shares, self._steady[steps])
-        return held[:, start - first : stop - first]
+        return hold_energy(self._shape_db(amounts, patterns_db), patterns_db[2], self._shares, self._steady[steps])
+
+    def about(self, octaves: float) -> Amounts:
+        """The amounts for some octaves by what is known already: at once, and not quite right."""
+        reach = self.reach(math.copysign(1.0, octaves))
+        return reach.at(float(np.interp(abs(octaves), reach.octaves, np.arange(len(reach.octaves)))))
 
     def render(self, amounts: Amounts, level: float = 1.0) -> Iterator[np.ndarray]:
         """The sound with these amounts of change, in blocks of samples; see `render_blocks`."""
@@ -994,7 +1011,7 @@ class Rendering:
     grain_before: float
     grain_after: float
     within_reach: bool
-    expander_amount: float  # 0 as far as the learned pattern carries
+    amounts: Amounts  # of the expander none as far as the learned pattern carries
     level_db: float  # change of loudness (RMS)
     limited_db: float  # by so much the highest peak was turned down so as not to clip
 
@@ -1052,7 +1069,7 @@ def move_grain(
     """
     analysis = solver.analysis
     sound = analysis.sound
-    unchanged = Rendering(sound, octaves, analysis.grain, analysis.grain, octaves == 0, 0.0, 0.0, 0.0)
+    unchanged = Rendering(sound, octaves, analysis.grain, analysis.grain, octaves == 0, Amounts(0.0, 0.0), 0.0, 0.0)
     if octaves == 0:
         return unchanged
     sign = math.copysign(1.0, octaves)
@@ -1071,7 +1088,7 @@ def move_grain(
             grain_before=analysis.grain,
             grain_after=grain,
             within_reach=position < reach.end or abs(octaves - got) <= GRAIN_TOLERANCE_OCTAVES,
-            expander_amount=amounts.expander,
+            amounts=amounts,
             level_db=10 * math.log10(after.energy / analysis.energy),
             limited_db=20 * math.log10(max(1.0, before.peak / ceiling)),
         )

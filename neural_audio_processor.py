@@ -26,6 +26,7 @@ import json
 import math
 import os
 import queue
+import re
 import shutil
 import sys
 import threading
@@ -42,13 +43,13 @@ import numpy as np
 from convert_to_spectrograms import (
     CEILING,
     DYNAMIC_RANGE_DB,
+    TICKS_HZ,
+    Amounts,
     AmountSolver,
     Analysis,
     Rendering,
     analyse,
-    band_powers_of,
-    label_axes,
-    log_mel,
+    large_array,
     move_grain,
 )
 from measure_audio_grain import (
@@ -70,6 +71,7 @@ from measure_audio_grain import (
     run_main,
     sound_from_array,
     warn,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -98,10 +100,46 @@ BATCH_LOG = "grain_renderings.jsonl"
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_POSITIONS = (-2.0, 2.0)
 
-PICTURE_COLUMNS = 1200  # more than any window shows
-SETTLE_MS = 120  # the hand rests so long before a new rendering starts
+FADE_S = 0.006  # from one sound to another: short enough to feel at once, long enough not to click
+AHEAD_S = 0.3  # rendered before it is heard
+PREPARE_S = 0.02
+
+SETTLE_MS = 120  # the hand rests so long before a new rendering is measured
 POLL_MS = 30
+DETENT = 0.05  # the slider rests at 0
+GAIN_RANGE_DB = 40.0
+CLICK_PIXELS = 4
+N_RECENT = 10
 ACCENT = "#c2571a"
+LIGHT = {
+    "back": "#f4f2ee",
+    "text": "#22201d",
+    "line": "#a8a29a",
+    "trough": "#e2ded6",
+    "button": "#e9e6df",
+    "error": "#b00020",
+}
+DARK = {
+    "back": "#211f1d",
+    "text": "#ece8e1",
+    "line": "#6b655d",
+    "trough": "#35322e",
+    "button": "#2d2a27",
+    "error": "#ff8a80",
+}
+SHORTCUTS = """Space\tplay, pause
+B\tbefore and after in turn
+Left, Right\tthe slider by 0.1
+Page Up, Page Down\tthe slider by 1
+double-click\tthe slider to 0
+Home\tto the start of the sound
+click in a picture\tgo on there
+drag in a picture\tloop that part (Esc: no longer)
+wheel\tzoom in time (0: all)
+G\tafter, or the gain that is applied
+L\tmel or log frequency
+Ctrl-O, Ctrl-S\topen, save
+Ctrl-W, Ctrl-Q\tclose the file, quit"""
 
 
 # Sample formats
@@ -374,7 +412,7 @@ class GrainProcessor:
             grain = measure_grain(sound, self.loaded.settings.grain, self.threads)
         except PipelineError:
             return None  # silence has no grain, and at 0 it need not have any
-        return Rendering(sound, 0.0, grain, grain, True, 0.0, 0.0, 0.0)
+        return Rendering(sound, 0.0, grain, grain, True, Amounts(0.0, 0.0), 0.0, 0.0)
 
 
 def check_output(source: Path, output: Path, overwrite: bool) -> None:
@@ -493,10 +531,12 @@ def describe(rendering: Rendering | None) -> str:
 def report_of(result: FileRendering) -> dict:
     """What became of a file, for machines: names, plain numbers, no NaN."""
     names = {"input": str(result.input), "output": str(result.output)}
-    if result.rendering is None:
+    rendering = result.rendering
+    if rendering is None:
         return names | {"grain_before": None, "grain_after": None}
-    numbers = {name: value for name, value in vars(result.rendering).items() if name != "sound"}
-    return names | {"got_octaves": result.rendering.got_octaves} | numbers
+    numbers = {name: value for name, value in vars(rendering).items() if name not in ("sound", "amounts")}
+    expander = rendering.amounts.expander
+    return names | numbers | {"got_octaves": rendering.got_octaves, "expander_amount": expander}
 
 
 # Batches
@@ -616,44 +656,349 @@ def render_batch(
 # Playing
 
 
+class Mixer:
+    """What is heard: the sound before, after, or the difference, from one place on, with no click at any change.
+
+    Knows nothing of windows, devices or time: an audio thread calls `fill` for each block, a thread of its
+    own calls `prepare` to render ahead, anyone else sets what is wanted.
+
+    Parameters
+    ----------
+    y : np.ndarray, shape (n_samples, channels), the sound before
+    sr : int > 0, Hz
+    solver : AmountSolver, of the same sound
+    """
+
+    def __init__(self, y: np.ndarray, sr: int, solver: AmountSolver):
+        self.y, self.sr, self._solver = y, sr, solver
+        self.position = 0
+        self.underruns = 0
+        self.peak = 0.0
+        self.volume = 1.0
+        self._fade_samples = max(1, round(FADE_S * sr))
+        self._ahead = round(AHEAD_S * sr)
+        self._listen = "after"
+        self._amounts: Amounts | None = None
+        self._loop: tuple[int, int] | None = None
+        self._playing = False
+        self._parts: tuple[_Part, ...] = ()  # of the sound after; replaced as a whole, never changed
+        self._seek: int | None = None
+        self._jump: tuple[int, tuple[_Part, ...]] | None = None
+        self._heard: _Heard | None = None
+        self._fade: tuple[_Heard | None, int, int] | None = None  # what fades out, its position, samples done
+        self.changed = threading.Event()
+
+    # Set by anyone
+
+    def want(self, amounts: Amounts | None) -> None:
+        """Amounts of change to hear as the sound after; None for none."""
+        self._amounts = amounts
+        self.changed.set()
+
+    def listen(self, which: str) -> None:
+        """Hear "before", "after" or "difference"."""
+        if which not in ("before", "after", "difference"):
+            raise ValueError(f"which={which!r} is not before, after or difference")
+        self._listen = which
+
+    def play(self) -> None:
+        """Go on from the position, which starts anew at the end."""
+        if self.position >= len(self.y):
+            self.seek(0)
+        self._playing = True
+        self.changed.set()
+
+    def pause(self) -> None:
+        """Fade out."""
+        self._playing = False
+
+    @property
+    def is_playing(self) -> bool:
+        """Whether it goes on."""
+        return self._playing
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing sounds any more."""
+        return not self._playing and self._heard is None and self._fade is None
+
+    def seek(self, sample: int) -> None:
+        """Go on somewhere else."""
+        sample = min(max(0, sample), len(self.y))
+        if not self._playing:
+            self.position, self._parts = sample, ()
+        self._seek = sample if self._playing else None
+        self.changed.set()
+
+    def loop(self, region: tuple[int, int] | None) -> None:
+        """Go round inside a region of samples, or no longer."""
+        if region is not None:
+            start, stop = (min(max(0, sample), len(self.y)) for sample in region)
+            region = (start, stop) if stop - start > 2 * self._fade_samples else None
+        self._loop = region
+        self.changed.set()
+
+    # The thread that renders ahead
+
+    def prepare(self) -> bool:
+        """Render what will be heard next; returns whether there was anything to do."""
+        seek, amounts = self._seek, self._amounts
+        if seek is not None:
+            self._seek = None
+            self._jump = (seek, self._rendered(amounts, seek, self._ahead))
+            return True
+        position, parts = self.position, self._parts
+        parts = tuple(part for part in parts if part.amounts == amounts)
+        if amounts is None:
+            return False
+        now = next((part for part in parts if part.start <= position < part.stop), None)
+        end = len(self.y) if self._loop is None or position >= self._loop[1] else self._loop[1]
+        wanted = min(end, position + self._ahead) + self._fade_samples
+        new: list[_Part] = []
+        if now is None:
+            new += self._rendered(amounts, position, self._ahead // 2)
+        elif now.stop < min(wanted, len(self.y)):
+            kept = now.y[max(0, position - now.start - 2 * self._fade_samples) :]
+            more = self._rendered(amounts, now.stop, self._ahead // 2)
+            new.append(_Part(amounts, now.stop - len(kept), np.concatenate((kept, *(part.y for part in more)))))
+        if self._loop is not None and not any(p.start <= self._loop[0] < p.stop for p in (*parts, *new)):
+            new += self._rendered(amounts, self._loop[0], self._ahead // 2)
+        if not new:
+            return False
+        heads = [part for part in parts if self._loop and part is not now and part.start <= self._loop[0] < part.stop]
+        if now is not None and now not in heads and not any(part.start <= position < part.stop for part in new):
+            heads.append(now)
+        self._parts = (*new, *heads)
+        return True
+
+    def _rendered(self, amounts: Amounts | None, start: int, n: int) -> tuple[_Part, ...]:
+        stop = min(len(self.y), start + n)
+        if amounts is None or stop <= start:
+            return ()
+        return (_Part(amounts, start, self._solver.render_part(self.y, amounts, start, stop)),)
+
+    # The audio thread
+
+    def fill(self, out: np.ndarray) -> None:
+        """Write the next block, shape (samples, channels)."""
+        done = 0
+        if self._jump is not None:
+            (position, parts), self._jump = self._jump, None
+            self._begin_fade()
+            self.position, self._parts = position, parts
+        while done < len(out):
+            n = len(out) - done
+            loop = self._loop
+            if loop is not None and self.position < loop[1]:
+                n = min(n, loop[1] - self.position)
+            self._fill_part(out[done : done + n])
+            done += n
+            if loop is not None and self.position == loop[1]:
+                self._begin_fade()
+                self.position = loop[0]
+        if self._playing and self.position >= len(self.y):
+            self._playing = False
+        out *= self.volume
+        self.peak = max(self.peak * 0.9, float(np.abs(out).max(initial=0.0)))
+
+    def _begin_fade(self) -> None:
+        self._fade = (self._heard, self.position, 0)
+
+    def _fill_part(self, out: np.ndarray) -> None:
+        wanted = self._next_heard(len(out))
+        if (wanted and wanted.key) == (self._heard and self._heard.key):
+            self._heard = wanted
+        elif self._fade is None:
+            self._begin_fade()
+            self._heard = wanted
+        out[:] = self._signal(self._heard, self.position, len(out))
+        if self._fade is not None:
+            old, position, faded = self._fade
+            k = min(len(out), self._fade_samples - faded)
+            rise = ((faded + 1 + np.arange(k)) / self._fade_samples)[:, None].astype(np.float32)
+            out[:k] = rise * out[:k] + (1 - rise) * self._signal(old, position + faded, k)
+            self._fade = (old, position, faded + k) if faded + k < self._fade_samples else None
+        if self._heard is not None:
+            self.position += len(out)
+
+    def _next_heard(self, n: int) -> _Heard | None:
+        if not self._playing:
+            return None
+        wanted = _Heard(self._listen, self._amounts, self._parts)
+        if (
+            wanted.amounts is None
+            or wanted.listen == "before"
+            or wanted.covers(self.position, min(n, len(self.y) - self.position))
+        ):
+            return wanted
+        return self._heard  # not rendered yet: go on as it was, or wait
+
+    def _signal(self, heard: _Heard | None, start: int, n: int) -> np.ndarray:
+        before = np.zeros((n, self.y.shape[1]), np.float32)
+        if heard is None:
+            return before
+        inside = self.y[start : start + n]
+        before[: len(inside)] = inside
+        if heard.listen == "before":
+            return before
+        after = before
+        if heard.amounts is not None and len(inside):
+            part = heard.part_for(start, len(inside))
+            if part is None:
+                self.underruns += 1
+            else:
+                after = np.zeros_like(before)
+                after[: len(inside)] = part.y[start - part.start :][: len(inside)]
+        return after if heard.listen == "after" else after - before
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of the sound after: samples from ``start`` on."""
+
+    amounts: Amounts
+    start: int
+    y: np.ndarray
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.y)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What a block is made of."""
+
+    listen: str
+    amounts: Amounts | None
+    parts: tuple[_Part, ...]
+
+    @property
+    def key(self) -> tuple:
+        """What makes it sound other."""
+        return self.listen, self.amounts if self.listen != "before" else None
+
+    def part_for(self, start: int, n: int) -> _Part | None:
+        """The part that holds some samples."""
+        for part in self.parts:
+            if part.amounts == self.amounts and part.start <= start and start + n <= part.stop:
+                return part
+        return None
+
+    def covers(self, start: int, n: int) -> bool:
+        """Whether some samples are rendered."""
+        return n <= 0 or self.part_for(start, n) is not None
+
+
 class Player:
-    """Plays samples through sounddevice, where that, PortAudio and a sound card are there."""
+    """Plays a mixer through sounddevice, where that, PortAudio and a sound card are there.
 
-    def __init__(self) -> None:
-        try:
-            import sounddevice
-        except (ImportError, OSError) as err:
-            self._device, self.why_not = None, f"no sound: {err}"
-        else:
-            self._device, self.why_not = sounddevice, ""
+    Parameters
+    ----------
+    device : module like sounddevice, for tests; the real one if None
+    """
 
-    def play(self, sound: Sound) -> str:
-        """Start playing from the beginning; returns why it can't, or nothing."""
+    def __init__(self, device=None):
+        self.why_not = ""
+        if device is None:
+            try:
+                import sounddevice as device
+            except (ImportError, OSError) as err:
+                self.why_not = f"no sound: {one_line(str(err))}"
+        self._device = device
+        self._stream = None
+        self._mixer: Mixer | None = None
+        self._is_open = False
+        self._thread: threading.Thread | None = None
+
+    def play(self, mixer: Mixer) -> str:
+        """Play a mixer from its position; returns why it can't, or nothing."""
         if self._device is None:
             return self.why_not
-        try:
-            self._device.play(np.concatenate(list(sound.blocks())), sound.sr)
-        except (self._device.PortAudioError, ValueError) as err:
-            return f"no sound: {one_line(str(err))}"
+        if mixer is not self._mixer or self._stream is None or not self._stream.active:
+            self.close()
+            try:
+                self._open(mixer)
+            except (self._device.PortAudioError, ValueError) as err:
+                self.close()
+                return f"no sound: {one_line(str(err))}"
+        mixer.play()
         return ""
 
-    def stop(self) -> None:
-        """Stop playing."""
-        if self._device is not None:
-            self._device.stop()
+    def _open(self, mixer: Mixer) -> None:
+        channels = mixer.y.shape[1]
+        heard = min(channels, 2)
+        buffer = np.zeros((0, channels), np.float32)
+
+        def callback(out: np.ndarray, n: int, _time: object, _status: object) -> None:
+            nonlocal buffer
+            if len(buffer) < n:
+                buffer = np.zeros((n, channels), np.float32)
+            mixer.fill(buffer[:n])
+            if channels <= 2:
+                out[:] = buffer[:n]
+            else:  # every second channel to each side
+                for side in range(2):
+                    out[:, side] = buffer[:n, side::2].mean(axis=1)
+
+        self._stream = self._device.OutputStream(
+            samplerate=mixer.sr, channels=heard, dtype="float32", latency="low", callback=callback
+        )
+        self._stream.start()
+        self._mixer, self._is_open = mixer, True
+        self._thread = threading.Thread(target=self._render_ahead, args=(mixer,), name="grain player", daemon=True)
+        self._thread.start()
+
+    def _render_ahead(self, mixer: Mixer) -> None:
+        while self._is_open:
+            if not mixer.prepare():
+                mixer.changed.wait(PREPARE_S)
+                mixer.changed.clear()
+
+    def pause(self) -> None:
+        """Fade out and wait."""
+        if self._mixer is not None:
+            self._mixer.pause()
+
+    def check(self) -> str:
+        """Why a stream that should play no longer does (its device is gone), or nothing."""
+        if self._mixer is not None and self._mixer.is_playing and self._stream is not None and not self._stream.active:
+            self._mixer.pause()
+            self.close()
+            return "no sound: the device stopped; choose another in the system's settings and play again"
+        return ""
+
+    def close(self) -> None:
+        """End the stream and the thread that renders for it."""
+        self._is_open = False
+        if self._mixer is not None:
+            self._mixer.pause()
+            self._mixer.changed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        stream, self._stream, self._mixer, self._thread = self._stream, None, None, None
+        if stream is not None:
+            try:
+                stream.abort()
+                stream.close()
+            except self._device.PortAudioError:
+                return  # it was gone already
 
 
 # The work behind the window
 
 
+class Cancelled(Exception):
+    """The user no longer wants what is being done."""
+
+
 @dataclass(frozen=True)
 class Opened:
-    """A file that the window shows: its analysis, its pattern, and its picture in dB."""
+    """A file that the window shows: its samples, and its solver."""
 
     path: Path
+    y: np.ndarray
     solver: AmountSolver
-    picture_db: np.ndarray
-    reference: float
 
     @property
     def analysis(self) -> Analysis:
@@ -663,69 +1008,70 @@ class Opened:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A rendering that the window shows."""
+    """What a rendering came to; the samples are not kept."""
 
     opened: Opened
     rendering: Rendering
-    picture_db: np.ndarray
 
 
 @dataclass(frozen=True)
 class Message:
-    """What the worker tells the window: kind is model, opened, rendered, saved or error."""
+    """What the worker tells the window: kind is model, opened, rendered, saved, batch, progress, cancelled or error."""
 
     kind: str
     content: object
 
 
-def picture_db(sound: Sound, settings, reference: float | None = None) -> tuple[np.ndarray, float]:
-    """Mel picture in dB under a reference band power, no wider than a window shows.
-
-    Returns
-    -------
-    picture : np.ndarray, shape (n_mels, at most PICTURE_COLUMNS), in [-80, 0]
-    reference : float, the loudest band power if none was given
-    """
-    powers = band_powers_of(sound, settings)
-    if len(powers) > PICTURE_COLUMNS:  # each column shows the loudest of its frames
-        powers = np.maximum.reduceat(powers, np.linspace(0, len(powers), PICTURE_COLUMNS, endpoint=False).astype(int))
-    reference = reference or float(powers.max())
-    return settings.dynamic_range_db * (log_mel(powers, settings.dynamic_range_db, reference) - 1), reference
-
-
 class Worker:
     """Does the slow work on a thread of its own and only puts messages on a queue.
 
-    Of several renderings that wait, only the last one asked for is done.
+    Of several renderings that wait, only the last one asked for is done; one that is under way is given up.
     """
 
     def __init__(self, model_path: Path, device: str):
         self.messages: queue.Queue[Message] = queue.Queue()
-        self._tasks: queue.Queue[tuple[str, Callable[[], Message | None]] | None] = queue.Queue()
-        self._model_path, self._device = model_path, device
+        self._tasks: queue.Queue[tuple[str, Callable[[], object]] | None] = queue.Queue()
+        self._device = device
         self._processor: GrainProcessor | None = None
         self._wanted = 0
+        self._stop = threading.Event()
+        self._is_opening = False
+        self._is_stale: Callable[[], bool] = lambda: False  # whether a later wish has overtaken what is being done
         self._thread = threading.Thread(target=self._work, name="grain worker", daemon=True)
         self._thread.start()
-        self._put("model", self._load)
+        self.load(model_path)
+
+    def load(self, model_path: Path) -> None:
+        """Read a model."""
+        self._put("model", lambda: self._load(model_path))
 
     def open(self, path: Path) -> None:
         """Read and analyse a file."""
+        self._wanted += 1
         self._put("opened", lambda: self._open(path))
 
     def render(self, opened: Opened, octaves: float) -> None:
-        """Render at a position of the slider, unless a later wish overtakes it."""
+        """Render and measure at a position of the slider, unless a later wish overtakes it."""
         self._wanted += 1
         ticket = self._wanted
-        self._put("rendered", lambda: self._render(opened, octaves) if ticket == self._wanted else None)
+        self._put("rendered", lambda: self._render(opened, octaves, ticket))
 
-    def save(self, source: Path, output: Path, octaves: float) -> None:
-        """Render a file to disk, over an older file of that name if the dialog was told so."""
-        self._put("saved", lambda: self._processor.render_file(source, output, Asked(octaves), overwrite=True))
+    def save(self, jobs: list[Job]) -> None:
+        """Render one file to disk, at one position or several, over older files if the dialog was told so."""
+        self._put("saved", lambda: [self._save(job) for job in jobs])
+
+    def batch(self, jobs: list[Job]) -> None:
+        """Render many files, going on past those that fail."""
+        self._put("batch", lambda: self._batch(jobs))
+
+    def cancel(self) -> None:
+        """Give up what is being done."""
+        self._stop.set()
 
     def close(self) -> None:
-        """End the thread after what it is doing."""
+        """End the thread; what it is doing is given up."""
         self._tasks.put(None)
+        self._stop.set()
         self._thread.join(timeout=10)
 
     def _put(self, kind: str, task: Callable[[], object]) -> None:
@@ -734,8 +1080,12 @@ class Worker:
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             kind, work = task
+            self._stop.clear()
+            self._is_opening, self._is_stale = kind == "opened", lambda: False
             try:
                 content = work()
+            except Cancelled:
+                self.messages.put(Message("cancelled", kind))
             except PipelineError as err:
                 self.messages.put(Message("error", one_line(str(err))))
             except Exception as err:  # noqa: BLE001  a fault of ours must be said: a dead thread would look like long work
@@ -747,24 +1097,69 @@ class Worker:
             else:
                 self.messages.put(Message(kind, content))
 
-    def _load(self) -> GrainProcessor:
-        self._processor = GrainProcessor.load(self._model_path, self._device)
-        return self._processor
+    def _stoppable(self, sound: Sound, said: str = "") -> Sound:
+        """A sound whose reading ends when it is no longer wanted, and that says how far it is."""
+
+        def blocks() -> Iterator[np.ndarray]:
+            n_read, shown = 0, 0
+            for block in sound.blocks():
+                if self._stop.is_set() or self._is_stale():
+                    raise Cancelled
+                n_read += len(block)
+                if said and self._is_opening and n_read - shown > sound.n_samples / 20:
+                    shown = n_read
+                    self.messages.put(Message("progress", (said, n_read / sound.n_samples)))
+                yield block
+
+        return replace(sound, blocks=blocks)
+
+    def _load(self, path: Path) -> GrainProcessor:
+        processor = GrainProcessor.load(path, self._device)
+        self._processor = processor
+        return processor
 
     def _open(self, path: Path) -> Opened:
         if self._processor is None:
-            raise PipelineError(f"{self._model_path}: no model; make one with: python cak_grain_processor.py")
+            raise PipelineError("no model; make one with: python cak_grain_processor.py")
         try:
-            solver = self._processor.solver(open_sound(path))
+            sound = self._stoppable(open_sound(path), said="reading")
+            y = large_array((sound.n_samples, sound.channels))
+            at = 0
+            for block in sound.blocks():
+                y[at : at + len(block)] = block
+                at += len(block)
+            solver = self._processor.solver(self._stoppable(sound_from_array(y, sound.sr), said="looking"))
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        picture, reference = picture_db(solver.analysis.sound, solver.analysis.settings)
-        return Opened(path, solver, picture, reference)
+        return Opened(path, y, solver)
 
-    def _render(self, opened: Opened, octaves: float) -> Rendered:
-        rendering = move_grain(opened.solver, octaves, ceiling=max(CEILING, opened.analysis.peak))
-        picture, _ = picture_db(rendering.sound, opened.analysis.settings, opened.reference)
-        return Rendered(opened, rendering, picture)
+    def _render(self, opened: Opened, octaves: float, ticket: int) -> Rendered | None:
+        self._is_stale = lambda: ticket != self._wanted
+        if self._is_stale():
+            return None
+        try:
+            rendering = move_grain(opened.solver, octaves, ceiling=max(CEILING, opened.analysis.peak))
+        except Cancelled:
+            if self._is_stale():
+                return None
+            raise
+        return Rendered(opened, replace(rendering, sound=opened.analysis.sound))
+
+    def _save(self, job: Job) -> FileRendering:
+        if self._stop.is_set():
+            raise Cancelled
+        return self._processor.render_file(job.source, job.output, job.asked, overwrite=True)
+
+    def _batch(self, jobs: list[Job]) -> tuple[int, list[str]]:
+        """How many were rendered, and a line for each that was not."""
+        failures = []
+        for i, job in enumerate(jobs):
+            self.messages.put(Message("progress", (f"file {i + 1} of {len(jobs)}", i / len(jobs))))
+            try:
+                self._save(replace(job))
+            except PipelineError as err:
+                failures.append(f"{job.source.name}: {one_line(str(err))}")
+        return len(jobs) - len(failures), failures
 
 
 # The window
@@ -772,30 +1167,197 @@ class Worker:
 
 @dataclass(frozen=True)
 class Dialogs:
-    """How the window asks for names; a test puts its own answers here."""
+    """How the window asks; a test puts its own answers here."""
 
-    open_name: Callable[[], str]
-    save_name: Callable[[str], str]
+    open_name: Callable[[str], str]
+    save_name: Callable[[str, str], str]
+    model_name: Callable[[], str]
+    many_names: Callable[[], list[str]]
+    folder_name: Callable[[str], str]
+    shall_save: Callable[[], bool | None]  # None: don't close
+    show_text: Callable[[str, str], None]
 
 
-def system_dialogs() -> Dialogs:
-    """The system's file dialogs."""
-    from tkinter import filedialog
+def system_dialogs(root) -> Dialogs:
+    """The system's dialogs."""
+    from tkinter import filedialog, messagebox
 
-    pattern = " ".join(f"*{extension}" for extension in sorted(AUDIO_EXTENSIONS))
+    audio = [("Audio", " ".join(f"*{extension}" for extension in sorted(AUDIO_EXTENSIONS))), ("All files", "*")]
     return Dialogs(
-        lambda: filedialog.askopenfilename(title="Open audio", filetypes=[("Audio", pattern), ("All files", "*")]),
-        lambda name: filedialog.asksaveasfilename(
+        lambda folder: filedialog.askopenfilename(title="Open audio", filetypes=audio, initialdir=folder or None),
+        lambda folder, name: filedialog.asksaveasfilename(
             title="Save the result",
+            initialdir=folder or None,
             initialfile=name,
             defaultextension=".wav",
-            filetypes=[("Audio", " ".join(f"*{e}" for e in FORMATS))],
+            filetypes=[(name, f"*{name}") for name in (".wav", ".flac", ".aiff", ".ogg", ".mp3", ".caf")],
         ),
+        lambda: filedialog.askopenfilename(title="Choose a model", filetypes=[("Model", "*.pt"), ("All files", "*")]),
+        lambda: list(filedialog.askopenfilenames(title="Render many files", filetypes=audio)),
+        lambda title: filedialog.askdirectory(title=title),
+        lambda: messagebox.askyesnocancel("Neural Grain Processor", "Save the result before closing?", parent=root),
+        lambda title, text: messagebox.showinfo(title, text, parent=root),
     )
 
 
+def settings_path() -> Path:
+    """Where the platform keeps what a program remembers."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA", Path.home()))
+    else:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return base / "neural-grain-processor" / "window.json"
+
+
+@dataclass
+class Remembered:
+    """What the window remembers from one time to the next."""
+
+    folder: str = ""
+    geometry: str = "1100x680"
+    volume: float = 1.0
+    is_dark: bool = False
+    is_log: bool = False
+    recent: list[str] = field(default_factory=list)
+
+
+def read_remembered(path: Path) -> Remembered:
+    """What was remembered; what is missing or damaged is as at the first time."""
+    remembered = Remembered()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return remembered
+    for name, value in vars(remembered).items():
+        given = content.get(name) if isinstance(content, dict) else None
+        if type(given) is type(value):
+            setattr(remembered, name, given)
+    remembered.recent = [name for name in remembered.recent if isinstance(name, str)][:N_RECENT]
+    remembered.volume = min(1.0, max(0.0, remembered.volume))
+    if not re.fullmatch(r"\d{3,5}x\d{3,5}", remembered.geometry):
+        remembered.geometry = Remembered.geometry
+    return remembered
+
+
+def write_remembered(path: Path, remembered: Remembered) -> None:
+    """Keep it; a place that can't be written to is no reason to complain."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, vars(remembered))
+
+
+class PictureView:
+    """A spectrogram on a canvas: axes, playhead, selection; drawn by hand, for matplotlib takes 100 ms.
+
+    Parameters
+    ----------
+    parent : widget
+    title : str
+    settings : SpectrogramSettings or None, for the frequency axis
+    palette : dict of colours
+    """
+
+    LEFT, TOP, RIGHT, BOTTOM = 52, 20, 8, 34
+
+    def __init__(self, parent, title: str, palette: dict[str, str]):
+        import tkinter as tk
+
+        self.canvas = tk.Canvas(parent, highlightthickness=0, width=300, height=200)
+        self.title, self.palette = title, palette
+        self.span = (0.0, 1.0)  # seconds shown
+        self.is_log = False
+        self.edges_hz: tuple[float, ...] = ()
+        self._image = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pixels of the picture inside its axes."""
+        width, height = self.canvas.winfo_width(), self.canvas.winfo_height()
+        return max(1, width - self.LEFT - self.RIGHT), max(1, height - self.TOP - self.BOTTOM)
+
+    def seconds_at(self, x: int) -> float:
+        """Time under a pixel, held inside what is shown."""
+        share = (x - self.LEFT) / self.size[0]
+        return self.span[0] + min(1.0, max(0.0, share)) * (self.span[1] - self.span[0])
+
+    def x_at(self, seconds: float) -> float:
+        """Pixel of a time."""
+        return self.LEFT + self.size[0] * (seconds - self.span[0]) / max(1e-9, self.span[1] - self.span[0])
+
+    def hz_at(self, y: int) -> float:
+        """Frequency under a pixel."""
+        share = 1 - min(1.0, max(0.0, (y - self.TOP) / self.size[1]))
+        centres = np.array(self.edges_hz[1:-1])
+        if self.is_log:
+            return float(centres[0] * (centres[-1] / centres[0]) ** share)
+        return float(np.interp(share * len(centres) - 0.5, np.arange(len(centres)), centres))
+
+    def _share_of(self, hz: float) -> float:
+        centres = np.array(self.edges_hz[1:-1])
+        if self.is_log:
+            return math.log(hz / centres[0]) / math.log(centres[-1] / centres[0])
+        return (float(np.interp(hz, centres, np.arange(len(centres)))) + 0.5) / len(centres)
+
+    def band_at(self, y: int) -> int:
+        """Mel band under a pixel."""
+        return int(np.abs(np.array(self.edges_hz[1:-1]) - self.hz_at(y)).argmin())
+
+    def draw(self, levels: np.ndarray | None, colours: np.ndarray) -> None:
+        """Show levels (n_mels, columns) in [0, 1] in some colours (256, 3), with axes; nothing if None."""
+        from PIL import Image, ImageTk
+
+        canvas, palette = self.canvas, self.palette
+        canvas.delete("all")
+        canvas.configure(background=palette["back"])
+        width, height = self.size
+        right, bottom = self.LEFT + width, self.TOP + height
+        canvas.create_text(self.LEFT, self.TOP / 2, text=self.title, anchor="w", fill=palette["text"])
+        if levels is None:
+            canvas.create_rectangle(self.LEFT, self.TOP, right, bottom, outline=palette["line"])
+            return
+        rows = np.array([self.band_at(self.TOP + y) for y in range(height)])
+        columns = np.arange(width) * levels.shape[1] // width
+        index = np.clip(levels * 255, 0, 255).astype(np.uint8)[np.ix_(rows, columns)]
+        self._image = ImageTk.PhotoImage(Image.fromarray(colours[index]), master=canvas)
+        canvas.create_image(self.LEFT, self.TOP, image=self._image, anchor="nw")
+        for hz in TICKS_HZ:
+            if self.edges_hz[1] <= hz <= self.edges_hz[-2]:
+                y = bottom - height * self._share_of(hz)
+                canvas.create_line(self.LEFT - 4, y, self.LEFT, y, fill=palette["line"])
+                label = f"{hz // 1000}k" if hz >= 1000 else str(hz)
+                canvas.create_text(self.LEFT - 6, y, text=label, anchor="e", fill=palette["text"])
+        for seconds in time_ticks(*self.span, width // 90):
+            x = self.x_at(seconds)
+            canvas.create_line(x, bottom, x, bottom + 4, fill=palette["line"])
+            canvas.create_text(x, bottom + 12, text=f"{seconds:g}", fill=palette["text"])
+        canvas.create_text(right, bottom + 26, text="time (s)", anchor="e", fill=palette["text"])
+        canvas.create_text(self.LEFT - 6, self.TOP / 2, text="Hz", anchor="e", fill=palette["text"])
+
+    def mark(self, playhead_s: float | None, selection_s: tuple[float, float] | None) -> None:
+        """Draw the playhead and the selection."""
+        canvas, bottom = self.canvas, self.TOP + self.size[1]
+        canvas.delete("mark")
+        if selection_s is not None:
+            left, right = (min(max(self.x_at(s), self.LEFT), self.LEFT + self.size[0]) for s in selection_s)
+            canvas.create_rectangle(left, self.TOP, right, bottom, outline=ACCENT, width=2, tags="mark")
+        if playhead_s is not None and self.span[0] <= playhead_s <= self.span[1]:
+            x = self.x_at(playhead_s)
+            canvas.create_line(x, self.TOP, x, bottom, fill="#ffffff", tags="mark")
+
+
+def time_ticks(start_s: float, stop_s: float, n: int) -> list[float]:
+    """At most ``n`` round times from one to another."""
+    span = max(1e-6, stop_s - start_s) / max(1, n)
+    step = 10 ** math.floor(math.log10(span))
+    step *= next(factor for factor in (1, 2, 5, 10) if factor * step >= span)
+    first = math.ceil(start_s / step - 1e-9)
+    return [round(i * step, 6) for i in range(first, math.floor(stop_s / step + 1e-9) + 1)]
+
+
 class GrainWindow:
-    """The desktop window: open, slide, compare, play, save.
+    """The desktop window: open, slide while it plays, compare, save.
 
     All state is in a few attributes; `_refresh` derives every label and every enabled or disabled
     control from them.
@@ -806,16 +1368,39 @@ class GrainWindow:
     model_path, device : for the worker
     source : Path or None, opened at the start
     dialogs : Dialogs or None, the system's if None
+    player : Player or None, the system's if None
+    remember : Path or None, the platform's place if None
     """
 
-    def __init__(self, root, model_path: Path, device: str, source: Path | None = None, dialogs: Dialogs | None = None):
-        self.root, self.dialogs = root, dialogs or system_dialogs()
-        self.player = Player()
+    def __init__(
+        self,
+        root,
+        model_path: Path,
+        device: str,
+        source: Path | None = None,
+        dialogs: Dialogs | None = None,
+        player: Player | None = None,
+        remember: Path | None = None,
+    ):
+        self.root, self.dialogs = root, dialogs or system_dialogs(root)
+        self._remember_at = remember or settings_path()
+        self.remembered = read_remembered(self._remember_at)
+        self.player = player or Player()
         self.worker = Worker(model_path, device)
         self.has_model, self.busy, self.note, self.is_error = False, 1, "loading the model ...", False
+        self.model_note = ""
+        self.share: float | None = None  # how far the work is
         self.opened: Opened | None = None
         self.rendered: Rendered | None = None
+        self.mixer: Mixer | None = None
+        self.listening = "after"
+        self.view = "after"  # what the right picture shows: after or gain
+        self.selection_s: tuple[float, float] | None = None
+        self.span = (0.0, 1.0)
+        self.saved_at: float | None = 0.0  # the position that is on disk, or needs no saving
         self._settle: str | None = None  # the callback that renders once the hand rests
+        self._redraw: str | None = None
+        self._drag_from: float | None = None
         self._build()
         self._refresh()
         if source is not None:
@@ -829,42 +1414,49 @@ class GrainWindow:
 
         root = self.root
         root.title("Neural Grain Processor")
-        root.geometry("1100x680")
+        root.geometry(self.remembered.geometry)
         root.minsize(900, 600)
-        style = ttk.Style(root)
-        style.theme_use("clam")
-        style.configure("Grain.TLabel", font=("TkDefaultFont", 13))
-        style.configure("Error.TLabel", foreground="#b00020")
-        style.configure("Accent.Horizontal.TProgressbar", background=ACCENT)
+        self.style = ttk.Style(root)
+        self.style.theme_use("clam")
         outer = ttk.Frame(root, padding=12)
         outer.pack(fill="both", expand=True)
-
         bar = ttk.Frame(outer)
         bar.pack(fill="x")
         self.open_button = ttk.Button(bar, text="Open ...", command=self.ask_open)
-        self.before_button = ttk.Button(bar, text="Play before", command=lambda: self.play("before"))
-        self.after_button = ttk.Button(bar, text="Play after", command=lambda: self.play("after"))
-        self.stop_button = ttk.Button(bar, text="Stop", command=self.player.stop)
+        self.play_button = ttk.Button(bar, text="Play", command=self.toggle_play)
+        self.before_button = ttk.Button(bar, text="Before", command=lambda: self.listen("before"))
+        self.after_button = ttk.Button(bar, text="After", command=lambda: self.listen("after"))
+        self.difference_button = ttk.Button(bar, text="Difference", command=lambda: self.listen("difference"))
         self.save_button = ttk.Button(bar, text="Save as ...", command=self.ask_save)
-        for button in (self.open_button, self.before_button, self.after_button, self.stop_button, self.save_button):
+        for button in (
+            self.open_button,
+            self.play_button,
+            self.before_button,
+            self.after_button,
+            self.difference_button,
+        ):
             button.pack(side="left", padx=(0, 6))
-        self.file_label = ttk.Label(bar)
-        self.file_label.pack(side="left", padx=8)
-
+        self.save_button.pack(side="left", padx=(0, 6))
+        self.meter = ttk.Progressbar(bar, length=80, maximum=60, style="Accent.Horizontal.TProgressbar")
+        self.meter.pack(side="right")
+        self.volume = ttk.Scale(bar, from_=0, to=1, length=80, value=self.remembered.volume, command=self._set_volume)
+        self.volume.pack(side="right", padx=6)
+        ttk.Label(bar, text="volume").pack(side="right")
+        self.file_label = ttk.Label(outer)
+        self.file_label.pack(fill="x", pady=(6, 0))
         below = ttk.Frame(outer)  # packed before the pictures: what is packed last is squeezed first
         below.pack(side="bottom", fill="x", pady=(4, 0))
         self.note_label = ttk.Label(below)
         self.note_label.pack(side="left", anchor="w")
-        self.progress = ttk.Progressbar(below, mode="indeterminate", length=160, style="Accent.Horizontal.TProgressbar")
+        self.progress = ttk.Progressbar(below, length=160, style="Accent.Horizontal.TProgressbar")
+        self.cancel_button = ttk.Button(below, text="Cancel", command=self.worker.cancel)
         self.grain_label = ttk.Label(outer, style="Grain.TLabel")
         self.grain_label.pack(side="bottom", anchor="w", pady=(6, 0))
         self._build_slider(outer)
         self._build_pictures(outer)
-
-        modifier = "Command" if root.tk.call("tk", "windowingsystem") == "aqua" else "Control"
-        root.bind(f"<{modifier}-o>", lambda _: self.ask_open())
-        root.bind(f"<{modifier}-s>", lambda _: self.ask_save())
-        root.bind(f"<{modifier}-q>", lambda _: self.close())
+        self._build_menus()
+        self._bind_keys()
+        self._paint()
         root.protocol("WM_DELETE_WINDOW", self.close)
 
     def _build_slider(self, outer) -> None:
@@ -876,103 +1468,280 @@ class GrainWindow:
         self.slider = ttk.Scale(sliding, from_=-SLIDER_RANGE, to=SLIDER_RANGE, command=self._slid, takefocus=True)
         self.slider.pack(side="left", fill="x", expand=True, padx=8)
         ttk.Label(sliding, text="+3  smooth").pack(side="left")
-        self.value_label = ttk.Label(sliding, width=7, anchor="e", style="Grain.TLabel")
-        self.value_label.pack(side="left")
+        self.value_entry = ttk.Entry(sliding, width=6, justify="right", font=("TkDefaultFont", 13))
+        self.value_entry.pack(side="left", padx=(8, 0))
         self.slider.bind("<Button-1>", lambda _: self.slider.focus_set(), add=True)
+        for key in ("<Return>", "<KP_Enter>", "<FocusOut>"):
+            self.value_entry.bind(key, lambda _: self._typed())
         for key, step in (("<Left>", -0.1), ("<Right>", 0.1), ("<Prior>", 1.0), ("<Next>", -1.0)):
             self.slider.bind(key, lambda _, step=step: self._step(step))
-        for key in ("<Home>", "<Double-Button-1>"):
-            self.slider.bind(key, lambda _: self._move_to(0.0))
+        self.slider.bind("<Double-Button-1>", lambda _: self._move_to(0.0))
 
     def _build_pictures(self, outer) -> None:
-        from matplotlib.backends.backend_tkagg import FigureCanvasTkAgg
-        from matplotlib.figure import Figure
+        from tkinter import ttk
 
-        self.figure = Figure(figsize=(10, 4.2), layout="constrained")
-        self.axes = self.figure.subplots(1, 2, sharex=True, sharey=True)
-        self.images = [
-            axes.imshow(
-                np.full((1, 1), -DYNAMIC_RANGE_DB),
-                "magma",
-                aspect="auto",
-                origin="lower",
-                vmin=-DYNAMIC_RANGE_DB,
-                vmax=0,
+        self.readout = ttk.Label(outer)
+        self.readout.pack(side="bottom", anchor="w")
+        frame = ttk.Frame(outer)
+        frame.pack(fill="both", expand=True, pady=(6, 0))
+        frame.rowconfigure(0, weight=1)
+        self.views = []
+        for i, title in enumerate(("before", "after")):
+            view = PictureView(frame, title, {})
+            view.canvas.grid(row=0, column=i, sticky="nsew")
+            frame.columnconfigure(i, weight=1, uniform="pictures")
+            canvas = view.canvas
+            canvas.bind("<Configure>", lambda _: self._draw_soon())
+            canvas.bind("<Button-1>", lambda event, view=view: self._press(view, event))
+            canvas.bind("<B1-Motion>", lambda event, view=view: self._drag(view, event))
+            canvas.bind("<ButtonRelease-1>", lambda event, view=view: self._release(view, event))
+            canvas.bind("<Motion>", lambda event, view=view: self._point(view, event))
+            canvas.bind("<Leave>", lambda _: self.readout.configure(text=" "))
+            for wheel, factor in (("<Button-4>", 0.8), ("<Button-5>", 1.25)):
+                canvas.bind(wheel, lambda event, view=view, factor=factor: self._zoom(view.seconds_at(event.x), factor))
+            canvas.bind(
+                "<MouseWheel>",
+                lambda event, view=view: self._zoom(view.seconds_at(event.x), 0.8 if event.delta > 0 else 1.25),
             )
-            for axes in self.axes
-        ]
-        for axes, title in zip(self.axes, ("before", "after"), strict=True):
-            axes.set(title=title, xlabel="time (s)", xticks=[], yticks=[])
-        self.figure.colorbar(self.images[0], ax=list(self.axes), label="level (dB under the loudest band)")
-        self.canvas = FigureCanvasTkAgg(self.figure, outer)
-        self.canvas.get_tk_widget().pack(fill="both", expand=True, pady=(8, 0))
+            self.views.append(view)
+        self.bar = PictureView(frame, "dB", {})
+        self.bar.canvas.configure(width=64)
+        self.bar.canvas.grid(row=0, column=2, sticky="ns")
+
+    def _build_menus(self) -> None:
+        import tkinter as tk
+
+        root, self.menu = self.root, tk.Menu(self.root)
+        root.configure(menu=self.menu)
+        key = "Cmd" if self._is_mac else "Ctrl"
+        self.file_menu, self.view_menu, help_menu = (tk.Menu(self.menu, tearoff=False) for _ in range(3))
+        self.recent_menu = tk.Menu(self.file_menu, tearoff=False, postcommand=self._fill_recent)
+        for label, menu in (("File", self.file_menu), ("View", self.view_menu), ("Help", help_menu)):
+            self.menu.add_cascade(label=label, menu=menu)
+        add = self.file_menu.add_command
+        add(label="Open ...", accelerator=f"{key}+O", command=self.ask_open)
+        self.file_menu.add_cascade(label="Recent", menu=self.recent_menu)
+        add(label="Save as ...", accelerator=f"{key}+S", command=self.ask_save)
+        add(label="Save variations ...", command=self.ask_save_variations)
+        add(label="Render many files ...", command=self.ask_batch)
+        add(label="Choose a model ...", command=self.ask_model)
+        add(label="Close the file", accelerator=f"{key}+W", command=self.close_file)
+        add(label="Quit", accelerator=f"{key}+Q", command=self.close)
+        add = self.view_menu.add_command
+        add(label="After / gain", accelerator="G", command=self.toggle_view)
+        add(label="Mel / log frequency", accelerator="L", command=self.toggle_log)
+        add(label="Whole sound", accelerator="0", command=self.show_all)
+        add(label="Light / dark", command=self.toggle_dark)
+        help_menu.add_command(label="Shortcuts", accelerator="F1", command=self.show_help)
+        help_menu.add_command(label="The model", command=self.show_model)
+        help_menu.add_command(label="About", command=self.show_about)
+
+    @property
+    def _is_mac(self) -> bool:
+        return self.root.tk.call("tk", "windowingsystem") == "aqua"
+
+    def _bind_keys(self) -> None:
+        root, modifier = self.root, "Command" if self._is_mac else "Control"
+        for key, action in (("o", self.ask_open), ("s", self.ask_save), ("w", self.close_file), ("q", self.close)):
+            root.bind(f"<{modifier}-{key}>", lambda _, action=action: action())
+        root.bind("<F1>", lambda _: self.show_help())
+        plain = {
+            "<space>": self.toggle_play,
+            "b": self.toggle_bypass,
+            "g": self.toggle_view,
+            "l": self.toggle_log,
+            "0": self.show_all,
+            "<Home>": lambda: self.seek(0.0),
+            "<Escape>": lambda: self.select(None),
+        }
+        for key, action in plain.items():
+            root.bind(key, lambda event, action=action: None if event.widget is self.value_entry else action())
+        # A button that has the focus must not be pressed by the space bar as well.
+        root.unbind_class("TButton", "<space>")
+        root.unbind_class("TButton", "<Key-space>")
+
+    def _paint(self) -> None:
+        """Colours, light or dark."""
+        from matplotlib import colormaps
+
+        self.palette = DARK if self.remembered.is_dark else LIGHT
+        back, text, line = (self.palette[name] for name in ("back", "text", "line"))
+        style = self.style
+        style.configure(".", background=back, foreground=text, bordercolor=line, troughcolor=self.palette["trough"])
+        style.configure("TEntry", fieldbackground=self.palette["trough"], foreground=text, insertcolor=text)
+        style.configure("TButton", background=self.palette["button"], foreground=text, padding=(10, 4))
+        style.map("TButton", background=[("pressed", ACCENT), ("active", self.palette["trough"])])
+        style.map("TButton", foreground=[("disabled", line)])
+        style.configure("On.TButton", background=ACCENT, foreground="#ffffff")
+        style.map("On.TButton", background=[("active", ACCENT)], foreground=[("disabled", line)])
+        style.configure("Grain.TLabel", font=("TkDefaultFont", 13))
+        style.configure("Error.TLabel", foreground=self.palette["error"])
+        style.configure("Accent.Horizontal.TProgressbar", background=ACCENT)
+        style.configure("TScale", background=ACCENT)
+        self.root.configure(background=back)
+        for view in (*self.views, self.bar):
+            view.palette = self.palette
+        self._colours = np.round(255 * colormaps["magma"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
+        self._gain_colours = np.round(255 * colormaps["RdBu_r"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
 
     def _refresh(self) -> None:
         """Derive every label and every enabled or disabled control from the state."""
         octaves = self.octaves
-        self.value_label["text"] = f"{octaves:+.1f}" if octaves else "0"
+        if self.root.focus_get() is not self.value_entry:
+            self.value_entry.delete(0, "end")
+            self.value_entry.insert(0, f"{octaves:+.1f}" if octaves else "0")
         self.file_label["text"] = self._file_text()
-        shown = self.rendered
-        self.grain_label["text"] = (
-            describe(shown.rendering) if shown else "open a sound to begin" if not self.opened else " "
-        )
+        self.grain_label["text"] = self._grain_text()
         self.note_label.configure(text=self.note, style="Error.TLabel" if self.is_error else "TLabel")
         ready = self.opened is not None
         for widget, is_on in (
             (self.open_button, self.has_model),
             (self.slider, ready),
+            (self.value_entry, ready),
+            (self.play_button, ready),
             (self.before_button, ready),
-            (self.after_button, shown is not None),
-            (self.stop_button, ready),
+            (self.after_button, ready),
+            (self.difference_button, ready),
             (self.save_button, ready),
         ):
             widget.state(["!disabled" if is_on else "disabled"])
-        if self.busy and not self.progress.winfo_manager():
-            self.progress.pack(side="right")
-            self.progress.start(20)
-        elif not self.busy:
+        self.play_button["text"] = "Pause" if self.mixer is not None and self.mixer.is_playing else "Play"
+        for name in ("before", "after", "difference"):
+            style = "On.TButton" if ready and self.listening == name else "TButton"
+            getattr(self, f"{name}_button").configure(style=style)
+        for i, is_on in ((0, self.has_model), (2, ready), (3, ready), (4, self.has_model), (6, ready)):
+            self.file_menu.entryconfigure(i, state="normal" if is_on else "disabled")
+        is_busy = self.busy > 0
+        if is_busy != bool(self.progress.winfo_manager()):
+            if is_busy:
+                self.cancel_button.pack(side="right")
+                self.progress.pack(side="right", padx=6)
+            else:
+                self.progress.pack_forget()
+                self.cancel_button.pack_forget()
+        if is_busy:
+            is_known = self.share is not None
+            if is_known:
+                self.progress.stop()
+                self.progress.configure(mode="determinate", value=100 * self.share)
+            elif str(self.progress["mode"]) != "indeterminate" or not getattr(self, "_is_turning", False):
+                self.progress.configure(mode="indeterminate")
+                self.progress.start(20)
+            self._is_turning = not is_known
+        elif getattr(self, "_is_turning", False):
             self.progress.stop()
-            self.progress.pack_forget()
+            self._is_turning = False
 
     def _file_text(self) -> str:
         if self.opened is None:
-            return ""
+            return " "
         sound, name = self.opened.analysis.sound, one_line(self.opened.path.name)
-        short = name if len(name) <= 48 else f"{name[:30]} ... {name[-12:]}"
+        short = name if len(name) <= 60 else f"{name[:40]} ... {name[-14:]}"
         channels = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
         return f"{short}   {sound.n_samples / sound.sr:.1f} s, {channels}, {sound.sr} Hz"
 
+    def _grain_text(self) -> str:
+        if self.opened is None:
+            return "open a sound to begin" if self.has_model else " "
+        if self.rendered is not None and self.rendered.rendering.asked_octaves == self.octaves:
+            return describe(self.rendered.rendering)
+        before, octaves = self.opened.analysis.grain, self.octaves
+        return f"grain {before:.3g} -> {before * 2**-octaves:.3g}? (asked x{2**-octaves:#.3g}, to be measured)"
+
+    # Pictures
+
+    def _draw_soon(self) -> None:
+        if self._redraw is None:
+            self._redraw = self.root.after_idle(self._draw)
+
     def _draw(self) -> None:
-        """Put the pictures that there are on the screen, on one colour scale."""
-        settings, sound = self.opened.analysis.settings, self.opened.analysis.sound
-        after = self.rendered.picture_db if self.rendered else self.opened.picture_db
-        for image, picture in zip(self.images, (self.opened.picture_db, after), strict=True):
-            image.set_data(picture)
-            image.set_extent((0, sound.n_samples / sound.sr, 0, settings.n_mels))
-        for axes in self.axes:
-            axes.set_xlim(0, sound.n_samples / sound.sr)
-            axes.set_ylim(0, settings.n_mels)
-            axes.xaxis.set_major_locator(self._time_ticks())
-            label_axes(axes, settings)
-        self.axes[1].set_ylabel("")
-        self.canvas.draw_idle()
+        """Put the pictures of what is shown on the screen, on one scale."""
+        self._redraw = None
+        if self.opened is None:
+            for view in self.views:
+                view.draw(None, self._colours)
+            self._draw_bar()
+            return
+        settings = self.opened.analysis.settings
+        before, gain_db = self._picture(self.views[0].size[0])
+        range_db = settings.dynamic_range_db
+        after = before + gain_db / range_db
+        shown = after if self.view == "after" else 0.5 + gain_db / (2 * GAIN_RANGE_DB)
+        for view, levels, is_gain in ((self.views[0], before, False), (self.views[1], shown, self.view == "gain")):
+            view.span, view.is_log, view.edges_hz = self.span, self.remembered.is_log, settings.band_edges_hz
+            view.title = "gain (dB)" if is_gain else "after" if view is self.views[1] else "before"
+            view.draw(levels, self._gain_colours if is_gain else self._colours)
+        self._shown = before, gain_db
+        self._draw_bar()
+        self._mark()
 
-    @staticmethod
-    def _time_ticks():
-        from matplotlib.ticker import MaxNLocator
+    def _picture(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Picture and gains in dB of what is shown, (n_mels, columns) each: a column has the loudest of its frames."""
+        analysis = self.opened.analysis
+        hop_s = analysis.settings.grain.hop_for(analysis.sound.sr) / analysis.sound.sr
+        n_frames = analysis.x.shape[1]
+        lead = (
+            analysis.settings.grain.n_fft_for(analysis.sound.sr) / analysis.sound.sr / 2 / hop_s
+        )  # to a frame's middle
+        first, last = (min(max(0, int(s / hop_s + lead)), n_frames) for s in self.span)
+        last = max(last, first + 1)
+        starts = np.unique(np.linspace(first, last, min(width, last - first), endpoint=False).astype(int))
+        before = np.maximum.reduceat(analysis.x[:, first:last], starts - first, axis=1)
+        amounts = self._amounts()
+        if amounts is None:
+            return before, np.zeros_like(before)
+        gain_db = self.opened.solver.gain_of_frames(amounts, starts)
+        return before, gain_db
 
-        return MaxNLocator(6)
+    def _draw_bar(self) -> None:
+        """The colour bar."""
+        bar, is_gain = self.bar, self.view == "gain" and self.opened is not None
+        canvas, height = bar.canvas, bar.size[1]
+        from PIL import Image, ImageTk
+
+        canvas.delete("all")
+        canvas.configure(background=self.palette["back"])
+        ramp = np.linspace(255, 0, height).round().astype(int)
+        colours = (self._gain_colours if is_gain else self._colours)[ramp]
+        picture = Image.fromarray(np.repeat(colours[:, None], 12, axis=1))
+        bar._image = ImageTk.PhotoImage(picture, master=canvas)
+        canvas.create_image(4, bar.TOP, image=bar._image, anchor="nw")
+        top, bottom = (GAIN_RANGE_DB, -GAIN_RANGE_DB) if is_gain else (0, -DYNAMIC_RANGE_DB)
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            text = f"{top + share * (bottom - top):+.0f}" if is_gain else f"{top + share * (bottom - top):.0f}"
+            canvas.create_text(20, bar.TOP + share * height, text=text, anchor="w", fill=self.palette["text"])
+        canvas.create_text(4, bar.TOP / 2, text="dB", anchor="w", fill=self.palette["text"])
+
+    def _mark(self) -> None:
+        playhead = None
+        if self.mixer is not None:
+            playhead = self.mixer.position / self.mixer.sr
+        for view in self.views:
+            view.mark(playhead, self.selection_s)
 
     # What the user does
 
     @property
     def octaves(self) -> float:
         """Position of the slider in octaves, in steps of 0.1, with a detent at 0."""
-        return round(float(self.slider.get()), 1) + 0.0
+        value = round(float(self.slider.get()), 1)
+        return 0.0 if abs(value) < DETENT else value
+
+    def _amounts(self) -> Amounts | None:
+        """What is heard and shown at the slider's position: what was measured, until then what the solver expects."""
+        octaves = self.octaves
+        if self.opened is None or octaves == 0:
+            return None
+        if self.rendered is not None and self.rendered.rendering.asked_octaves == octaves:
+            return self.rendered.rendering.amounts
+        return self.opened.solver.about(octaves)
+
+    def _dialog_folder(self) -> str:
+        return self.remembered.folder if Path(self.remembered.folder).is_dir() else ""
 
     def ask_open(self) -> None:
         """Ask for a file and open it."""
-        if self.has_model and (name := self.dialogs.open_name()):
+        if self.has_model and (name := self.dialogs.open_name(self._dialog_folder())):
             self.open(Path(name))
 
     def open(self, path: Path) -> None:
@@ -984,20 +1753,182 @@ class GrainWindow:
         """Ask for a name and render the file to it."""
         if self.opened is None:
             return
-        name = self.dialogs.save_name(output_name(self.opened.path, Asked(self.octaves)))
-        if name:
+        asked = Asked(self.octaves)
+        if name := self.dialogs.save_name(self._dialog_folder(), output_name(self.opened.path, asked)):
             self._start(f"saving {one_line(Path(name).name)} ...")
-            self.worker.save(self.opened.path, Path(name), self.octaves)
+            self.worker.save([Job(self.opened.path, Path(name), asked)])
 
-    def play(self, which: str) -> None:
-        """Play the sound before or after."""
-        shown = self.rendered.rendering.sound if which == "after" and self.rendered else self.opened.analysis.sound
-        self.note, self.is_error = self.player.play(shown), True
+    def ask_save_variations(self) -> None:
+        """Ask for a folder and render all whole positions into it."""
+        if self.opened is not None and (name := self.dialogs.folder_name("Save variations from -3 to +3 into")):
+            self._start("saving variations ...")
+            asked = [Asked(float(octaves)) for octaves in range(-3, 4)]
+            source = self.opened.path
+            self.worker.save([Job(source, Path(name) / output_name(source, each), each) for each in asked])
+
+    def ask_batch(self) -> None:
+        """Ask for files and a folder and render them at the slider's position."""
+        names = self.dialogs.many_names() if self.has_model else []
+        folder = self.dialogs.folder_name("Write the results into") if names else ""
+        if folder:
+            asked = Asked(self.octaves)
+            self._start(f"rendering {len(names)} files ...")
+            sources = [Path(name) for name in names]
+            self.worker.batch([Job(source, Path(folder) / output_name(source, asked), asked) for source in sources])
+
+    def ask_model(self) -> None:
+        """Ask for another model and read it; an open sound is looked at anew with it."""
+        if name := self.dialogs.model_name():
+            self._start(f"loading {one_line(Path(name).name)} ...")
+            self.worker.load(Path(name))
+            if self.opened is not None:
+                self.open(self.opened.path)
+
+    def toggle_play(self) -> None:
+        """Play or pause."""
+        if self.mixer is None:
+            return
+        if self.mixer.is_playing:
+            self.player.pause()
+        elif why_not := self.player.play(self.mixer):
+            self.note, self.is_error = why_not, True
         self._refresh()
+
+    def listen(self, which: str) -> None:
+        """Hear before, after or the difference."""
+        self.listening = which
+        if self.mixer is not None:
+            self.mixer.listen(which)
+        self._refresh()
+
+    def toggle_bypass(self) -> None:
+        """From after to before and back."""
+        self.listen("after" if self.listening == "before" else "before")
+
+    def seek(self, seconds: float) -> None:
+        """Go on somewhere else."""
+        if self.mixer is not None:
+            self.mixer.seek(round(seconds * self.mixer.sr))
+            self._mark()
+
+    def select(self, selection_s: tuple[float, float] | None) -> None:
+        """Loop a part of the sound, or no longer."""
+        self.selection_s = selection_s
+        if self.mixer is not None:
+            sr = self.mixer.sr
+            self.mixer.loop(None if selection_s is None else (round(selection_s[0] * sr), round(selection_s[1] * sr)))
+        self._mark()
+
+    def toggle_view(self) -> None:
+        """Show the sound after, or the gain that makes it."""
+        self.view = "gain" if self.view == "after" else "after"
+        self._draw_soon()
+
+    def toggle_log(self) -> None:
+        """Mel or logarithmic frequency axis."""
+        self.remembered.is_log = not self.remembered.is_log
+        self._draw_soon()
+
+    def toggle_dark(self) -> None:
+        """Light or dark colours."""
+        self.remembered.is_dark = not self.remembered.is_dark
+        self._paint()
+        self._draw_soon()
+        self._refresh()
+
+    def show_all(self) -> None:
+        """Show the whole sound."""
+        if self.opened is not None:
+            self.span = (0.0, self._duration_s)
+            self._draw_soon()
+
+    def show_help(self) -> None:
+        """Help sheet of shortcuts."""
+        self.dialogs.show_text("Shortcuts", SHORTCUTS)
+
+    def show_model(self) -> None:
+        """What the model was trained on, and its audit."""
+        self.dialogs.show_text("The model", self.model_note or "no model is loaded")
+
+    def show_about(self) -> None:
+        """Versions."""
+        from importlib.metadata import version
+
+        names = ("torch", "numpy", "scipy", "soundfile")
+        lines = [f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in names)]
+        self.dialogs.show_text("About", "Neural Grain Processor\n\n" + "\n".join(lines))
+
+    @property
+    def _duration_s(self) -> float:
+        sound = self.opened.analysis.sound
+        return sound.n_samples / sound.sr
+
+    def _set_volume(self, _value: str) -> None:
+        self.remembered.volume = float(self.volume.get())
+        if self.mixer is not None:
+            self.mixer.volume = self.remembered.volume
+
+    def _fill_recent(self) -> None:
+        self.recent_menu.delete(0, "end")
+        for name in self.remembered.recent:
+            self.recent_menu.add_command(label=one_line(name), command=lambda name=name: self.open(Path(name)))
+
+    def _press(self, view: PictureView, event) -> None:
+        self._drag_from = view.seconds_at(event.x) if self.opened is not None else None
+        self._drag_x = event.x
+
+    def _drag(self, view: PictureView, event) -> None:
+        if self._drag_from is not None and abs(event.x - self._drag_x) > CLICK_PIXELS:
+            self.selection_s = tuple(sorted((self._drag_from, view.seconds_at(event.x))))
+            self._mark()
+
+    def _release(self, view: PictureView, event) -> None:
+        if self._drag_from is None:
+            return
+        if abs(event.x - self._drag_x) > CLICK_PIXELS:
+            self.select(tuple(sorted((self._drag_from, view.seconds_at(event.x)))))
+            self.seek(self.selection_s[0])
+        else:
+            if self.selection_s is not None and not self.selection_s[0] <= self._drag_from < self.selection_s[1]:
+                self.select(None)
+            self.seek(self._drag_from)
+        self._drag_from = None
+
+    def _point(self, view: PictureView, event) -> None:
+        """Time, frequency and level under the pointer."""
+        if self.opened is None or not view.edges_hz:
+            return
+        before, gain_db = self._shown
+        column = min(max(0, event.x - view.LEFT), view.size[0] - 1) * before.shape[1] // view.size[0]
+        band = view.band_at(event.y)
+        level_db = DYNAMIC_RANGE_DB * (before[band, column] - 1)
+        self.readout["text"] = (
+            f"{view.seconds_at(event.x):.2f} s   {view.hz_at(event.y):,.0f} Hz   "
+            f"before {level_db:.0f} dB, gain {gain_db[band, column]:+.1f} dB"
+        )
+
+    def _zoom(self, around_s: float, factor: float) -> None:
+        if self.opened is None:
+            return
+        length = min(self._duration_s, max(0.1, (self.span[1] - self.span[0]) * factor))
+        share = (around_s - self.span[0]) / (self.span[1] - self.span[0])
+        start = min(max(0.0, around_s - share * length), self._duration_s - length)
+        self.span = (start, start + length)
+        self._draw_soon()
 
     def _step(self, step: float) -> str:
         self._move_to(self.octaves + step)
         return "break"
+
+    def _typed(self) -> None:
+        try:
+            value = float(self.value_entry.get().replace(",", "."))
+        except ValueError:
+            value = self.octaves
+        self.slider.focus_set()
+        if math.isfinite(value):
+            self._move_to(value)
+        self._refresh()
 
     def _move_to(self, octaves: float) -> str:
         if self.opened is not None:
@@ -1005,22 +1936,55 @@ class GrainWindow:
         return "break"
 
     def _slid(self, _value: str) -> None:
-        """The slider moved: show the number at once, render when the hand rests."""
+        """The slider moved: heard and shown at once as the solver expects it, measured when the hand rests."""
         if self._settle is not None:
             self.root.after_cancel(self._settle)
         self._settle = self.root.after(SETTLE_MS, self._settled)
+        if self.mixer is not None:
+            self.mixer.want(self._amounts())
+        self._draw_soon()
         self._refresh()
 
     def _settled(self) -> None:
         self._settle = None
         if self.opened is not None and not (self.rendered and self.rendered.rendering.asked_octaves == self.octaves):
-            self._start("rendering ...")
+            self._start("measuring ...")
             self.worker.render(self.opened, self.octaves)
+
+    def close_file(self) -> bool:
+        """Close the file that is open; returns whether it was."""
+        if self.opened is None:
+            return True
+        if self.octaves != self.saved_at and self.octaves != 0:
+            answer = self.dialogs.shall_save()
+            if answer is None:
+                return False
+            if answer:
+                self.ask_save()
+                return False
+            self.saved_at = self.octaves  # asked once
+        self._leave_file()
+        self.note, self.is_error = "", False
+        self._refresh()
+        self._draw_soon()
+        return True
+
+    def _leave_file(self) -> None:
+        self.player.close()
+        self.opened = self.rendered = self.mixer = self.selection_s = None
 
     def close(self) -> None:
         """End the sound, the worker and the window."""
-        self.root.after_cancel(self._poll_id)
-        self.player.stop()
+        if not self.close_file():
+            return
+        width, height = self.root.winfo_width(), self.root.winfo_height()
+        if width > 1:
+            self.remembered.geometry = f"{width}x{height}"
+        write_remembered(self._remember_at, self.remembered)
+        for callback in (self._poll_id, self._settle, self._redraw):
+            if callback is not None:
+                self.root.after_cancel(callback)
+        self.player.close()
         self.root.withdraw()
         self.worker.close()
         self.root.destroy()
@@ -1029,7 +1993,7 @@ class GrainWindow:
 
     def _start(self, note: str) -> None:
         self.busy += 1
-        self.note, self.is_error = note, False
+        self.note, self.is_error, self.share = note, False, None
         self._refresh()
 
     def _poll(self) -> None:
@@ -1038,22 +2002,53 @@ class GrainWindow:
                 self._take(self.worker.messages.get_nowait())
         except queue.Empty:
             pass
+        if self.mixer is not None:
+            level = max(self.mixer.peak, 1e-3) if self.mixer.is_playing else 1e-3
+            self.meter["value"] = 60 + 20 * math.log10(level)
+            self._mark()
+            if why_not := self.player.check():
+                self.note, self.is_error = why_not, True
+            text = "Pause" if self.mixer.is_playing else "Play"
+            if self.play_button["text"] != text:
+                self._refresh()
         self._poll_id = self.root.after(POLL_MS, self._poll)
 
     def _take(self, message: Message) -> None:
+        if message.kind == "progress":
+            self.note, self.share = f"{message.content[0]} ...", message.content[1]
+            self._refresh()
+            return
         self.busy -= 1
+        self.share = None
         if message.kind == "error":
             self.note, self.is_error = str(message.content), True
         else:
             getattr(self, f"_take_{message.kind}")(message.content)
         self._refresh()
 
+    def _take_cancelled(self, _kind: str) -> None:
+        self.note = "cancelled"
+
     def _take_model(self, processor: GrainProcessor) -> None:
         self.has_model = True
-        self.note = f"model ready: {processor.loaded.audit.get('verdict', 'not audited')}"
+        training, audit = processor.loaded.training, processor.loaded.audit
+        verdict = audit.get("verdict", "not audited")
+        self.note = f"model ready: {verdict}"
+        self.model_note = (
+            f"trained on {training.get('files', '?')} files, {training.get('tiles', '?')} tiles, "
+            f"{training.get('epochs_done', '?')} epochs\n\naudit: {verdict}"
+        )
 
     def _take_opened(self, opened: Opened) -> None:
-        self.opened, self.rendered, self.note = opened, None, ""
+        self._leave_file()
+        self.opened, self.note, self.saved_at = opened, "", 0.0
+        self.mixer = Mixer(opened.y, opened.analysis.sound.sr, opened.solver)
+        self.mixer.volume = self.remembered.volume
+        self.mixer.listen(self.listening)
+        self.span = (0.0, self._duration_s)
+        self.remembered.folder = str(opened.path.parent)
+        name = str(opened.path.absolute())
+        self.remembered.recent = [name, *(other for other in self.remembered.recent if other != name)][:N_RECENT]
         self.slider.state(["!disabled"])
         self.slider.set(0.0)
         self._draw()
@@ -1062,10 +2057,23 @@ class GrainWindow:
     def _take_rendered(self, rendered: Rendered | None) -> None:
         if rendered is not None and rendered.opened is self.opened:
             self.rendered, self.note = rendered, ""
-            self._draw()
+            self.mixer.want(self._amounts())
+            self._draw_soon()
 
-    def _take_saved(self, saved: FileRendering) -> None:
-        self.note = f"saved {saved.output}: {describe(saved.rendering)}"
+    def _take_saved(self, saved: list[FileRendering]) -> None:
+        last = saved[-1]
+        if len(saved) == 1:
+            self.note = f"saved {last.output}: {describe(last.rendering)}"
+            self.saved_at = last.rendering.asked_octaves if last.rendering else 0.0
+        else:
+            self.note = f"saved {len(saved)} variations in {last.output.parent}"
+
+    def _take_batch(self, result: tuple[int, list[str]]) -> None:
+        n_done, failures = result
+        self.note, self.is_error = f"{n_done} files rendered", bool(failures)
+        if failures:
+            self.note += f", {len(failures)} failed: {failures[0]}"
+            self.dialogs.show_text("Not rendered", "\n".join(failures))
 
 
 def open_window(model_path: Path, device: str, source: Path | None) -> int:
@@ -1084,10 +2092,17 @@ def open_window(model_path: Path, device: str, source: Path | None) -> int:
             f"no window: Python here is without tkinter (on Debian: apt-get install python3-tk); {hint}"
         ) from err
     try:
-        root = tk.Tk(className="Neural Grain Processor")
-    except tk.TclError as err:
+        from tkinterdnd2 import DND_FILES, TkinterDnD
+    except ImportError:
+        TkinterDnD = None
+    try:
+        root = tk.Tk(className="Neural Grain Processor") if TkinterDnD is None else TkinterDnD.Tk()
+    except (tk.TclError, RuntimeError) as err:
         raise PipelineError(f"no window: no display to show it on; {hint}") from err
-    GrainWindow(root, model_path, device, source)
+    window = GrainWindow(root, model_path, device, source)
+    if TkinterDnD is not None:
+        root.drop_target_register(DND_FILES)
+        root.dnd_bind("<<Drop>>", lambda event: window.open(Path(root.tk.splitlist(event.data)[0])))
     root.mainloop()
     return 0
 

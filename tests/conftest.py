@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,3 +124,50 @@ def write_bad_files(folder: Path) -> Path:
         sf.write(path, noise(2), SR)
         os.truncate(path, path.stat().st_size // 2)
     return folder
+
+
+class FakeDevice:
+    """In place of sounddevice: streams that call back at real block times and keep what they were given."""
+
+    PortAudioError = type("PortAudioError", (Exception,), {})
+
+    def __init__(self, block: int = 512):
+        self.block, self.streams = block, []
+
+    def OutputStream(self, *, samplerate, channels, dtype, latency, callback):
+        self.streams.append(FakeStream(samplerate, channels, self.block, callback))
+        return self.streams[-1]
+
+
+class FakeStream:
+    """One stream of a `FakeDevice`."""
+
+    def __init__(self, sr: int, channels: int, block: int, callback):
+        self.active, self.closed, self.heard, self.late = False, False, [], 0
+        self._sr, self._channels, self._block, self._callback = sr, channels, block, callback
+        self._thread = threading.Thread(target=self._run, name="fake stream")
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while self.active:
+            out = np.zeros((self._block, self._channels), np.float32)
+            started = time.monotonic()
+            self._callback(out, self._block, None, None)
+            self.late += time.monotonic() - started > self._block / self._sr
+            self.heard.append(out)
+            due += self._block / self._sr
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    def start(self) -> None:
+        self.active = True
+        self._thread.start()
+
+    def vanish(self) -> None:
+        self.active = False
+
+    def abort(self) -> None:
+        self.active = False
+        self._thread.join()
+
+    def close(self) -> None:
+        self.closed = True

@@ -335,7 +335,7 @@ class TestSolver:
     def test_where_the_pattern_ends_the_expander_carries_on(self):
         analysis = analyse(sound_from_array(drone(-45), SR), SETTINGS)
         result = move_grain(AmountSolver(analysis, np.zeros_like(expander_of(analysis))), -1.0)
-        assert result.expander_amount < 0
+        assert result.amounts.expander < 0
         assert result.got_octaves == pytest.approx(-1.0, abs=0.02)
 
     def test_a_sound_that_is_almost_all_silence_is_probed_where_it_sounds(self):

@@ -107,7 +107,7 @@ def render_and_measure(processor: GrainProcessor, source: Path, folder: Path, po
         row["level_db"].append(result.level_db)
         after_lufs = loudness_lufs(output)
         row["loudness"].append(after_lufs - loudness if math.isfinite(loudness) else 0.0)
-        row["expander"].append(result.expander_amount != 0)
+        row["expander"].append(result.amounts.expander != 0)
         if octaves == 0:
             dtype = native_dtype(sf.info(source).subtype)
             row["exact"] = np.array_equal(sf.read(source, dtype=dtype)[0], sf.read(output, dtype=dtype)[0])
