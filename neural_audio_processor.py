@@ -1114,13 +1114,14 @@ class Worker:
         return replace(sound, blocks=blocks)
 
     def _load(self, path: Path) -> GrainProcessor:
+        self._model_path = path
         processor = GrainProcessor.load(path, self._device)
-        self._processor = processor
+        self._processor = processor  # an older one stays if this can't be read
         return processor
 
     def _open(self, path: Path) -> Opened:
         if self._processor is None:
-            raise PipelineError("no model; make one with: python cak_grain_processor.py")
+            raise PipelineError(f"{self._model_path}: no usable model; make one with: python cak_grain_processor.py")
         try:
             sound = self._stoppable(open_sound(path), said="reading")
             y = large_array((sound.n_samples, sound.channels))
@@ -1473,6 +1474,8 @@ class GrainWindow:
         self.slider.bind("<Button-1>", lambda _: self.slider.focus_set(), add=True)
         for key in ("<Return>", "<KP_Enter>", "<FocusOut>"):
             self.value_entry.bind(key, lambda _: self._typed())
+        for key in ("<Control-a>", "<Command-a>") if self._is_mac else ("<Control-a>",):
+            self.value_entry.bind(key, self._select_all)
         for key, step in (("<Left>", -0.1), ("<Right>", 0.1), ("<Prior>", 1.0), ("<Next>", -1.0)):
             self.slider.bind(key, lambda _, step=step: self._step(step))
         self.slider.bind("<Double-Button-1>", lambda _: self._move_to(0.0))
@@ -1918,6 +1921,10 @@ class GrainWindow:
 
     def _step(self, step: float) -> str:
         self._move_to(self.octaves + step)
+        return "break"
+
+    def _select_all(self, _event) -> str:
+        self.value_entry.select_range(0, "end")
         return "break"
 
     def _typed(self) -> None:

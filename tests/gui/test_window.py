@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -123,10 +124,16 @@ def drive(display, project, tmp_path):
         return drivers[-1]
 
     yield start
-    for driver in drivers:
+    errors = []
+    while drivers:
+        driver = drivers.pop()
         if driver.root.children:
+            driver.answers["shall_save"] = False
             driver.window.close()
-        assert not driver.errors
+        errors += driver.errors
+        driver = None
+    gc.collect()  # Tk must go on the thread that made it, not when a later worker happens to collect garbage
+    assert not errors
 
 
 @pytest.fixture
@@ -201,9 +208,10 @@ def test_pictures_have_axes_and_show_what_is_heard(drive, sound):
     d = drive(source=sound)
     d.until(lambda: d.window.rendered is not None)
     d.settle()
-    texts = [d.window.views[0].canvas.itemcget(item, "text") for item in d.window.views[0].canvas.find_all()]
+    canvas = d.window.views[0].canvas
+    texts = [canvas.itemcget(item, "text") for item in canvas.find_all() if canvas.type(item) == "text"]
     for text in ("before", "Hz", "time (s)", "100", "1k", "10k", "0", "1", "2"):
-        assert text in [t for t in texts if t], (text, texts)
+        assert text in texts, (text, texts)
     d.drag_slider(-2.0)
     d.settle()
     _, gain_db = d.window._shown
@@ -230,7 +238,7 @@ def test_a_click_seeks_a_drag_loops_and_the_wheel_zooms(drive, sound):
     d.hand("mousemove", x + round(view.x_at(0.5)), y, "mousedown", 1)
     d.hand("mousemove", x + round(view.x_at(0.8)), y)
     d.hand("mousemove", x + round(view.x_at(1.0)), y, "mouseup", 1)
-    d.until(lambda: d.window.selection_s is not None)
+    d.until(lambda: d.window.selection_s is not None and d.window._drag_from is None)
     assert d.window.selection_s == pytest.approx((0.5, 1.0), abs=0.05)
     d.hand("mousemove", x + round(view.x_at(1.5)), y, "click", 4)
     d.until(lambda: d.window.span != (0.0, 3.0))
@@ -246,7 +254,7 @@ def test_values_are_typed_and_nonsense_is_forgotten(drive, sound):
     for typed, expected in (("-1.3", -1.3), ("9", 3.0), ("much", 3.0), ("0,5", 0.5)):
         d.click(entry)
         d.hand("key", "ctrl+a")
-        d.hand("type", "--clearmodifiers", typed)
+        d.hand("type", "--", typed)
         d.hand("key", "Return")
         d.settle()
         assert d.window.octaves == pytest.approx(expected)
