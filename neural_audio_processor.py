@@ -1271,6 +1271,7 @@ class PictureView:
         self.is_log = False
         self.edges_hz: tuple[float, ...] = ()
         self._image = None
+        self._rows: tuple[tuple[int, bool], np.ndarray] | None = None  # band of each pixel row
 
     @property
     def size(self) -> tuple[int, int]:
@@ -1314,11 +1315,13 @@ class PictureView:
         canvas.configure(background=palette["back"])
         width, height = self.size
         right, bottom = self.LEFT + width, self.TOP + height
-        canvas.create_text(self.LEFT, self.TOP / 2, text=self.title, anchor="w", fill=palette["text"])
+        canvas.create_text(self.LEFT + 6, self.TOP / 2, text=self.title, anchor="w", fill=palette["text"])
         if levels is None:
             canvas.create_rectangle(self.LEFT, self.TOP, right, bottom, outline=palette["line"])
             return
-        rows = np.array([self.band_at(self.TOP + y) for y in range(height)])
+        if self._rows is None or self._rows[0] != (height, self.is_log):
+            self._rows = (height, self.is_log), np.array([self.band_at(self.TOP + y) for y in range(height)])
+        rows = self._rows[1]
         columns = np.arange(width) * levels.shape[1] // width
         index = np.clip(levels * 255, 0, 255).astype(np.uint8)[np.ix_(rows, columns)]
         self._image = ImageTk.PhotoImage(Image.fromarray(colours[index]), master=canvas)
@@ -1342,7 +1345,7 @@ class PictureView:
         canvas.delete("mark")
         if selection_s is not None:
             left, right = (min(max(self.x_at(s), self.LEFT), self.LEFT + self.size[0]) for s in selection_s)
-            canvas.create_rectangle(left, self.TOP, right, bottom, outline=ACCENT, width=2, tags="mark")
+            canvas.create_rectangle(left, self.TOP, right, bottom, outline="#ffffff", width=2, dash=(4, 3), tags="mark")
         if playhead_s is not None and self.span[0] <= playhead_s <= self.span[1]:
             x = self.x_at(playhead_s)
             canvas.create_line(x, self.TOP, x, bottom, fill="#ffffff", tags="mark")
@@ -1402,6 +1405,8 @@ class GrainWindow:
         self._settle: str | None = None  # the callback that renders once the hand rests
         self._redraw: str | None = None
         self._drag_from: float | None = None
+        self._before: tuple[tuple, np.ndarray] | None = None  # the left picture, and what it is of
+        self._looks: tuple | None = None
         self._build()
         self._refresh()
         if source is not None:
@@ -1572,7 +1577,7 @@ class GrainWindow:
         style = self.style
         style.configure(".", background=back, foreground=text, bordercolor=line, troughcolor=self.palette["trough"])
         style.configure("TEntry", fieldbackground=self.palette["trough"], foreground=text, insertcolor=text)
-        style.configure("TButton", background=self.palette["button"], foreground=text, padding=(10, 4))
+        style.configure("TButton", background=self.palette["button"], foreground=text, padding=(8, 4), width=-8)
         style.map("TButton", background=[("pressed", ACCENT), ("active", self.palette["trough"])])
         style.map("TButton", foreground=[("disabled", line)])
         style.configure("On.TButton", background=ACCENT, foreground="#ffffff")
@@ -1661,20 +1666,24 @@ class GrainWindow:
         """Put the pictures of what is shown on the screen, on one scale."""
         self._redraw = None
         if self.opened is None:
+            self._looks = None
             for view in self.views:
                 view.draw(None, self._colours)
             self._draw_bar()
             return
         settings = self.opened.analysis.settings
         before, gain_db = self._picture(self.views[0].size[0])
+        looks = (id(before), self.views[0].size, self.remembered.is_log, self.remembered.is_dark)
         range_db = settings.dynamic_range_db
         after = before + gain_db / range_db
         shown = after if self.view == "after" else 0.5 + gain_db / (2 * GAIN_RANGE_DB)
         for view, levels, is_gain in ((self.views[0], before, False), (self.views[1], shown, self.view == "gain")):
             view.span, view.is_log, view.edges_hz = self.span, self.remembered.is_log, settings.band_edges_hz
+            if view is self.views[0] and looks == self._looks:
+                continue  # the slider moved: only what comes after is other
             view.title = "gain (dB)" if is_gain else "after" if view is self.views[1] else "before"
             view.draw(levels, self._gain_colours if is_gain else self._colours)
-        self._shown = before, gain_db
+        self._shown, self._looks = (before, gain_db), looks
         self._draw_bar()
         self._mark()
 
@@ -1689,7 +1698,10 @@ class GrainWindow:
         first, last = (min(max(0, int(s / hop_s + lead)), n_frames) for s in self.span)
         last = max(last, first + 1)
         starts = np.unique(np.linspace(first, last, min(width, last - first), endpoint=False).astype(int))
-        before = np.maximum.reduceat(analysis.x[:, first:last], starts - first, axis=1)
+        key = (id(analysis), first, last, width)
+        if self._before is None or self._before[0] != key:
+            self._before = key, np.maximum.reduceat(analysis.x[:, first:last], starts - first, axis=1)
+        before = self._before[1]
         amounts = self._amounts()
         if amounts is None:
             return before, np.zeros_like(before)
