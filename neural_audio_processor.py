@@ -1130,6 +1130,8 @@ class Worker:
                 y[at : at + len(block)] = block
                 at += len(block)
             solver = self._processor.solver(self._stoppable(sound_from_array(y, sound.sr), said="looking"))
+            for sign in (-1.0, 1.0):
+                solver.reach(sign)  # found now, or the first move of the slider would wait for it
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
         return Opened(path, y, solver)
