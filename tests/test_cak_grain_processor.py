@@ -192,7 +192,7 @@ class TestReferees:
     def test_the_critics_do_not_ask_how_strong_a_pattern_is(self, project):
         pairs = read_pairs(project.folder / "training_pairs.json")
         movers = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")
-        game, model = AuditGame(pairs.settings, movers, seed=0), randomised()
+        game, model = AuditGame(pairs.settings, movers, seed=0), GrainModel(pairs.settings)
         once = game.play(model, movers, 8, np.random.default_rng(0))
         with torch.no_grad():
             model.scale *= 0.1
@@ -200,7 +200,7 @@ class TestReferees:
         for name in ("texture", "smooth"):
             torch.testing.assert_close(weak[name].distance, once[name].distance)
             torch.testing.assert_close(weak[name].level_distance, once[name].level_distance)
-            assert (weak[name].violation - once[name].violation).abs() > 0.1  # the auditor does ask
+            assert weak[name].violation > once[name].violation + 0.3  # the auditor does ask
 
     def test_held_energy_holds_it(self):
         x = tiles()
@@ -225,12 +225,13 @@ class TestTraining:
         assert "audit: the slider keeps its word within 0.05 octaves on 3 of 3 files" in ran.out
         assert "next: python neural_audio_processor.py" in ran.out
 
-    def test_the_violation_falls(self, project):
+    def test_it_learns_and_keeps_its_word_on_what_it_did_not_learn_from(self, project):
         with (project.folder / "grain_processor_v2_output/training_history.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 10
-        for name in ("violation_texture", "violation_smooth"):
-            assert float(rows[-1][name]) < 0.5 * float(rows[0][name])
+        for name in ("distance_texture", "distance_smooth"):
+            assert float(rows[-1][name]) < 0.95 * float(rows[0][name])
+        assert float(rows[-1]["held_out_violation"]) < 0.1
 
     def test_the_audit_reports_what_stage_1_measures(self, project):
         content = json.loads((project.folder / "grain_processor_v2_output/audit.json").read_text())

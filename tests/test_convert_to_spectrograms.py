@@ -13,6 +13,7 @@ from conftest import SR, drone, noise, run, sine, write_library
 from PIL import Image
 
 import convert_to_spectrograms as stage2
+import measure_audio_grain as stage1
 from convert_to_spectrograms import (
     Amounts,
     AmountSolver,
@@ -212,6 +213,17 @@ class TestWayBack:
         in_file = analyse(sound_from_array(y, SR), SETTINGS)
         assert isinstance(in_file.x, np.memmap)
         np.testing.assert_allclose(in_file.x, in_memory.x, atol=1e-6)
+
+    @pytest.mark.parametrize("size", [50, 64, 128])
+    def test_a_long_sound_that_grows_louder_is_measured_as_a_short_one(self, monkeypatch, size):
+        y = np.concatenate([drone(-90) * 10 ** (db / 20) for db in (-50, -30, -10, 0)])
+        y = np.concatenate([y, 0.9 * sine(1000, 0.5)])  # the floor rises with the last second
+        expected = measure_grain(sound_from_array(y, SR))
+        monkeypatch.setattr(stage1, "KEEP_FRAMES", 100)
+        monkeypatch.setattr(stage1, "BLOCK_FRAMES", size)
+        assert measure_grain(sound_from_array(y, SR)) == pytest.approx(expected, rel=1e-6)
+        analysis = analyse(sound_from_array(y, SR), SETTINGS)
+        assert analysis.grain == pytest.approx(expected, rel=1e-6)
 
     def test_one_thread_and_three_render_the_same(self):
         y = drone()[:, None]
