@@ -723,13 +723,13 @@ class AmountSolver:
         def missing(position: float) -> float:
             return sign * self.octaves(reach.at(position)) - wanted
 
-        if wanted > 0.9 * reach.octaves[-1] and missing(reach.end) <= 0:
-            return reach.end
         guess = float(np.interp(wanted, reach.octaves, np.arange(len(reach.octaves))))
         low, high = max(0.0, guess - 0.5), min(reach.end, guess + 0.5)
         if missing(low) > 0:
             low, high = 0.0, low
         elif missing(high) < 0:
+            if high == reach.end or missing(reach.end) <= 0:
+                return reach.end
             low, high = high, reach.end
         return _root(missing, low, high)
 
