@@ -203,7 +203,7 @@ class TestWayBack:
         whole = np.concatenate(list(solver.render(Amounts(-0.5, 0.0))))
         monkeypatch.setattr(stage2, "PIECE_STEPS", 40)
         pieces = np.concatenate(list(solver.render(Amounts(-0.5, 0.0))))
-        assert 20 * np.log10(np.abs(pieces - whole).max()) < -100
+        assert np.abs(pieces - whole).max() < 1e-5
 
     def test_a_picture_too_large_for_memory_lies_in_a_file(self, monkeypatch):
         y = drone()
@@ -258,7 +258,7 @@ class TestOnsets:
         y[SR] = 0.7
         z = np.concatenate(list(move_grain(solver_of(y), octaves).sound.blocks()))
         before = np.abs(z[SR - 882 : SR - 22]).max()
-        assert 20 * np.log10(before / 0.7) < -50
+        assert before < 0.7 * 10 ** (-50 / 20)
         zero_phase = solver_of(y)
         gain_db = zero_phase.gain_db(zero_phase.reach(1.0).at(zero_phase.solve(octaves)))
         assert np.abs(rendered(y[:, None], SR, gain_db)[SR - 882 : SR - 22]).max() > 4 * before  # it was needed
