@@ -862,6 +862,7 @@ class _Part:
 
     @property
     def stop(self) -> int:
+        """The sample after the last."""
         return self.start + len(self.y)
 
 
@@ -1409,6 +1410,7 @@ class GrainWindow:
         self._drag_from: float | None = None
         self._before: tuple[tuple, np.ndarray] | None = None  # the left picture, and what it is of
         self._looks: tuple | None = None
+        self._is_turning = False  # the progress bar, when nobody knows how far the work is
         self._build()
         self._refresh()
         if source is not None:
@@ -1634,11 +1636,11 @@ class GrainWindow:
             if is_known:
                 self.progress.stop()
                 self.progress.configure(mode="determinate", value=100 * self.share)
-            elif str(self.progress["mode"]) != "indeterminate" or not getattr(self, "_is_turning", False):
+            elif str(self.progress["mode"]) != "indeterminate" or not self._is_turning:
                 self.progress.configure(mode="indeterminate")
                 self.progress.start(20)
             self._is_turning = not is_known
-        elif getattr(self, "_is_turning", False):
+        elif self._is_turning:
             self.progress.stop()
             self._is_turning = False
 
