@@ -6,13 +6,14 @@ the file's loudest band, 80 dB between. Back: a pattern q (one gain per band and
 unit amount), the amount u of it that gives the grain asked for, and the complex STFT
 multiplied with the gains, so that the original phase stays:
 
-    P'[t, k] = P[t, k] 10**(u q[t, k] / 10) e[t],   e[t] holds the frame's energy
+    P'[t, k] = P[t, k] 10**(u q[t, k] / 10) e[t],   e[t] holds the energy around t
 
 ln flatness of a frame is linear in u minus a log-sum-exp of u, hence concave: the amount
-that gives a grain is unique between the start and the peak, and a root-finder finds it. Two
-limits keep the result musical: no band rises above its frame's loudest, and peaks beyond full
-scale are turned down. What they and overlapping frames do to grain is measured on the real
-output and corrected.
+that gives a grain is unique between the start and the peak, and a root-finder finds it. Gains
+are smooth in time; where a sound begins, what is new gets them with minimum phase. Two limits
+keep texture musical: no band rises above the loudest of its time, and peaks beyond full scale
+are turned down. What all that and overlapping frames do to grain is measured on the real output
+and corrected.
 
 Reads:  metadata.json and the audio files that it names
 Writes: spectrograms/arrays/*.npy, spectrograms/images/*.png, training_pairs.json
@@ -88,6 +89,9 @@ PROBE_FRAMES = 1536  # active frames the solver looks at: their mean stands for 
 COARSE_FRAMES = 192  # of these, to find about where to look
 STEPS = 1.3 ** np.arange(-24, 1)  # amounts that the solver tries, of the largest
 FAR_OCTAVES = 3.5  # it looks no farther: the slider ends at 3
+    3.5,
+    10.0,
+)  # a pattern that reaches the slider's 3 needs no expander; a grain may be asked for
 ONSET_DB = (3.0, 6.0)  # mean rise of the bands within a window from which a sound begins, perhaps and surely
 ALIKE_CELLS = 32  # 12 s: cells so far apart share a pattern if they look alike
 ALIKE_DB = 2.0  # root mean square over bands: two cells of one noise differ by less

@@ -2169,7 +2169,12 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--grain", type=grain_argument, metavar="S", help="-3 (texture) .. 0 .. +3 (smooth), in octaves of grain"
     )
-    one.add_argument("--target-grain", type=target_argument, metavar="G", help="reach this grain, such as 0.02")
+    one.add_argument(
+        "--target-grain",
+        type=target_argument,
+        metavar="G",
+        help="reach this grain, such as 0.02 (at most about 3 octaves away)",
+    )
     one.add_argument("--match", type=Path, metavar="REFERENCE", help="reach the grain of this file")
     one.add_argument(
         "--sweep",
