@@ -89,9 +89,6 @@ PROBE_FRAMES = 1536  # active frames the solver looks at: their mean stands for 
 COARSE_FRAMES = 192  # of these, to find about where to look
 STEPS = 1.3 ** np.arange(-24, 1)  # amounts that the solver tries, of the largest
 FAR_OCTAVES = 3.5  # it looks no farther: the slider ends at 3
-    3.5,
-    10.0,
-)  # a pattern that reaches the slider's 3 needs no expander; a grain may be asked for
 ONSET_DB = (3.0, 6.0)  # mean rise of the bands within a window from which a sound begins, perhaps and surely
 ALIKE_CELLS = 32  # 12 s: cells so far apart share a pattern if they look alike
 ALIKE_DB = 2.0  # root mean square over bands: two cells of one noise differ by less
