@@ -97,9 +97,21 @@ MEMORY_BYTES = 1 << 29  # of a picture (3 hours); a larger one lies in a file
 HOLD_STEPS, HOLD_ALIKE_DB = 12, 6.0  # 0.56 s to either side
 END_OCTAVES = 0.02  # the last of the way, where much gain does little
 MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
-LEVEL_TOLERANCE_DB = 0.2  # of loudness (RMS) against the input's
+LOUDNESS_DB, LEVEL_DB = (
+    0.85,
+    0.4,
+)  # change of loudness (BS.1770) that is left alone, and of level (RMS) to keep it there
+LEVEL_TOLERANCE_DB = 0.1  # of the level
+K_SHELF = (
+    (1.53512485958697, -2.69169618940638, 1.19839281085285),
+    (1.0, -1.69065929318241, 0.73248077421585),
+)  # at 48 kHz
+K_HIGH_PASS = (1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621)
 LIMITER_S = 0.0015  # look-ahead of the peak limiter to either side
 GRAIN_TOLERANCE_OCTAVES = 0.02  # what the correcting passes are content with
+UNSURE_OCTAVES = 0.3  # before the end of the reach: from there on it is measured how far the sound really goes
+END_TRIES = 12  # positions at which that is measured, from the end on, while one may yet go farther
+TURN_OCTAVES, TOP_TRIES = 0.05, 4  # if it goes so much less far than it should: renderings to find the top
 MAX_CORRECTIONS = 6
 CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
 NEPER_PER_DB = math.log(10) / 10  # of power
@@ -580,6 +592,19 @@ class Reach:
         points = np.arange(len(self.octaves))
         return Amounts(*(float(np.interp(position, points, v)) for v in (self.pattern, self.expander)))
 
+    def where(self, octaves: float) -> float:
+        """The position where that many octaves are about reached; an end if there is none."""
+        return float(np.interp(octaves, self.octaves, np.arange(len(self.octaves))))
+
+
+@dataclass(frozen=True)
+class End:
+    """The farthest that a sound was measured to go in one direction, and how it was rendered there."""
+
+    position: float  # on the `Reach`
+    level: float  # correction, a factor
+    octaves: float  # measured
+
 
 class AmountSolver:
     """Finds the amounts that move a sound's grain by so many octaves.
@@ -609,10 +634,14 @@ class AmountSolver:
         self._probe_patterns = self._patterns_db(steps)
         self._to_bins = np.float32(NEPER_PER_DB) * bin_weights(settings, sr)[:, settings.grain.band_for(sr)]
         self._log_power = np.log(np.maximum(probe.power, np.finfo(np.float32).tiny))
-        self._log_mean = np.log(np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny))
+        self._probe_mean = np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny)
+        self._log_mean = np.log(self._probe_mean)
+        bins_hz = np.fft.rfftfreq(settings.grain.n_fft_for(sr), 1 / sr)[settings.grain.band_for(sr)]
+        self._k_weights = k_weighting(bins_hz).astype(np.float32)
         self._coarse = spread_out(np.arange(len(probe.index)), COARSE_FRAMES)
         self._changer = FrameChanger(settings, sr, analysis.onset)
         self._reaches: dict[float, Reach] = {}
+        self.ends: dict[float, End] = {}  # as far as they were measured
         self._start = [self._log2_grain(Amounts(0.0, 0.0), frames) for frames in (self._coarse, slice(None))]
 
     def _patterns_db(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -658,7 +687,7 @@ class AmountSolver:
     def about(self, octaves: float) -> Amounts:
         """The amounts for some octaves by what is known already: at once, and not quite right."""
         reach = self.reach(math.copysign(1.0, octaves))
-        return reach.at(float(np.interp(abs(octaves), reach.octaves, np.arange(len(reach.octaves)))))
+        return reach.at(reach.where(abs(octaves)))
 
     def render(self, amounts: Amounts, level: float = 1.0) -> Iterator[np.ndarray]:
         """The sound with these amounts of change, in blocks of samples; see `render_blocks`."""
@@ -695,12 +724,29 @@ class AmountSolver:
         at = start + lead - first * hop_length
         return np.ascontiguousarray(out[:, at : at + stop - start].T)
 
-    def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
+    def _log_power_after(self, amounts: Amounts, frames: np.ndarray | slice) -> np.ndarray:
+        """Natural logarithm of the probe's powers with the gains, energies not yet held, (frames, bins)."""
         before, after, share = self._probed
         gain_db = self._shape_db(amounts, self._probe_patterns)
         share = share[frames]
         level = (gain_db[:, before[frames]] * (1 - share) + gain_db[:, after[frames]] * share).T @ self._to_bins
-        level += self._log_power[frames]  # ln of the powers after
+        level += self._log_power[frames]
+        return level
+
+    def level_for_loudness_db(self, amounts: Amounts) -> float:
+        """Change of level (RMS) that keeps loudness (BS.1770) near the input's, as little as will do.
+
+        Loudness weighs treble more: at the same level, a sound with more texture is louder.
+        """
+        after = np.exp(self._log_power_after(amounts, slice(None)))
+        after *= (self._probe_mean / after.mean(axis=1))[:, None]  # energies are held
+        louder = float((after @ self._k_weights).sum() / (self.analysis.probe.power @ self._k_weights).sum())
+        louder_db = 10 * math.log10(louder)
+        too_loud_db = louder_db - float(np.clip(louder_db, -LOUDNESS_DB, LOUDNESS_DB))
+        return float(np.clip(-too_loud_db, -LEVEL_DB, LEVEL_DB))
+
+    def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
+        level = self._log_power_after(amounts, frames)
         top = level.max(axis=1)
         log_mean = top + np.log(np.exp(level - top[:, None]).mean(axis=1, dtype=np.float32))
         held = self._log_mean[frames] - log_mean  # where the floor lies hangs on the levels
@@ -724,7 +770,7 @@ class AmountSolver:
         def missing(position: float) -> float:
             return sign * self.octaves(reach.at(position)) - wanted
 
-        guess = float(np.interp(wanted, reach.octaves, np.arange(len(reach.octaves))))
+        guess = reach.where(wanted)
         low, high = max(0.0, guess - 0.5), min(reach.end, guess + 0.5)
         if missing(low) > 0:
             low, high = 0.0, low
@@ -784,13 +830,21 @@ def _before_the_end(reach: Reach) -> Reach:
     if last <= 0:
         return Reach(*(np.zeros(1) for _ in range(3)))
     keep = reach.octaves < last
-    position = float(np.interp(last, reach.octaves, np.arange(len(reach.octaves))))
-    end = reach.at(position)
+    end = reach.at(reach.where(last))
     return Reach(
         np.append(reach.pattern[keep], end.pattern),
         np.append(reach.expander[keep], end.expander),
         np.append(reach.octaves[keep], last),
     )
+
+
+def k_weighting(hz: np.ndarray) -> np.ndarray:
+    """Gain on the power of some frequencies below 24 kHz by which loudness is measured: ITU-R BS.1770-4, tables 1 and 2."""
+    z = np.exp(-2j * np.pi * hz / 48_000)
+    response = np.ones(len(hz), complex)
+    for numerator, denominator in (K_SHELF, K_HIGH_PASS):
+        response *= np.polyval(numerator[::-1], z) / np.polyval(denominator[::-1], z)
+    return np.square(np.abs(response))
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
@@ -1040,8 +1094,8 @@ class _Try:
     position: float  # on the solver's reach
     got: float  # octaves measured, of those asked for the sign taken away
     rendering: Rendering
-    factor: float  # on the level, to be as loud as the input
-    level: float  # it was rendered at
+    factor: float  # by which its level misses the one that it should have
+    level: float  # correction that it was rendered with
 
 
 def move_grain(
@@ -1078,8 +1132,9 @@ def move_grain(
 
     def attempt(position: float, level: float) -> _Try:
         amounts = reach.at(position)
+        level_db = solver.level_for_loudness_db(amounts)
         before, after = LevelMeter(), LevelMeter()
-        blocks = before.through(solver.render(amounts, level))
+        blocks = before.through(solver.render(amounts, level * 10 ** (level_db / 20)))
         result = store(sound, after.through(limit_peaks(blocks, ceiling, sound)))
         grain = measure_grain(result, analysis.settings.grain, analysis.threads)
         got = math.log2(analysis.grain / grain)
@@ -1088,29 +1143,73 @@ def move_grain(
             asked_octaves=octaves,
             grain_before=analysis.grain,
             grain_after=grain,
-            within_reach=position < reach.end or abs(octaves - got) <= GRAIN_TOLERANCE_OCTAVES,
+            within_reach=False,  # known when the end is
             amounts=amounts,
             level_db=10 * math.log10(after.energy / analysis.energy),
             limited_db=20 * math.log10(max(1.0, before.peak / ceiling)),
         )
-        return _Try(position, sign * got, rendering, math.sqrt(analysis.energy / after.energy), level)
+        wanted_energy = analysis.energy * 10 ** (level_db / 10)
+        return _Try(position, sign * got, rendering, math.sqrt(wanted_energy / after.energy), level)
 
-    position = solver.solve(octaves)
-    if position == 0:
+    tried = _tries(solver, sign, abs(octaves), attempt)
+    if not tried:
         return unchanged
-    tried: list[_Try] = []
-    level = 1.0
-    while position is not None and len(tried) <= MAX_CORRECTIONS:
-        tried.append(attempt(position, level))
-        level = tried[-1].level * tried[-1].factor
-        position = _next_position(solver, tried, sign, abs(octaves))
     best = min(tried, key=lambda t: abs(abs(octaves) - t.got))
     is_loud_enough = abs(20 * math.log10(best.factor)) <= LEVEL_TOLERANCE_DB
     if best is not tried[-1] or not is_loud_enough:
         # Rendered again at the level it was tried at, if that will do: grain hangs on the level a little.
         best = attempt(best.position, best.level * (1 if is_loud_enough else best.factor))
-    # At the end of a short reach it may go the wrong way, by what the solver can't see.
-    return best.rendering if best.got > 0 else unchanged
+    if best.got <= 0:  # what the solver can't see may turn a short reach round
+        return unchanged
+    is_end = sign in solver.ends and abs(octaves) > solver.ends[sign].octaves + GRAIN_TOLERANCE_OCTAVES
+    return replace(best.rendering, within_reach=not is_end)
+
+
+def _tries(solver: AmountSolver, sign: float, wanted: float, attempt: Callable[[float, float], _Try]) -> list[_Try]:
+    """Renderings on the way to what is wanted; only the end's if that is as far as the sound goes, none if it can't move."""
+    reach, position, level = solver.reach(sign), solver.solve(sign * wanted), 1.0
+    tried: list[_Try] = []
+    while position and len(tried) <= MAX_CORRECTIONS:
+        if position >= reach.where(reach.octaves[-1] - UNSURE_OCTAVES) and sign not in solver.ends:
+            farthest = _farthest(reach, attempt)
+            solver.ends[sign] = End(farthest.position, farthest.level, farthest.got)
+            if wanted >= farthest.got - GRAIN_TOLERANCE_OCTAVES:
+                return [farthest]
+        end = solver.ends.get(sign)
+        if end and wanted >= end.octaves - GRAIN_TOLERANCE_OCTAVES:
+            return [attempt(end.position, end.level)]
+        tried.append(attempt(position, level))
+        level = tried[-1].level * tried[-1].factor
+        position = _next_position(solver, tried, sign, wanted)
+    return tried
+
+
+def _farthest(reach: Reach, attempt: Callable[[float, float], _Try]) -> _Try:
+    """The rendering that goes farthest: at the end of the reach, or before it if the sound turns back there.
+
+    It hangs on nothing that was asked for, so that all that lies beyond it comes out the same.
+    """
+    from scipy.optimize import minimize_scalar
+
+    tried: list[_Try] = []
+
+    def fall(position: float) -> float:
+        tried.append(attempt(position, tried[-1].level * tried[-1].factor if tried else 1.0))
+        return -tried[-1].got
+
+    farthest = 0.0
+    for octaves in np.linspace(reach.octaves[-1], 0, END_TRIES, endpoint=False):
+        if octaves < farthest:  # no sound goes farther than the solver says, but for a little
+            break
+        fall(reach.where(octaves))
+        farthest = max(farthest, tried[-1].got)
+    if farthest < reach.octaves[-1] - TURN_OCTAVES:
+        at = [t.position for t in tried]
+        i = max(range(len(tried)), key=lambda i: tried[i].got)
+        bounds = at[min(i + 1, len(at) - 1)], at[max(i - 1, 0)]
+        minimize_scalar(fall, bounds=bounds, method="bounded", options={"maxiter": TOP_TRIES, "xatol": 1e-3})
+    best = max(tried, key=lambda t: t.got)
+    return attempt(best.position, best.level * best.factor)
 
 
 def _next_position(solver: AmountSolver, tried: list[_Try], sign: float, wanted: float) -> float | None:
@@ -1119,13 +1218,13 @@ def _next_position(solver: AmountSolver, tried: list[_Try], sign: float, wanted:
     What is missing is asked of the solver in addition, or found by false position between two tries
     that enclose what is wanted, by halving where that stalls.
     """
-    last, end = tried[-1], solver.reach(sign).end
-    if abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES or (last.position == end and last.got < wanted):
+    last, end = tried[-1], solver.ends.get(sign)
+    if abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES:
         return None
     short = max((t for t in tried if t.got <= wanted), key=lambda t: t.position, default=None)
     far = min((t for t in tried if t.got > wanted), key=lambda t: t.position, default=None)
     low, low_got = (short.position, short.got) if short else (0.0, 0.0)
-    high = far.position if far else end
+    high = far.position if far else end.position if end else solver.reach(sign).end
     if short and far and len(tried) > 2:
         stalled = abs(wanted - last.got) > 0.5 * abs(wanted - tried[-2].got)
         share = 0.5 if stalled else (wanted - low_got) / (far.got - low_got)
@@ -1133,7 +1232,7 @@ def _next_position(solver: AmountSolver, tried: list[_Try], sign: float, wanted:
     predicted = sign * solver.octaves(solver.reach(sign).at(last.position))
     position = solver.solve(sign * max(predicted + wanted - last.got, 0.0))
     if not low < position < high:
-        position = end if far is None and position >= end else (low + high) / 2
+        position = high if far is None and not end and position >= high else (low + high) / 2
     return position
 
 

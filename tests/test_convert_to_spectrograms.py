@@ -11,6 +11,7 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone, noise, run, sine, write_library
 from PIL import Image
+from scipy.signal import lfilter
 
 import convert_to_spectrograms as stage2
 import measure_audio_grain as stage1
@@ -18,6 +19,7 @@ from convert_to_spectrograms import (
     Amounts,
     AmountSolver,
     FrameChanger,
+    Reach,
     analyse,
     band_weights,
     between_centres,
@@ -344,6 +346,24 @@ class TestSolver:
         assert not any(result.within_reach for result in results)
         assert results[0].got_octaves == results[1].got_octaves
 
+    def test_an_end_that_turns_back_is_left_for_what_was_measured_to_go_farther(self):
+        y = lfilter([1], [1, -0.9], noise(2)).astype(np.float32)
+        solver = solver_of(y)
+        reach = solver.reach(-1.0)
+        lie = Reach(  # as if it went on, by octaves that aren't there
+            np.append(reach.pattern, 3 * reach.pattern[-1]),
+            np.append(reach.expander, 3 * reach.expander[-1]),
+            np.append(reach.octaves, reach.octaves[-1] + 0.4),
+        )
+        solver._reaches[-1.0] = lie
+        at_the_end = np.concatenate(list(solver.render(lie.at(lie.end))))
+        at_the_end = math.log2(measure_grain(sound_from_array(at_the_end, SR)) / solver.analysis.grain)
+        raised = [-move_grain(solver, -octaves).got_octaves for octaves in np.arange(0.25, 3.1, 0.25)]
+        assert raised[-1] > at_the_end + 0.05
+        assert np.all(np.diff(raised) >= 0)
+        beyond = [octaves for octaves in raised if octaves > raised[-1] - 0.02]
+        assert len(set(beyond)) == 1
+
     def test_where_the_pattern_ends_the_expander_carries_on(self):
         analysis = analyse(sound_from_array(drone(-45), SR), SETTINGS)
         result = move_grain(AmountSolver(analysis, np.zeros_like(expander_of(analysis))), -1.0)
@@ -426,6 +446,21 @@ def test_the_law_holds_on(name):
         assert loudness_db == pytest.approx(result.level_db, abs=0.01)
         assert abs(loudness_db) < 0.5
         assert np.abs(z).max() <= 1.0
+
+
+def test_loudness_stays_where_level_alone_would_not_keep_it():
+    """Against the filters of BS.1770 run over the samples; ungated, for the sound stands still."""
+
+    def loudness_db(z):
+        weighted = lfilter(*stage2.K_HIGH_PASS, lfilter(*stage2.K_SHELF, z[:, 0]))
+        return 10 * np.log10(np.mean(np.square(weighted[4_800:])))
+
+    y = lfilter([1], [1, -0.95], noise(3, 48_000, level=0.02))[:, None].astype(np.float32)
+    result = move_grain(solver_of(y, 48_000), -1.5)
+    louder_db = loudness_db(np.concatenate(list(result.sound.blocks()))) - loudness_db(y)
+    assert abs(result.level_db) <= 0.5
+    assert abs(louder_db) <= 1.0
+    assert louder_db - result.level_db > 1.0  # what it would be at the input's level
 
 
 def test_at_zero_the_sound_itself_comes_back():
