@@ -88,7 +88,7 @@ STEP_FRAMES = 4  # 46 ms, a window: gains, which also hold energies, go in a lin
 PROBE_FRAMES = 1536  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
 COARSE_FRAMES = 192  # of these, to find about where to look
 STEPS = 1.3 ** np.arange(-24, 1)  # amounts that the solver tries, of the largest
-FAR_OCTAVES = 3.5  # it looks no farther: the slider ends at 3
+FAR_OCTAVES = (3.5, math.inf)  # it looks no farther: the slider ends at 3, other ways to ask don't
 ONSET_DB = (3.0, 6.0)  # mean rise of the bands within a window from which a sound begins, perhaps and surely
 ALIKE_CELLS = 32  # 12 s: cells so far apart share a pattern if they look alike
 ALIKE_DB = 2.0  # root mean square over bands: two cells of one noise differ by less
@@ -574,7 +574,7 @@ class Amounts:
     expander: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reach:
     """The way from no change to the end of the reach: amounts at some points of it, and the octaves there."""
 
@@ -640,8 +640,8 @@ class AmountSolver:
         self._k_weights = k_weighting(bins_hz).astype(np.float32)
         self._coarse = spread_out(np.arange(len(probe.index)), COARSE_FRAMES)
         self._changer = FrameChanger(settings, sr, analysis.onset)
-        self._reaches: dict[float, Reach] = {}
-        self.ends: dict[float, End] = {}  # as far as they were measured
+        self._reaches: dict[tuple[float, float], Reach] = {}
+        self.ends: dict[Reach, End] = {}  # those that were measured
         self._start = [self._log2_grain(Amounts(0.0, 0.0), frames) for frames in (self._coarse, slice(None))]
 
     def _patterns_db(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -686,7 +686,7 @@ class AmountSolver:
 
     def about(self, octaves: float) -> Amounts:
         """The amounts for some octaves by what is known already: at once, and not quite right."""
-        reach = self.reach(math.copysign(1.0, octaves))
+        reach = self.reach(octaves)
         return reach.at(reach.where(abs(octaves)))
 
     def render(self, amounts: Amounts, level: float = 1.0) -> Iterator[np.ndarray]:
@@ -760,10 +760,10 @@ class AmountSolver:
         frames = self._coarse if coarse else slice(None)
         return self._start[0 if coarse else 1] - self._log2_grain(amounts, frames)
 
-    def solve(self, octaves: float) -> float:
-        """Position on the `reach` where grain is lower by ``octaves`` (negative: higher), or the end."""
+    def solve(self, octaves: float, reach: Reach | None = None) -> float:
+        """Position on the reach (`reach` of these octaves if None) where grain is lower by so many, or the end."""
         sign, wanted = math.copysign(1.0, octaves), abs(octaves)
-        reach = self.reach(sign)
+        reach = reach or self.reach(octaves)
         if reach.end == 0 or octaves == 0:
             return 0.0
 
@@ -780,13 +780,14 @@ class AmountSolver:
             low, high = high, reach.end
         return _root(missing, low, high)
 
-    def reach(self, sign: float) -> Reach:
-        """The way to the end of the reach in one direction: +1 smoother, -1 grainier."""
-        if sign not in self._reaches:
-            self._reaches[sign] = self._find_reach(sign)
-        return self._reaches[sign]
+    def reach(self, octaves: float) -> Reach:
+        """The way to the end of the reach in the direction of these octaves, and as far as they lie (positive: smoother)."""
+        sign, far = math.copysign(1.0, octaves), next(far for far in FAR_OCTAVES if abs(octaves) < far)
+        if (sign, far) not in self._reaches:
+            self._reaches[sign, far] = self._find_reach(sign, far)
+        return self._reaches[sign, far]
 
-    def _find_reach(self, sign: float) -> Reach:
+    def _find_reach(self, sign: float, far: float) -> Reach:
         def moved(amounts: Amounts) -> float:
             return sign * self.octaves(amounts, coarse=True)
 
@@ -799,7 +800,7 @@ class AmountSolver:
             for size in sign * MAX_GAIN_SPREAD_DB / spread * STEPS:
                 amounts = Amounts(size, 0.0) if which == 0 else Amounts(0.0, size)
                 found.append((amounts, moved(amounts)))
-                if found[-1][1] > FAR_OCTAVES:
+                if found[-1][1] > far:
                     break
             return found
 
@@ -807,7 +808,7 @@ class AmountSolver:
         farthest = max(found, key=lambda item: item[1], default=(Amounts(0.0, 0.0), 0.0))
         if farthest[1] <= 0:
             farthest = (Amounts(0.0, 0.0), 0.0)
-        if farthest[1] < FAR_OCTAVES:
+        if farthest[1] < far:
             other = max(follow(1), key=lambda item: item[1], default=farthest)[0].expander
             for share in np.linspace(0, 1, 9)[1:]:
                 amounts = Amounts((1 - share) * farthest[0].pattern, share * other)
@@ -1127,8 +1128,7 @@ def move_grain(
     unchanged = Rendering(sound, octaves, analysis.grain, analysis.grain, octaves == 0, Amounts(0.0, 0.0), 0.0, 0.0)
     if octaves == 0:
         return unchanged
-    sign = math.copysign(1.0, octaves)
-    reach = solver.reach(sign)
+    sign, reach = math.copysign(1.0, octaves), solver.reach(octaves)
 
     def attempt(position: float, level: float) -> _Try:
         amounts = reach.at(position)
@@ -1151,7 +1151,7 @@ def move_grain(
         wanted_energy = analysis.energy * 10 ** (level_db / 10)
         return _Try(position, sign * got, rendering, math.sqrt(wanted_energy / after.energy), level)
 
-    tried = _tries(solver, sign, abs(octaves), attempt)
+    tried = _tries(solver, octaves, attempt)
     if not tried:
         return unchanged
     best = min(tried, key=lambda t: abs(abs(octaves) - t.got))
@@ -1161,26 +1161,27 @@ def move_grain(
         best = attempt(best.position, best.level * (1 if is_loud_enough else best.factor))
     if best.got <= 0:  # what the solver can't see may turn a short reach round
         return unchanged
-    is_end = sign in solver.ends and abs(octaves) > solver.ends[sign].octaves + GRAIN_TOLERANCE_OCTAVES
+    is_end = reach in solver.ends and abs(octaves) > solver.ends[reach].octaves + GRAIN_TOLERANCE_OCTAVES
     return replace(best.rendering, within_reach=not is_end)
 
 
-def _tries(solver: AmountSolver, sign: float, wanted: float, attempt: Callable[[float, float], _Try]) -> list[_Try]:
-    """Renderings on the way to what is wanted; only the end's if that is as far as the sound goes, none if it can't move."""
-    reach, position, level = solver.reach(sign), solver.solve(sign * wanted), 1.0
+def _tries(solver: AmountSolver, octaves: float, attempt: Callable[[float, float], _Try]) -> list[_Try]:
+    """Renderings on the way to what is asked; only the end's if that is as far as the sound goes, none if it can't move."""
+    wanted, reach = abs(octaves), solver.reach(octaves)
+    position, level = solver.solve(octaves), 1.0
     tried: list[_Try] = []
     while position and len(tried) <= MAX_CORRECTIONS:
-        if position >= reach.where(reach.octaves[-1] - UNSURE_OCTAVES) and sign not in solver.ends:
+        if position >= reach.where(reach.octaves[-1] - UNSURE_OCTAVES) and reach not in solver.ends:
             farthest = _farthest(reach, attempt)
-            solver.ends[sign] = End(farthest.position, farthest.level, farthest.got)
+            solver.ends[reach] = End(farthest.position, farthest.level, farthest.got)
             if wanted >= farthest.got - GRAIN_TOLERANCE_OCTAVES:
                 return [farthest]
-        end = solver.ends.get(sign)
+        end = solver.ends.get(reach)
         if end and wanted >= end.octaves - GRAIN_TOLERANCE_OCTAVES:
             return [attempt(end.position, end.level)]
         tried.append(attempt(position, level))
         level = tried[-1].level * tried[-1].factor
-        position = _next_position(solver, tried, sign, wanted)
+        position = _next_position(solver, octaves, tried)
     return tried
 
 
@@ -1212,25 +1213,26 @@ def _farthest(reach: Reach, attempt: Callable[[float, float], _Try]) -> _Try:
     return attempt(best.position, best.level * best.factor)
 
 
-def _next_position(solver: AmountSolver, tried: list[_Try], sign: float, wanted: float) -> float | None:
+def _next_position(solver: AmountSolver, octaves: float, tried: list[_Try]) -> float | None:
     """Where to render next, or None if the last try has what is wanted or can't get nearer to it.
 
     What is missing is asked of the solver in addition, or found by false position between two tries
     that enclose what is wanted, by halving where that stalls.
     """
-    last, end = tried[-1], solver.ends.get(sign)
+    sign, wanted, reach = math.copysign(1.0, octaves), abs(octaves), solver.reach(octaves)
+    last, end = tried[-1], solver.ends.get(reach)
     if abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES:
         return None
     short = max((t for t in tried if t.got <= wanted), key=lambda t: t.position, default=None)
     far = min((t for t in tried if t.got > wanted), key=lambda t: t.position, default=None)
     low, low_got = (short.position, short.got) if short else (0.0, 0.0)
-    high = far.position if far else end.position if end else solver.reach(sign).end
+    high = far.position if far else end.position if end else reach.end
     if short and far and len(tried) > 2:
         stalled = abs(wanted - last.got) > 0.5 * abs(wanted - tried[-2].got)
         share = 0.5 if stalled else (wanted - low_got) / (far.got - low_got)
         return low + share * (high - low) if high - low > 1e-4 else None
-    predicted = sign * solver.octaves(solver.reach(sign).at(last.position))
-    position = solver.solve(sign * max(predicted + wanted - last.got, 0.0))
+    predicted = sign * solver.octaves(reach.at(last.position))
+    position = solver.solve(sign * max(predicted + wanted - last.got, 0.0), reach)
     if not low < position < high:
         position = high if far is None and not end and position >= high else (low + high) / 2
     return position

@@ -346,6 +346,13 @@ class TestSolver:
         assert not any(result.within_reach for result in results)
         assert results[0].got_octaves == results[1].got_octaves
 
+    def test_what_lies_farther_than_the_slider_is_reached_too(self):
+        solver = solver_of(drone(-30).astype(np.float32))
+        for octaves in (5.0, -4.5):
+            result = move_grain(solver, octaves)
+            assert result.within_reach
+            assert result.got_octaves == pytest.approx(octaves, abs=0.02)
+
     def test_an_end_that_turns_back_is_left_for_what_was_measured_to_go_farther(self):
         y = lfilter([1], [1, -0.9], noise(2)).astype(np.float32)
         solver = solver_of(y)
@@ -355,7 +362,7 @@ class TestSolver:
             np.append(reach.expander, 3 * reach.expander[-1]),
             np.append(reach.octaves, reach.octaves[-1] + 0.4),
         )
-        solver._reaches[-1.0] = lie
+        solver._reaches[-1.0, stage2.FAR_OCTAVES[0]] = lie
         at_the_end = np.concatenate(list(solver.render(lie.at(lie.end))))
         at_the_end = math.log2(measure_grain(sound_from_array(at_the_end, SR)) / solver.analysis.grain)
         raised = [-move_grain(solver, -octaves).got_octaves for octaves in np.arange(0.25, 3.1, 0.25)]

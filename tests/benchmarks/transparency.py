@@ -1,10 +1,13 @@
 """What rendering adds that it should not: sound before a click, gains that flutter with a noise, a change of loudness.
 
-    python tests/benchmarks/transparency.py [--model PATH] [--expander]
+    python tests/benchmarks/transparency.py [--model PATH] [--expander] [--library FOLDER]
 
 Before a click: largest sample that the render adds in the 20 ms before it (to 0.5 ms before), relative to
 the click's; over a drone, what is there without the click, moved by the same amounts, is taken away first.
 Flutter: standard deviation over time of each band's gain, mean and largest over the bands.
+--library: on its files, the difference to the input at +-0.01; and at +-1 and +-3 what happens to the
+stereo image (level between the channels of every band of every frame within 40 dB of the loudest band),
+to DC (the output's mean, where the input's is 60 dB under its RMS) and to the first and last sample.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from convert_to_spectrograms import (
     Amounts,
     AmountSolver,
     analyse,
+    band_powers_of,
     default_settings,
     move_grain,
     spectral_expander,
 )
-from measure_audio_grain import GrainSettings, sound_from_array
+from measure_audio_grain import GrainSettings, find_audio, open_sound, sound_from_array
 from neural_audio_processor import DEFAULT_MODEL
 
 SR = 44_100
@@ -97,11 +101,61 @@ def flutter_db(y: np.ndarray, pattern: Callable, settings, octaves: float) -> tu
     return float(deviation.mean()), float(deviation.max()), got, amounts.expander
 
 
+def mean_squares_db(z: np.ndarray) -> float:
+    """Level of samples in dB, full scale 1.0."""
+    return 10 * np.log10(np.mean(np.square(z, dtype=np.float64)) + 1e-30)
+
+
+def image_db(y: np.ndarray, z: np.ndarray, sr: int, settings) -> np.ndarray:
+    """By how many dB the level between the first two channels changed, in each band and frame that is loud enough."""
+    left_right = []
+    for signal in (y, z):
+        powers = [band_powers_of(sound_from_array(np.ascontiguousarray(signal[:, i]), sr), settings) for i in (0, 1)]
+        left_right.append(np.stack([10 * np.log10(P + 1e-20) for P in powers]))
+    loud = np.all([levels > levels.max() - 40 for levels in left_right], axis=(0, 1))
+    before, after = (levels[0] - levels[1] for levels in left_right)
+    return np.abs(after - before)[loud]
+
+
+def on_a_library(folder: Path, pattern: Callable, settings) -> None:
+    """Print the worst and the usual of all its files."""
+    near: dict[str, float] = {}
+    image, constant, edges = [], {}, {}
+    for path in find_audio([folder]):
+        sound = open_sound(path)
+        analysis = analyse(sound, settings)
+        solver, y = AmountSolver(analysis, pattern(analysis)), np.concatenate(list(sound.blocks()))
+
+        def moved(octaves: float, solver: AmountSolver = solver) -> np.ndarray:
+            return np.concatenate(list(move_grain(solver, octaves).sound.blocks()))
+
+        near[path.name] = max(mean_squares_db(moved(s) - y) for s in (-0.01, 0.01)) - mean_squares_db(y)
+        for octaves in (-3.0, -1.0, 1.0, 3.0):
+            z, name = moved(octaves), f"{path.name} at {octaves:+g}"
+            if sound.channels > 1:
+                image.append(image_db(y, z, sound.sr, settings))
+            if mean_squares_db(y.mean(axis=0)) < mean_squares_db(z) - 60:
+                constant[name] = mean_squares_db(z.mean(axis=0)) - mean_squares_db(z)
+            edges[name] = 20 * np.log10(np.abs(z - y)[[0, -1]].max() / np.abs(y).max() + 1e-9)
+    for what, values in (
+        ("difference at +-0.01, dB under the input", near),
+        ("mean (DC), dB under the RMS", constant),
+        ("first and last sample: change, dB under the peak", edges),
+    ):
+        worst = max(values, key=values.get)
+        print(f"{what:52s} median {np.median(list(values.values())):6.1f}, worst {values[worst]:6.1f} ({worst})")
+    at = np.percentile(np.concatenate(image), (50, 95, 99))
+    print(
+        f"{'level between channels: change in dB':52s} median {at[0]:.3f}, 95th {at[1]:.3f}, 99th {at[2]:.3f} percentile"
+    )
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL))
     parser.add_argument("--expander", action="store_true", help="the spectral expander instead of a model")
+    parser.add_argument("--library", type=Path, help="only the figures of these files")
     args = parser.parse_args()
     if args.expander:
         settings = default_settings(GrainSettings())
@@ -117,6 +171,9 @@ def main() -> None:
         def pattern(analysis) -> np.ndarray:
             return loaded.pattern_db(analysis.x)
 
+    if args.library:
+        on_a_library(args.library, pattern, settings)
+        return
     print("added before a click, dB under it (octaves got):   " + "  ".join(f"{s:+.0f}            " for s in POSITIONS))
     for name, quiet in (
         ("in silence", np.zeros(2 * SR)),
