@@ -83,6 +83,8 @@ N_MELS = 128
 TILE_FRAMES = 256
 DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
 
+CUT = 0.02  # share of the loudest sample of a window that the first one may have of a sound that begins in silence
+
 CELL_FRAMES = 32  # 0.37 s: a learned pattern has one value a band for so long, and goes from one to the next in a line
 STEP_FRAMES = 4  # 46 ms, a window: gains, which also hold energies, go in a line from one step to the next; 93 ms cost drum loops reach
 PROBE_FRAMES = 1536  # active frames the solver looks at: their mean stands for the file's within 0.01 octaves
@@ -109,6 +111,7 @@ K_SHELF = (
 K_HIGH_PASS = (1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621)
 LIMITER_S = 0.0015  # look-ahead of the peak limiter to either side
 GRAIN_TOLERANCE_OCTAVES = 0.02  # what the correcting passes are content with
+LEAST_OCTAVES = 0.05  # a sound that goes no farther is left as it is, rather than changed much for nothing
 UNSURE_OCTAVES = 0.3  # before the end of the reach: from there on it is measured how far the sound really goes
 END_TRIES = 12  # positions at which that is measured, from the end on, while one may yet go farther
 TURN_OCTAVES, TOP_TRIES = 0.05, 4  # if it goes so much less far than it should: renderings to find the top
@@ -224,14 +227,48 @@ def bins_per_band(settings: SpectrogramSettings) -> np.ndarray:
     return counts / counts.sum()
 
 
+def is_cut(edge: np.ndarray) -> bool:
+    """Whether a sound begins in mid-wave, as a loop does: samples (n, channels) from its edge inwards."""
+    return peak_of(edge[:1]) > CUT * peak_of(edge)
+
+
+def beyond_the_edge(edge: np.ndarray, n: int) -> np.ndarray:
+    """What is put before a sound, or behind it: its mirror image where it is cut, silence where it begins in silence.
+
+    (Silence beside a cut is a step, which texture makes a click.)
+
+    Parameters
+    ----------
+    edge : np.ndarray, shape (a window or all, channels), from the edge inwards
+    n : int > 0, less than a window
+
+    Returns
+    -------
+    np.ndarray, shape (n, channels), float32, from the edge outwards
+    """
+    beyond = np.zeros((n, edge.shape[1]), np.float32)
+    if is_cut(edge):
+        image = edge[1 : n + 1]
+        beyond[: len(image)] = image
+    return beyond
+
+
 def padded(sound: Sound, n_fft: int, hop_length: int) -> Sound:
-    """The sound with zeros around it, so that every sample lies in n_fft / hop_length full windows."""
+    """The sound with `beyond_the_edge` around it, so that every sample lies in n_fft / hop_length full windows."""
     before = n_fft - hop_length
     after = -(sound.n_samples + before) % hop_length + before
 
     def blocks() -> Iterator[np.ndarray]:
-        silence = np.zeros((max(before, after), sound.channels), np.float32)
-        return chain([silence[:before]], sound.blocks(), [silence[:after]])
+        source = iter(sound.blocks())
+        head = np.zeros((0, sound.channels), np.float32)
+        while len(head) < min(n_fft, sound.n_samples):
+            head = np.concatenate((head, next(source)))
+        yield beyond_the_edge(head[:n_fft], before)[::-1]
+        tail = head[:0]
+        for block in chain([head], source):
+            yield block
+            tail = np.concatenate((tail, block[-n_fft:]))[-n_fft:]
+        yield beyond_the_edge(tail[::-1], after)
 
     return replace(sound, n_samples=before + sound.n_samples + after, blocks=blocks)
 
@@ -395,7 +432,9 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
         settings,
         x,
         step_db,
-        onsets(x, settings.dynamic_range_db, n_fft // hop_length),
+        onsets(
+            x, settings.dynamic_range_db, n_fft // hop_length, starts_cut=is_cut(next(iter(sound.blocks()))[:n_fft])
+        ),
         float(flatness[active].mean(dtype=np.float64)),
         level.peak,
         level.energy,
@@ -412,19 +451,21 @@ def large_array(shape: tuple[int, ...]) -> np.ndarray:
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
-def onsets(x: np.ndarray, dynamic_range_db: float, overlap: int) -> np.ndarray:
+def onsets(x: np.ndarray, dynamic_range_db: float, overlap: int, *, starts_cut: bool = False) -> np.ndarray:
     """Where a sound begins: by how much the bands are louder, in the mean, than in the last window without overlap.
 
     Parameters
     ----------
     x : np.ndarray, shape (n_mels, frames)
     overlap : int > 0, windows that a sample lies in
+    starts_cut : whether the first frame does not come after silence
 
     Returns
     -------
     np.ndarray, shape (frames,), float32, 0 up to ONSET_DB[0], 1 from ONSET_DB[1]
     """
-    mean_db = dynamic_range_db * np.append(np.zeros(overlap, np.float32), x.mean(axis=0))  # silence before the first
+    mean_db = dynamic_range_db * x.mean(axis=0)
+    mean_db = np.append(np.full(overlap, mean_db[0] if starts_cut else 0.0, np.float32), mean_db)
     rise_db = mean_db[overlap:] - mean_db[:-overlap]
     return np.clip((rise_db - ONSET_DB[0]) / (ONSET_DB[1] - ONSET_DB[0]), 0, 1)
 
@@ -717,6 +758,11 @@ class AmountSolver:
         inside = y[max(0, from_sample) : max(0, to_sample)]
         at = max(0, -from_sample)
         piece[:, at : at + len(inside)] = inside.T
+        if first < overlap:
+            piece[:, at - lead : at] = beyond_the_edge(y[:n_fft], lead)[::-1].T
+        if to_sample > len(y):
+            beyond = beyond_the_edge(y[: -n_fft - 1 : -1], to_sample - len(y))
+            piece[:, at + len(inside) :] = beyond.T
         windows = np.lib.stride_tricks.sliding_window_view(piece, n_fft, axis=1)[:, ::hop_length]
         step = max(0, first // STEP_FRAMES - 1)
         gain_db = self.gain_db(amounts, step, last // STEP_FRAMES + 2)
@@ -1159,8 +1205,6 @@ def move_grain(
     if best is not tried[-1] or not is_loud_enough:
         # Rendered again at the level it was tried at, if that will do: grain hangs on the level a little.
         best = attempt(best.position, best.level * (1 if is_loud_enough else best.factor))
-    if best.got <= 0:  # what the solver can't see may turn a short reach round
-        return unchanged
     is_end = reach in solver.ends and abs(octaves) > solver.ends[reach].octaves + GRAIN_TOLERANCE_OCTAVES
     return replace(best.rendering, within_reach=not is_end)
 
@@ -1174,9 +1218,11 @@ def _tries(solver: AmountSolver, octaves: float, attempt: Callable[[float, float
         if position >= reach.where(reach.octaves[-1] - UNSURE_OCTAVES) and reach not in solver.ends:
             farthest = _farthest(reach, attempt)
             solver.ends[reach] = End(farthest.position, farthest.level, farthest.got)
-            if wanted >= farthest.got - GRAIN_TOLERANCE_OCTAVES:
+            if farthest.got >= LEAST_OCTAVES and wanted >= farthest.got - GRAIN_TOLERANCE_OCTAVES:
                 return [farthest]
         end = solver.ends.get(reach)
+        if end and end.octaves < LEAST_OCTAVES:
+            return []
         if end and wanted >= end.octaves - GRAIN_TOLERANCE_OCTAVES:
             return [attempt(end.position, end.level)]
         tried.append(attempt(position, level))

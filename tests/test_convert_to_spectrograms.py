@@ -23,6 +23,7 @@ from convert_to_spectrograms import (
     analyse,
     band_weights,
     between_centres,
+    beyond_the_edge,
     bin_weights,
     bins_per_band,
     calm,
@@ -468,6 +469,31 @@ def test_loudness_stays_where_level_alone_would_not_keep_it():
     assert abs(result.level_db) <= 0.5
     assert abs(louder_db) <= 1.0
     assert louder_db - result.level_db > 1.0  # what it would be at the input's level
+
+
+def test_a_loop_cut_in_mid_wave_gets_no_click_at_its_ends():
+    t = np.arange(2 * SR) / SR
+    y = (0.3 * np.cos(2 * np.pi * 110 * t) + noise(2, level=3e-4)).astype(np.float32)[:, None]
+    result = move_grain(solver_of(y), -2.0)
+    z = np.concatenate(list(result.sound.blocks()))
+    added = np.abs(z - y)
+    inner = added[4_096:-4_096].max()
+    assert added[:256].max() < 2 * inner
+    assert added[-256:].max() < 2 * inner
+
+
+def test_what_is_put_around_a_sound_is_its_image_where_it_is_cut_and_silence_where_it_is_not():
+    cut, whole = np.array([[3.0], [2.0], [1.0], [-4.0]]), np.array([[0.0], [2.0], [1.0], [-4.0]])
+    np.testing.assert_array_equal(beyond_the_edge(cut, 2)[:, 0], [2, 1])
+    np.testing.assert_array_equal(beyond_the_edge(cut, 5)[:, 0], [2, 1, -4, 0, 0])
+    np.testing.assert_array_equal(beyond_the_edge(whole, 3)[:, 0], [0, 0, 0])
+
+
+def test_a_sound_that_cannot_be_moved_is_left_as_it_is():
+    solver = solver_of(sine(1_000).astype(np.float32))  # at the floor already: there is nothing to take away
+    result = move_grain(solver, 2.0)
+    assert not result.within_reach
+    assert result.sound is solver.analysis.sound
 
 
 def test_at_zero_the_sound_itself_comes_back():
