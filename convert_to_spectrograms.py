@@ -116,6 +116,7 @@ UNSURE_OCTAVES = 0.3  # before the end of the reach: from there on it is measure
 END_TRIES = 12  # positions at which that is measured, from the end on, while one may yet go farther
 TURN_OCTAVES, TOP_TRIES = 0.05, 4  # if it goes so much less far than it should: renderings to find the top
 MAX_CORRECTIONS = 6
+MAX_LEVELS = 3  # renderings for the level alone
 CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
 NEPER_PER_DB = math.log(10) / 10  # of power
 
@@ -1144,6 +1145,10 @@ class _Try:
     factor: float  # by which its level misses the one that it should have
     level: float  # correction that it was rendered with
 
+    @property
+    def is_loud_enough(self) -> bool:
+        return abs(20 * math.log10(self.factor)) <= LEVEL_TOLERANCE_DB
+
 
 def move_grain(
     solver: AmountSolver,
@@ -1201,10 +1206,11 @@ def move_grain(
     if not tried:
         return unchanged
     best = min(tried, key=lambda t: abs(abs(octaves) - t.got))
-    is_loud_enough = abs(20 * math.log10(best.factor)) <= LEVEL_TOLERANCE_DB
-    if best is not tried[-1] or not is_loud_enough:
-        # Rendered again at the level it was tried at, if that will do: grain hangs on the level a little.
-        best = attempt(best.position, best.level * (1 if is_loud_enough else best.factor))
+    if best is not tried[-1] and best.is_loud_enough:
+        best = attempt(best.position, best.level)  # only the last one is stored; grain hangs on the level a little
+    for _ in range(MAX_LEVELS):  # what the limiter takes away is missing again
+        if not best.is_loud_enough:
+            best = attempt(best.position, best.level * best.factor)
     is_end = reach in solver.ends and abs(octaves) > solver.ends[reach].octaves + GRAIN_TOLERANCE_OCTAVES
     return replace(best.rendering, within_reach=not is_end)
 
