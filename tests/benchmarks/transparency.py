@@ -6,7 +6,7 @@ Before a click: largest sample that the render adds in the 20 ms before it (to 0
 the click's; over a drone, what is there without the click, moved by the same amounts, is taken away first.
 Flutter: standard deviation over time of each band's gain, mean and largest over the bands.
 --library: on its files, the difference to the input at +-0.01; and at +-1 and +-3 what happens to the
-stereo image (level between the channels of every band of every frame within 40 dB of the loudest band),
+stereo image (level between the channels wherever both are within 40 dB of the loudest bin or band),
 to DC (the output's mean, where the input's is 60 dB under its RMS) and to the first and last sample.
 """
 
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import librosa
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -106,21 +107,34 @@ def mean_squares_db(z: np.ndarray) -> float:
     return 10 * np.log10(np.mean(np.square(z, dtype=np.float64)) + 1e-30)
 
 
-def image_db(y: np.ndarray, z: np.ndarray, sr: int, settings) -> np.ndarray:
-    """By how many dB the level between the first two channels changed, in each band and frame that is loud enough."""
-    left_right = []
-    for signal in (y, z):
-        powers = [band_powers_of(sound_from_array(np.ascontiguousarray(signal[:, i]), sr), settings) for i in (0, 1)]
-        left_right.append(np.stack([10 * np.log10(P + 1e-20) for P in powers]))
-    loud = np.all([levels > levels.max() - 40 for levels in left_right], axis=(0, 1))
-    before, after = (levels[0] - levels[1] for levels in left_right)
-    return np.abs(after - before)[loud]
+def image_db(y: np.ndarray, z: np.ndarray, sr: int, settings) -> dict[str, np.ndarray]:
+    """By how many dB the level between the first two channels changed, wherever both were and are loud enough."""
+    n_fft, hop_length = settings.grain.n_fft_for(sr), settings.grain.hop_for(sr)
+
+    def change(levels: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        before, after = (
+            10 * np.log10(np.stack([levels(np.ascontiguousarray(c)) for c in x.T[:2]]) + 1e-20) for x in (y, z)
+        )
+        loud = np.all([pair.min(axis=0) > pair.max() - 40 for pair in (before, after)], axis=0)
+        return np.abs((after[0] - after[1]) - (before[0] - before[1]))[loud]
+
+    def bins(x: np.ndarray) -> np.ndarray:
+        return np.square(np.abs(librosa.stft(x, n_fft=n_fft, hop_length=hop_length)))
+
+    def bands(x: np.ndarray) -> np.ndarray:
+        return band_powers_of(sound_from_array(x, sr), settings)
+
+    return {
+        "of each bin and frame": change(bins),
+        "of each band and frame": change(bands),
+        "of each band, whole file": change(lambda x: bands(x).mean(axis=0)),
+    }
 
 
 def on_a_library(folder: Path, pattern: Callable, settings) -> None:
     """Print the worst and the usual of all its files."""
     near: dict[str, float] = {}
-    image, constant, edges = [], {}, {}
+    image, constant, edges = {}, {}, {}
     for path in find_audio([folder]):
         sound = open_sound(path)
         analysis = analyse(sound, settings)
@@ -133,7 +147,8 @@ def on_a_library(folder: Path, pattern: Callable, settings) -> None:
         for octaves in (-3.0, -1.0, 1.0, 3.0):
             z, name = moved(octaves), f"{path.name} at {octaves:+g}"
             if sound.channels > 1:
-                image.append(image_db(y, z, sound.sr, settings))
+                for what, change in image_db(y, z, sound.sr, settings).items():
+                    image.setdefault(what, []).append(change)
             if mean_squares_db(y.mean(axis=0)) < mean_squares_db(z) - 60:
                 constant[name] = mean_squares_db(z.mean(axis=0)) - mean_squares_db(z)
             edges[name] = 20 * np.log10(np.abs(z - y)[[0, -1]].max() / np.abs(y).max() + 1e-9)
@@ -143,11 +158,11 @@ def on_a_library(folder: Path, pattern: Callable, settings) -> None:
         ("first and last sample: change, dB under the peak", edges),
     ):
         worst = max(values, key=values.get)
-        print(f"{what:52s} median {np.median(list(values.values())):6.1f}, worst {values[worst]:6.1f} ({worst})")
-    at = np.percentile(np.concatenate(image), (50, 95, 99))
-    print(
-        f"{'level between channels: change in dB':52s} median {at[0]:.3f}, 95th {at[1]:.3f}, 99th {at[2]:.3f} percentile"
-    )
+        print(f"{what:66s} median {np.median(list(values.values())):6.1f}, worst {values[worst]:6.1f} ({worst})")
+    for what, changes in image.items():
+        at = np.percentile(np.concatenate(changes), (50, 95, 99))
+        name = f"level between channels {what}: change in dB"
+        print(f"{name:66s} median {at[0]:.3f}, 95th {at[1]:.3f}, 99th {at[2]:.3f} percentile")
 
 
 def main() -> None:
