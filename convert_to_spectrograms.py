@@ -51,7 +51,7 @@ from measure_audio_grain import (
     SkippedFile,
     Sound,
     band_powers,
-    check_length,
+    check_sound,
     check_writable,
     file_stamp,
     frame_blocks,
@@ -395,7 +395,7 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
     PipelineError
         If the sound has no grain: too short, silent, not finite.
     """
-    check_length(sound, settings.grain)
+    check_sound(sound, settings.grain)
     n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
     weights, band = band_weights(settings, sound.sr).T, settings.grain.band_for(sound.sr)
     level = LevelMeter()

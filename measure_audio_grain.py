@@ -64,6 +64,9 @@ AUDIO_EXTENSIONS = frozenset(
 BLOCK_FRAMES = 128  # 128 windows of 2048 float32 are 1 MB: half of it costs a third more time, in calls
 KEEP_FRAMES = 12_000  # powers of so many frames (35 MB, 2.3 minutes) are kept rather than computed twice
 LENGTH_UNKNOWN = 0xFFFF_F000  # a streaming writer leaves a RIFF length near 2**32: no promise was made
+SAMPLE_RATES_HZ = (1_000, 1_000_000)  # below, the band is empty; above, a window alone fills the memory
+LOUDEST = 1e10  # times full scale; float32 can't square much more, and integers kept as floats reach 2**31
+FRAMES_PER_BYTE = 10_000  # more than any codec makes of silence: a header that promises more lies
 INAUDIBLE = 1e-7  # in-band peak below this share of the sample peak is rounding (float32 has 24 bits)
 FEW_FILES = 50  # below it the library teaches more about its files than about grain
 NARROW_OCTAVES = 1.0  # less between the 10th and 90th percentile: no grain to learn from
@@ -251,8 +254,8 @@ def band_powers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Iter
     window = hann_window(n_fft)
 
     def powers(windows: np.ndarray) -> tuple[np.ndarray, float]:
-        D = rfft(windows * window, axis=-1)[..., band]
-        return mean_power(D), peak_of(windows)
+        peak = peak_of(windows)  # first: it refuses what the transform can't take
+        return mean_power(rfft(windows * window, axis=-1)[..., band]), peak
 
     return in_order(powers, frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr)), threads)
 
@@ -263,8 +266,19 @@ def mean_power(D: np.ndarray) -> np.ndarray:
 
 
 def peak_of(y: np.ndarray) -> float:
-    """The largest sample, without its sign; NaN if there is one."""
-    return max(float(y.max()), -float(y.min()))
+    """The largest sample, without its sign.
+
+    Raises
+    ------
+    PipelineError
+        If one is NaN, infinite or beyond all sound.
+    """
+    peak = max(float(y.max()), -float(y.min()))
+    if not math.isfinite(peak):
+        raise PipelineError("contains NaN or infinite samples")
+    if peak > LOUDEST:
+        raise PipelineError(f"contains a sample of {peak:.1e} times full scale: damaged, or no sound")
+    return peak
 
 
 def spectral_flatness(P: np.ndarray, peak: float, floor_db: float) -> np.ndarray:
@@ -315,15 +329,7 @@ class GrainMeter:
         self._done: list[tuple[np.ndarray, float, float]] = []  # flatness, the block's lowest power, the peak so far
 
     def add(self, P: np.ndarray, sample_peak: float) -> None:
-        """Take the next block: bin powers of the band (frames, bins), and its largest sample.
-
-        Raises
-        ------
-        PipelineError
-            If a sample is NaN or infinite.
-        """
-        if not math.isfinite(sample_peak):
-            raise PipelineError("contains NaN or infinite samples")
+        """Take the next block: bin powers of the band (frames, bins), and its largest sample."""
         self._sample_peak = max(self._sample_peak, sample_peak)
         self._power_peak = max(self._power_peak, float(P.max()))
         self._energies.append(P.mean(axis=1))
@@ -370,14 +376,16 @@ class GrainMeter:
         return flatness, active
 
 
-def check_length(sound: Sound, settings: GrainSettings) -> None:
-    """Refuse a sound that is shorter than a window.
+def check_sound(sound: Sound, settings: GrainSettings) -> None:
+    """Refuse a sound that is shorter than a window, or whose rate is none of sound.
 
     Raises
     ------
     PipelineError
         If it is.
     """
+    if not SAMPLE_RATES_HZ[0] <= sound.sr <= SAMPLE_RATES_HZ[1]:
+        raise PipelineError(f"its sample rate is {sound.sr} Hz, not {SAMPLE_RATES_HZ[0]} to {SAMPLE_RATES_HZ[1]}")
     n_fft = settings.n_fft_for(sound.sr)
     if sound.n_samples == 0:
         raise PipelineError("empty: it holds no samples")
@@ -399,7 +407,7 @@ def grain_per_frame(sound: Sound, settings: GrainSettings, threads: int = 1) -> 
     PipelineError
         If the sound has no grain: too short, silent, not finite.
     """
-    check_length(sound, settings)
+    check_sound(sound, settings)
     meter = GrainMeter(settings, settings.n_fft_for(sound.sr))
     for P, sample_peak in band_powers(sound, settings, threads):
         meter.add(P, sample_peak)
@@ -472,10 +480,13 @@ def open_audio(path: Path):
     import soundfile as sf
 
     try:
-        if os.path.getsize(path) == 0:
+        n_bytes = os.path.getsize(path)
+        if n_bytes == 0:
             raise PipelineError("empty: 0 bytes")
         with sf.SoundFile(path) as file:
-            promised = _promised_frames(file)
+            promised = max(file.frames, _promised_frames(file))
+            if promised > FRAMES_PER_BYTE * n_bytes:
+                raise PipelineError(f"its header promises {promised} samples, which {n_bytes} bytes can't hold")
             if promised > file.frames:
                 raise PipelineError(
                     f"cut off: its header promises {promised / file.samplerate:.2f} s, "
@@ -719,7 +730,7 @@ def parse_settings(record: object, where: str) -> GrainSettings:
     """
     settings = parse_record(GrainSettings, record, where)
     checks = {
-        "sample_rate_hz": 1_000 <= settings.sample_rate_hz <= 1_000_000,
+        "sample_rate_hz": SAMPLE_RATES_HZ[0] <= settings.sample_rate_hz <= SAMPLE_RATES_HZ[1],
         "n_fft": settings.n_fft in {2**power for power in range(5, 17)},
         "hop_length": settings.hop_length in (settings.n_fft // 4, settings.n_fft // 8),
         "fmin_hz": 0 <= settings.fmin_hz < settings.fmax_hz,
