@@ -36,6 +36,7 @@ import copy
 import csv
 import hashlib
 import math
+import os
 import signal
 import sys
 import threading
@@ -44,6 +45,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -60,6 +62,8 @@ from convert_to_spectrograms import (
     TrainingPairs,
     analyse,
     bins_per_band,
+    check_unchanged,
+    is_inside,
     label_axes,
     load_tile,
     move_grain,
@@ -79,6 +83,7 @@ from measure_audio_grain import (
     progress_bar,
     replacing,
     run_main,
+    shown,
     warn,
     write_json,
 )
@@ -86,6 +91,8 @@ from measure_audio_grain import (
 DEFAULT_OUTPUT_DIR = "grain_processor_v2_output"
 FINAL_NAME = "final_grain_processor_v2.pt"
 CHECKPOINT_VERSION = 2
+CHECKPOINT_BYTES = 1 << 26  # at most; one takes 0.1 MB, and its history 0.3 kB an epoch
+CHECKPOINT_NAMES = ("torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict")
 CONTROL_RANGE = 3.0  # octaves to either side of 0
 
 CHANNELS = 24
@@ -962,8 +969,8 @@ def draw_audit(path: Path, rows: list[AuditRow], verdict: str) -> None:
 
 def save_checkpoint(path: Path, content: dict) -> None:
     """Write a checkpoint (tensors, plain scalars, lists and dicts) so that it is never half there."""
-    with replacing(path) as temporary:
-        torch.save({"version": CHECKPOINT_VERSION, **content}, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save({"version": CHECKPOINT_VERSION, **content}, file)
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -974,33 +981,63 @@ def read_checkpoint(path: Path) -> dict:
     PipelineError
         If it is missing, damaged, of another version or not one of ours.
     """
-    import pickle
-    import zipfile
-
     if not path.exists():
         raise PipelineError(f"{path}: no model there; make one with: python cak_grain_processor.py")
     try:
-        if not zipfile.is_zipfile(path):  # as torch.save writes it; the older format is not read at all
-            raise ValueError("no zip archive")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ) as err:
+        with path.open("rb") as file:
+            _check_archive(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as err:  # what a damaged or hostile file makes the unpickler raise has no type in common
         raise PipelineError(
             f"{path}: not readable as a model; make it again with: python cak_grain_processor.py"
         ) from err
-    if not isinstance(content, dict) or content.get("version") != CHECKPOINT_VERSION:
+    version = content.get("version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or version != CHECKPOINT_VERSION:
         raise PipelineError(
             f"{path}: is no model of version {CHECKPOINT_VERSION}; make it again with: python cak_grain_processor.py"
         )
     return content
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that asks for more memory than its own size: torch unpacks whatever it is given."""
+    import pickletools
+    import zipfile
+
+    n_bytes = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:  # as torch.save writes it; the older format is not read at all
+        records = archive.infolist()
+        if n_bytes > CHECKPOINT_BYTES or sum(record.file_size for record in records) > n_bytes:
+            raise ValueError("too large, or compressed")
+        (pickled,) = (record for record in records if record.filename.endswith("data.pkl"))
+        for opcode, argument, _ in pickletools.genops(archive.read(pickled)):
+            is_name = opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")
+            if is_name and argument not in CHECKPOINT_NAMES:  # torch lets more through: a bytearray of any size
+                raise ValueError(f"it names {argument}")
+    file.seek(0)
+
+
+def load_weights(model: GrainModel, content: dict, path: Path) -> None:
+    """Give a model the weights of a checkpoint, after checking names, shapes, types and values.
+
+    Raises
+    ------
+    PipelineError
+        If they don't fit the model or are not finite.
+    """
+    own, given = model.state_dict(), content.get("weights")
+    fit = isinstance(given, dict) and own.keys() == given.keys()
+    if not fit or not all(_is_like(given[name], tensor) for name, tensor in own.items()):
+        raise PipelineError(
+            f"{path}: its weights do not fit the model; make it again with: python cak_grain_processor.py"
+        )
+    if not all(torch.isfinite(tensor).all() for tensor in given.values()):
+        raise PipelineError(f"{path}: its weights are not finite; make it again with: python cak_grain_processor.py")
+    model.load_state_dict(given)
+
+
+def _is_like(value: object, tensor: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == tensor.shape and value.dtype == tensor.dtype
 
 
 @dataclass(frozen=True)
@@ -1029,17 +1066,63 @@ def load_model(path: Path, device: str = "cpu") -> LoadedModel:
     settings = parse_spectrogram_settings(content.get("settings"), f"{path}: settings")
     channels = content.get("channels")
     if not isinstance(channels, int) or not 1 <= channels <= 256:
-        raise PipelineError(f"{path}: field channels is {channels!r}, not 1 to 256")
+        raise PipelineError(f"{path}: field channels is {shown(channels)}, not 1 to 256")
     model = GrainModel(settings, channels)
+    load_weights(model, content, path)
+    told = [_plain_values(content, name, path) for name in ("training", "audit")]
+    return LoadedModel(model.to(device).eval(), settings, *told)
+
+
+def _plain_values(content: dict, name: str, path: Path) -> dict:
+    """What a model tells of itself: texts and numbers of a size that can be shown."""
+    values = content.get(name, {})
+    if not isinstance(values, dict):
+        raise PipelineError(f"{path}: field {name} is {shown(values)}, not a dict")
+    for key, value in values.items():
+        is_text, is_whole = isinstance(value, str), isinstance(value, int)
+        is_good = (
+            len(value) < 10_000 if is_text else abs(value) < 2**63 if is_whole else isinstance(value, float | None)
+        )
+        if not is_good:
+            raise PipelineError(f"{path}: {name}: field {shown(key)} is {shown(value)}")
+    return values
+
+
+def load_state(
+    path: Path, identity: str, model: GrainModel, optimizer: torch.optim.Optimizer
+) -> tuple[list[EpochScores], EpochProgress | None]:
+    """Put model and optimizer where an interrupted run left them; what it had scored, and how far its epoch was.
+
+    Raises
+    ------
+    PipelineError
+        If the file is no checkpoint of this run.
+    """
+    content = read_checkpoint(path)
+    if content.get("fingerprint") != identity:
+        raise PipelineError(f"{path}: was made from other tiles or options; leave out --resume to start again")
+    load_weights(model, content, path)
     try:
-        model.load_state_dict(content["weights"])
-    except (KeyError, RuntimeError, AttributeError, TypeError) as err:
-        raise PipelineError(
-            f"{path}: its weights do not fit the model; make it again with: python cak_grain_processor.py"
-        ) from err
-    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
-        raise PipelineError(f"{path}: its weights are not finite; make it again with: python cak_grain_processor.py")
-    return LoadedModel(model.to(device).eval(), settings, content.get("training", {}), content.get("audit", {}))
+        state = {i: dict(values) for i, values in content["optimizer"]["state"].items()}
+        for i, weight in enumerate(model.parameters() if state else ()):
+            like = {"step": torch.tensor(0.0), "exp_avg": weight, "exp_avg_sq": weight}
+            if not all(
+                _is_like(state[i][name], tensor) and state[i][name].isfinite().all() for name, tensor in like.items()
+            ):
+                raise ValueError(f"optimizer state {i}")
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        history = [EpochScores(**row) for row in content["history"]]
+        if not all(isinstance(value, int | float) for row in history for value in vars(row).values()):
+            raise ValueError("history")
+        begun = EpochProgress(**content["begun"]) if content["begun"] else None
+        if begun:
+            np.random.default_rng().bit_generator.state = begun.random_state
+            values = [value for scores in begun.scores.values() for value in scores]
+            if not isinstance(begun.step, int) or not all(isinstance(value, float) for value in values):
+                raise ValueError("begun")
+    except Exception as err:  # as above: what can be wrong with it has no type in common
+        raise PipelineError(f"{path}: can't be gone on with; leave out --resume to start again") from err
+    return history, begun
 
 
 def load_tiles(pairs: TrainingPairs, sources: Iterable[int], device: str) -> Tiles:
@@ -1055,8 +1138,7 @@ def load_tiles(pairs: TrainingPairs, sources: Iterable[int], device: str) -> Til
     n_bytes = len(tiles) * pairs.settings.n_mels * pairs.settings.tile_frames * 4
     arrays = []
     for tile in tiles:
-        x = load_tile(tile.array, pairs.settings)
-        arrays.append(np.load(tile.array, mmap_mode="r") if n_bytes > MEMORY_BYTES else x)
+        arrays.append(load_tile(tile.array, pairs.settings, is_mapped=n_bytes > MEMORY_BYTES))
     loudest = np.array([tile.loudest_frame_db for tile in tiles], np.float32)
     return Tiles.of(arrays, loudest, pairs.settings, device)
 
@@ -1141,13 +1223,7 @@ def train(
     history: list[EpochScores] = []
     begun: EpochProgress | None = None
     if resume:
-        content = read_checkpoint(latest)
-        if content.get("fingerprint") != identity:
-            raise PipelineError(f"{latest}: was made from other tiles or options; leave out --resume to start again")
-        model.load_state_dict(content["weights"])
-        optimizer.load_state_dict(content["optimizer"])
-        history = [EpochScores(**row) for row in content["history"]]
-        begun = EpochProgress(**content["begun"]) if content["begun"] else None
+        history, begun = load_state(latest, identity, model, optimizer)
 
     def save(begun: EpochProgress | None) -> None:
         state = {
@@ -1240,9 +1316,13 @@ def audit(
     model: GrainModel,
     history: list[EpochScores],
     seed: int,
+    folder: Path,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
 ) -> tuple[list[AuditRow], dict, list[str]]:
     """Render held-out files across the slider and measure them with stage 1's function.
+
+    Audio outside ``folder``, of training_pairs.json, is read only if it is what stage 1 measured:
+    nobody else's file is opened because a JSON names it.
 
     Returns
     -------
@@ -1256,6 +1336,8 @@ def audit(
     model.eval()
     for source in progress([pairs.sources[i] for i in chosen], len(chosen)):
         try:
+            if not is_inside(source.path, folder):
+                check_unchanged(source)
             rows += audit_file(source.path, model, pairs.settings)
         except PipelineError as err:
             failures.append(f"{one_line(source.path)}: {err}")
@@ -1326,7 +1408,9 @@ def _run(args: argparse.Namespace) -> int:
     model, history = train(
         pairs, settings, args.output_dir, device=device, resume=args.resume, progress=progress_bar("training", "epoch")
     )
-    rows, summary, failures = audit(pairs, model, history, args.seed, progress_bar("auditing"))
+    rows, summary, failures = audit(
+        pairs, model, history, args.seed, args.pairs.absolute().parent, progress_bar("auditing")
+    )
     save_checkpoint(args.output_dir / FINAL_NAME, final_content(model, pairs, settings, history, summary))
     write_json(
         args.output_dir / "audit.json", {"version": 1, "summary": summary, "rows": [asdict(row) for row in rows]}

@@ -72,6 +72,7 @@ from measure_audio_grain import (
     read_metadata,
     replacing,
     run_main,
+    shown,
     warn,
     write_json,
 )
@@ -1392,13 +1393,17 @@ def parse_spectrogram_settings(record: object, where: str) -> SpectrogramSetting
         raise PipelineError(f"{where}: is a {type(record).__name__}, not an object")
     grain = parse_settings(record.get("grain"), f"{where}: grain")
     edges = record.get("band_edges_hz")
-    if not isinstance(edges, list) or not all(isinstance(hz, int | float) and math.isfinite(hz) for hz in edges):
+    if not isinstance(edges, list) or not all(isinstance(hz, int | float) for hz in edges):
         raise PipelineError(f"{where}: field band_edges_hz is not a list of numbers")
-    if len(edges) != N_MELS + 2 or np.any(np.diff(edges) <= 0) or edges[0] < 0:
-        raise PipelineError(f"{where}: field band_edges_hz is not {N_MELS + 2} rising frequencies")
+    within = all(grain.fmin_hz - 0.001 <= hz <= grain.fmax_hz + 0.001 for hz in edges)  # NaN is not
+    if len(edges) != N_MELS + 2 or not within or np.any(np.diff(edges) <= 0):
+        raise PipelineError(
+            f"{where}: field band_edges_hz is not {N_MELS + 2} rising frequencies from fmin_hz to fmax_hz"
+        )
     for name, good in (("dynamic_range_db", DYNAMIC_RANGE_DB), ("tile_frames", TILE_FRAMES)):
-        if record.get(name) != good:
-            raise PipelineError(f"{where}: field {name} is {record.get(name)!r}, this program works with {good}")
+        given = record.get(name)
+        if not isinstance(given, int | float) or given != good:
+            raise PipelineError(f"{where}: field {name} is {shown(given)}, this program works with {good}")
     return SpectrogramSettings(grain, tuple(map(float, edges)))
 
 
@@ -1413,19 +1418,36 @@ def read_pairs(path: Path) -> TrainingPairs:
     content = read_json(path, PAIRS_VERSION, "python convert_to_spectrograms.py")
     settings = parse_spectrogram_settings(content.get("settings"), f"{path}: settings")
     tiles = parse_records(Tile, content, "tiles", path)
+    sources = parse_records(Source, content, "sources", path)
+    _check_tiles(tiles, sources, path)
+    return TrainingPairs(settings, sources, tiles, parse_records(SkippedFile, content, "skipped", path))
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether ``path`` lies below ``folder``, wherever links lead."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _check_tiles(tiles: Iterable[Tile], sources: Iterable[Source], path: Path) -> None:
+    """Refuse tiles of other files, and arrays and pictures outside the folder of the JSON file ``path``."""
+    folder, named, inside = Path(os.path.abspath(path)).parent, {item.path for item in sources}, set()
     for i, tile in enumerate(tiles):
-        if not 0 < tile.grain <= 1:
-            raise PipelineError(f"{path}: tiles[{i}]: field grain is {tile.grain!r}, not within 0 to 1")
-    return TrainingPairs(
-        settings,
-        parse_records(Source, content, "sources", path),
-        tiles,
-        parse_records(SkippedFile, content, "skipped", path),
-    )
+        for name, place in (("array", tile.array.parent), ("image", tile.image.parent if tile.image else folder)):
+            if place not in inside and not is_inside(place, folder):
+                raise PipelineError(f"{path}: tiles[{i}]: field {name} is outside the folder of {path.name}")
+            inside.add(place)
+        if tile.source not in named:
+            raise PipelineError(f"{path}: tiles[{i}]: field source is none of the files in sources")
+        if not -200 <= tile.loudest_frame_db <= 0:
+            raise PipelineError(
+                f"{path}: tiles[{i}]: field loudest_frame_db is {tile.loudest_frame_db!r}, not within -200 to 0"
+            )
+    if unused := named - {tile.source for tile in tiles}:
+        raise PipelineError(f"{path}: sources: no tile is of {min(unused)}")
 
 
-def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:
-    """Read one tile, checked: (n_mels, tile_frames) float32 in [0, 1].
+def load_tile(path: Path, settings: SpectrogramSettings, *, is_mapped: bool = False) -> np.ndarray:
+    """Read one tile, or map it from disk, checked: (n_mels, tile_frames) float32 in [0, 1].
 
     Raises
     ------
@@ -1433,19 +1455,35 @@ def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:
         If the array is missing, damaged or no tile.
     """
     try:
-        x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as err:
-        raise PipelineError(f"{path}: not readable as a tile ({err}); run: python convert_to_spectrograms.py") from err
+        if path.is_symlink() or not path.is_file():
+            raise ValueError("no file of its own")
+        x = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a size that is a lie allocates nothing
+    except Exception as err:  # a damaged header ends in numpy's, Python's tokenizer's and mmap's own errors
+        raise PipelineError(
+            f"{path}: not readable as a tile ({str(err)[:200]}); run: python convert_to_spectrograms.py"
+        ) from err
     if not isinstance(x, np.ndarray) or x.shape != (settings.n_mels, settings.tile_frames) or x.dtype != np.float32:
         raise PipelineError(
             f"{path}: is no tile of {settings.n_mels} x {settings.tile_frames} float32; delete it and convert again"
         )
     if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1 + 1e-6):
         raise PipelineError(f"{path}: holds values outside 0 to 1; delete it and convert again")
-    return x
+    return x if is_mapped else np.array(x)
 
 
 # The stage
+
+
+def check_unchanged(item: FileGrain | Source) -> None:
+    """Refuse an audio file that is not, to size and time, the one that stage 1 measured.
+
+    Raises
+    ------
+    PipelineError
+        If it is not.
+    """
+    if file_stamp(item.path) != (item.size_bytes, item.mtime_ns):
+        raise PipelineError("changed since it was measured; run measure_audio_grain.py again")
 
 
 def convert_file(
@@ -1455,8 +1493,7 @@ def convert_file(
     size_bytes, mtime_ns = item.size_bytes, item.mtime_ns
     try:
         size_bytes, mtime_ns = file_stamp(item.path)
-        if (size_bytes, mtime_ns) != (item.size_bytes, item.mtime_ns):
-            raise PipelineError("changed since it was measured; run measure_audio_grain.py again")
+        check_unchanged(item)
         sound = open_sound(item.path)
         flatness, active = grain_per_frame(sound, settings.grain)
         x = log_mel_of(sound, settings)
@@ -1468,7 +1505,7 @@ def convert_file(
     stem = (
         re.sub(r"[^\w-]+", "_", item.path.stem, flags=re.ASCII)[:60]
         + "_"
-        + hashlib.sha1(source.encode()).hexdigest()[:8]
+        + hashlib.sha1(os.fsencode(source)).hexdigest()[:8]
     )
     tiles = []
     for start in tile_starts(x.shape[1], settings.tile_frames):
@@ -1567,8 +1604,8 @@ def _tiles_still_good(
         tiles.setdefault(tile.source, []).append(tile)
 
     def is_good(tile: Tile) -> bool:
-        has_image = tile.image is not None and tile.image.exists()
-        return tile.array.parent == output_dir / "arrays" and tile.array.exists() and (has_image or not images)
+        has_image = tile.image is not None and os.path.exists(tile.image)
+        return tile.array.parent == output_dir / "arrays" and os.path.exists(tile.array) and (has_image or not images)
 
     return {
         (source.path, source.size_bytes, source.mtime_ns): (source, tiles[source.path])
@@ -1623,6 +1660,11 @@ def _run(args: argparse.Namespace) -> int:
     metadata = read_metadata(args.metadata)
     if not metadata.files:
         raise PipelineError(f"{args.metadata}: names no measured file; run: python measure_audio_grain.py")
+    if not all(is_inside(args.output_dir / part, args.pairs.absolute().parent) for part in ("arrays", "images")):
+        raise PipelineError(
+            f"{args.output_dir}: is outside the folder of {args.pairs}, which may name nothing there; "
+            "put both into one folder: --output-dir FOLDER/spectrograms --pairs FOLDER/training_pairs.json"
+        )
     for folder in (args.output_dir / "arrays", args.output_dir / "images", args.pairs.parent):
         check_writable(folder)
     earlier = read_pairs(args.pairs) if args.pairs.exists() else None

@@ -27,6 +27,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import sys
 import tempfile
 from collections import deque
@@ -65,8 +66,10 @@ BLOCK_FRAMES = 128  # 128 windows of 2048 float32 are 1 MB: half of it costs a t
 KEEP_FRAMES = 12_000  # powers of so many frames (35 MB, 2.3 minutes) are kept rather than computed twice
 LENGTH_UNKNOWN = 0xFFFF_F000  # a streaming writer leaves a RIFF length near 2**32: no promise was made
 SAMPLE_RATES_HZ = (1_000, 1_000_000)  # below, the band is empty; above, a window alone fills the memory
+WINDOW_S = (0.01, 0.2)  # what a window may last
 LOUDEST = 1e10  # times full scale; float32 can't square much more, and integers kept as floats reach 2**31
 FRAMES_PER_BYTE = 10_000  # more than any codec makes of silence: a header that promises more lies
+UNPRINTABLE = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160), 0x2028, 0x2029)}  # control, line breaks
 INAUDIBLE = 1e-7  # in-band peak below this share of the sample peak is rounding (float32 has 24 bits)
 FEW_FILES = 50  # below it the library teaches more about its files than about grain
 NARROW_OCTAVES = 1.0  # less between the 10th and 90th percentile: no grain to learn from
@@ -449,7 +452,7 @@ def find_audio(paths: Iterable[Path], extensions: frozenset[str] = AUDIO_EXTENSI
     found: dict[Path, None] = {}
     entered: set[tuple[int, int]] = set()
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):
             raise PipelineError(f"{path}: no such file or folder")
         if path.is_file():
             found[Path(os.path.abspath(path))] = None
@@ -483,7 +486,7 @@ def open_audio(path: Path):
         n_bytes = os.path.getsize(path)
         if n_bytes == 0:
             raise PipelineError("empty: 0 bytes")
-        with sf.SoundFile(path) as file:
+        with sf.SoundFile(os.fsencode(path)) as file:  # names need not be UTF-8
             promised = max(file.frames, _promised_frames(file))
             if promised > FRAMES_PER_BYTE * n_bytes:
                 raise PipelineError(f"its header promises {promised} samples, which {n_bytes} bytes can't hold")
@@ -507,27 +510,37 @@ def _promised_frames(file) -> int:
     return file.frames * int(match[1]) // int(match[2])
 
 
+def decoded(file, dtype: str = "float32") -> Iterator[np.ndarray]:
+    """The samples of an open file, in blocks of shape (samples, channels).
+
+    Raises
+    ------
+    PipelineError
+        If fewer come than the header promises.
+    """
+    n_read = 0
+    while n_read < file.frames:
+        block = file.read(BLOCK_FRAMES * 512, dtype=dtype, always_2d=True)
+        if len(block) == 0:
+            raise PipelineError(
+                f"damaged: decoding stops after {n_read / file.samplerate:.2f} of {file.frames / file.samplerate:.2f} s"
+            )
+        n_read += len(block)
+        yield block
+
+
 def open_sound(path: Path) -> Sound:
     """An audio file as a `Sound` that is decoded block by block.
 
     Raises
     ------
     PipelineError
-        As `open_audio`; while reading, also if fewer samples come than the header promises.
+        As `open_audio`; while reading, also as `decoded`.
     """
 
     def blocks() -> Iterator[np.ndarray]:
         with open_audio(path) as file:
-            n_read = 0
-            while n_read < file.frames:
-                block = file.read(BLOCK_FRAMES * 512, dtype="float32", always_2d=True)
-                if len(block) == 0:
-                    raise PipelineError(
-                        f"damaged: decoding stops after {n_read / file.samplerate:.2f} "
-                        f"of {file.frames / file.samplerate:.2f} s"
-                    )
-                n_read += len(block)
-                yield block
+            yield from decoded(file)
 
     with open_audio(path) as file:
         return Sound(file.samplerate, file.frames, file.channels, blocks)
@@ -579,7 +592,7 @@ def check_writable(folder: Path) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that takes its place when the block ends well, and goes if not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:32]}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -596,7 +609,9 @@ def write_json(path: Path, content: dict) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
     with replacing(path) as temporary:
         temporary.write_text(
-            json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+            errors="backslashreplace",  # bytes of a name that are no UTF-8: they become \udcff, as JSON writes it
         )
 
 
@@ -618,10 +633,17 @@ def read_json(path: Path, version: int, made_by: str) -> dict:
         raise PipelineError(f"{path}: holds a {type(content).__name__}, not an object; make it again with: {made_by}")
     if content.get("version") != version:
         raise PipelineError(
-            f"{path}: field version is {content.get('version')!r}, this program reads {version}; "
+            f"{path}: field version is {shown(content.get('version'))}, this program reads {version}; "
             f"make it again with: {made_by}"
         )
     return content
+
+
+def shown(value: object) -> str:
+    """A value out of a file as an error shows it: cut short, and only its type if it is no plain one."""
+    if isinstance(value, str | float | bool) or value is None or (isinstance(value, int) and abs(value) < 10**30):
+        return reprlib.repr(value)
+    return f"of type {type(value).__name__}, or too long"
 
 
 def parse_record(kind: type, record: object, where: str):
@@ -644,7 +666,7 @@ def parse_record(kind: type, record: object, where: str):
             continue
         wanted = {"int": int, "float": (int, float)}.get(item.type, str)
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise PipelineError(f"{where}: field {item.name} is {value!r}, not a {item.type}")
+            raise PipelineError(f"{where}: field {item.name} is {shown(value)}, not a {item.type}")
         if item.type == "float":
             try:
                 value = float(value)
@@ -652,8 +674,21 @@ def parse_record(kind: type, record: object, where: str):
                 value = math.inf
             if not math.isfinite(value):
                 raise PipelineError(f"{where}: field {item.name} is not a finite number")
-        values[item.name] = Path(value) if item.type.startswith("Path") else value
+        if item.name == "grain" and not 0 < value <= 1:
+            raise PipelineError(f"{where}: field grain is {value!r}, not within 0 to 1")
+        if item.type.startswith("Path"):
+            if not _can_be_a_path(value):
+                raise PipelineError(f"{where}: field {item.name} is {shown(value)}, which no file can be named")
+            value = Path(value)
+        values[item.name] = value
     return kind(**values)
+
+
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
@@ -714,9 +749,6 @@ def read_metadata(path: Path) -> Metadata:
     content = read_json(path, METADATA_VERSION, "python measure_audio_grain.py")
     settings = parse_settings(content.get("settings"), f"{path}: settings")
     files = parse_records(FileGrain, content, "files", path)
-    for i, item in enumerate(files):
-        if not 0 < item.grain <= 1:
-            raise PipelineError(f"{path}: files[{i}]: field grain is {item.grain!r}, not within 0 to 1")
     return Metadata(settings, files, parse_records(SkippedFile, content, "skipped", path))
 
 
@@ -731,16 +763,17 @@ def parse_settings(record: object, where: str) -> GrainSettings:
     settings = parse_record(GrainSettings, record, where)
     checks = {
         "sample_rate_hz": SAMPLE_RATES_HZ[0] <= settings.sample_rate_hz <= SAMPLE_RATES_HZ[1],
-        "n_fft": settings.n_fft in {2**power for power in range(5, 17)},
+        "n_fft": settings.n_fft in {2**power for power in range(5, 17)}
+        and WINDOW_S[0] <= settings.n_fft / settings.sample_rate_hz <= WINDOW_S[1],
         "hop_length": settings.hop_length in (settings.n_fft // 4, settings.n_fft // 8),
-        "fmin_hz": 0 <= settings.fmin_hz < settings.fmax_hz,
-        "fmax_hz": settings.fmax_hz <= settings.sample_rate_hz / 2,
-        "floor_db": -300 <= settings.floor_db < 0,
+        "fmin_hz": 0 <= settings.fmin_hz <= SAMPLE_RATES_HZ[0] / 4,  # so that no rate leaves the band empty
+        "fmax_hz": SAMPLE_RATES_HZ[0] / 2 <= settings.fmax_hz <= settings.sample_rate_hz / 2,
+        "floor_db": -150 <= settings.floor_db < 0,
         "active_range_db": 0 < settings.active_range_db <= 200,
     }
     for name, is_good in checks.items():
         if not is_good:
-            raise PipelineError(f"{where}: field {name} is {getattr(settings, name)!r}, out of range")
+            raise PipelineError(f"{where}: field {name} is {shown(getattr(settings, name))}, out of range")
     return settings
 
 
@@ -812,7 +845,7 @@ def summarise(metadata: Metadata, base: Path) -> list[str]:
     """The lines a musician reads at the end: grain by folder, a histogram, what to mind."""
     folders: dict[str, list[float]] = {}
     for item in metadata.files:
-        folders.setdefault(json_path(item.path.parent, base), []).append(item.grain)
+        folders.setdefault(one_line(json_path(item.path.parent, base)), []).append(item.grain)
     everything = [item.grain for item in metadata.files]
     if len(folders) > 1:
         folders["all"] = everything
@@ -975,18 +1008,20 @@ def progress_bar(description: str, unit: str = "file") -> Callable[[Iterable, in
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 def one_line(path: Path | str) -> str:
     """A name as it can be printed: on one line, whatever characters it holds."""
-    return str(path).encode("utf-8", "replace").decode().translate({c: f"\\x{c:02x}" for c in (*range(32), 127)})
+    return str(path).encode("utf-8", "replace").decode().translate(UNPRINTABLE)
 
 
 def run_main(
     body: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted; run the same command again"
 ) -> int:
     """Run a stage: what a user can mend becomes one line on stderr and exit status 2, Ctrl-C 130 with ``interrupted()``."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name may hold what can't be printed here
     try:
         return body()
     except PipelineError as err:

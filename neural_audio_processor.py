@@ -58,6 +58,7 @@ from measure_audio_grain import (
     PipelineError,
     Sound,
     check_writable,
+    decoded,
     file_stamp,
     find_audio,
     jobs_argument,
@@ -96,6 +97,7 @@ INTEGER_BITS = {
     "ALAC_32": 32,
 }
 TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
+NAME_BYTES = 255  # of a file, on every usual file system
 BATCH_LOG = "grain_renderings.jsonl"
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_POSITIONS = (-2.0, 2.0)
@@ -275,10 +277,15 @@ class FileRendering:
 
 def output_name(source: Path, asked: Asked) -> str:
     """Default name of a rendering: drone.flac at -2 becomes drone_grain-2.0.wav, at a grain drone_grain0.02.wav."""
-    if asked.target_grain is not None:
-        return f"{source.stem}_grain{asked.target_grain:.3g}.wav"
-    text = f"{asked.octaves:+.2f}"
-    return f"{source.stem}_grain{text[:-1] if text.endswith('0') else text}.wav"
+    text = f"{asked.octaves:+.2f}" if asked.target_grain is None else f"{asked.target_grain:.3g}"
+    if asked.target_grain is None and text.endswith("0"):
+        text = text[:-1]
+    ending, stem = f"_grain{text}.wav", os.fsencode(source.stem)
+    room = NAME_BYTES - len(ending)
+    if len(stem) <= room:
+        return source.stem + ending
+    mark = hashlib.sha1(stem).hexdigest()[:8]  # tells names apart that differ only beyond the cut
+    return f"{stem[: room - 9].decode('utf-8', 'ignore')}_{mark}{ending}"
 
 
 class GrainProcessor:
@@ -423,6 +430,8 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
     PipelineError
         If it would.
     """
+    if len(os.fsencode(output.name)) > NAME_BYTES:
+        raise PipelineError(f"{output}: the name is longer than {NAME_BYTES} bytes; give a shorter one")
     if output.exists():
         if output.samefile(source):
             raise PipelineError(f"{output}: is the input itself, which is never overwritten; choose another name")
@@ -449,7 +458,7 @@ def writing(path: Path, like: Sound, target: OutputFormat) -> Iterator[object]:
     import soundfile as sf
 
     try:
-        with sf.SoundFile(path, "w", like.sr, like.channels, target.subtype, format=target.format) as file:
+        with sf.SoundFile(os.fsencode(path), "w", like.sr, like.channels, target.subtype, format=target.format) as file:
             for name, text in target.tags.items():
                 with suppress(sf.LibsndfileError):  # a format that has no such tag
                     setattr(file, name, text)
@@ -499,7 +508,7 @@ def copy_samples(source: Path, stored: OutputFormat, output: Path, target: Outpu
     Raises
     ------
     PipelineError
-        If the output can't be written.
+        If the input is damaged or the output can't be written.
     """
     if (stored.format, stored.subtype) == (target.format, target.subtype):
         try:
@@ -508,7 +517,7 @@ def copy_samples(source: Path, stored: OutputFormat, output: Path, target: Outpu
             raise PipelineError(f"can't write ({err.strerror})") from err
         return
     with open_audio(source) as file, writing(output, open_sound(source), target) as copy:
-        for block in file.blocks(1 << 16, dtype=native_dtype(stored.subtype), always_2d=True):
+        for block in decoded(file, native_dtype(stored.subtype)):
             copy.write(block)
 
 
@@ -571,9 +580,10 @@ class BatchLog:
         self._lock = threading.Lock()
         if self._path.exists():
             for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
-                with suppress(ValueError, TypeError, KeyError):
+                with suppress(ValueError, TypeError, KeyError, RecursionError):
                     record = json.loads(line)
-                    self._last[record["output"]] = record
+                    if len(record.get("stamps", [0, 0])) == 2 and isinstance(record.get("stamps", []), list):
+                        self._last[record["output"]] = record
             with self._path.open("ab") as file:
                 file.write(b"\n")  # in case the last line was cut off
 
@@ -1232,15 +1242,16 @@ def read_remembered(path: Path) -> Remembered:
     remembered = Remembered()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return remembered
     for name, value in vars(remembered).items():
         given = content.get(name) if isinstance(content, dict) else None
         if type(given) is type(value):
             setattr(remembered, name, given)
-    remembered.recent = [name for name in remembered.recent if isinstance(name, str)][:N_RECENT]
+    remembered.recent = [name for name in remembered.recent if isinstance(name, str) and "\0" not in name][:N_RECENT]
+    remembered.folder = remembered.folder.replace("\0", "")
     remembered.volume = min(1.0, max(0.0, remembered.volume))
-    if not re.fullmatch(r"\d{3,5}x\d{3,5}", remembered.geometry):
+    if not re.fullmatch(r"[0-9]{3,4}x[0-9]{3,4}", remembered.geometry):
         remembered.geometry = Remembered.geometry
     return remembered
 
@@ -2237,7 +2248,7 @@ def _batch(args: argparse.Namespace) -> tuple[list[Job], Path | None]:
             f"0 files found in {', '.join(map(one_line, args.inputs))} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})"
         )
     n_outputs = len(found) * len(asked)
-    if args.output is not None and not args.output.endswith("/") and not Path(args.output).is_dir():
+    if args.output is not None and not args.output.endswith("/") and not os.path.isdir(args.output):
         if n_outputs > 1:
             raise PipelineError(f"-o {args.output}: {n_outputs} outputs need a folder; end it with /")
         return [Job(next(iter(found)), Path(args.output), asked[0])], None

@@ -27,8 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import soundfile as sf
 
@@ -37,6 +36,7 @@ from convert_to_spectrograms import convert_file, default_settings, settings_rec
 from measure_audio_grain import FileGrain, GrainSettings, PipelineError, SkippedFile, measure_file
 from neural_audio_processor import Asked, GrainProcessor
 
+ROOT = Path(__file__).resolve().parents[2]
 SR = 48_000  # of all: Opus knows no 44.1 kHz
 HANG_S = 10.0
 MEMORY_MB = 2048
@@ -167,7 +167,9 @@ def field_extreme(data: bytes, extension: str, rng: np.random.Generator) -> byte
             at, size, order = FIELDS[extension][rng.integers(len(FIELDS[extension]))]
         else:
             places = chunks(data)
-            at = places[rng.integers(len(places))][0] + 4 if places and rng.random() < 0.5 else int(rng.integers(0, 128))
+            at = (
+                places[rng.integers(len(places))][0] + 4 if places and rng.random() < 0.5 else int(rng.integers(0, 128))
+            )
             size, order = int(rng.choice([1, 2, 4, 8])), "<>"[rng.integers(2)]
         value = int(EXTREMES[rng.integers(len(EXTREMES))]) & (256**size - 1)
         out[at : at + size] = value.to_bytes(size, "little" if order == "<" else "big")
@@ -240,9 +242,9 @@ class Fate:
 FAULTS = ("traceback", "warning", "crash", "hang", "memory")
 
 
-def is_fault(outcome: str) -> bool:
-    """Whether an outcome is one that must not be."""
-    return outcome.startswith(FAULTS)
+def is_fault(fate: Fate) -> bool:
+    """Whether it is one that must not be."""
+    return fate.measured.startswith(FAULTS) or fate.rendered.startswith(FAULTS)
 
 
 def guarded(work: Callable[[], str]) -> str:
@@ -256,7 +258,9 @@ def guarded(work: Callable[[], str]) -> str:
         while trace.tb_next is not None and "site-packages" not in trace.tb_next.tb_frame.f_code.co_filename:
             trace = trace.tb_next
         kind = "warning" if isinstance(err, Warning) else "traceback"
-        return f"{kind}: {type(err).__name__}: {err} at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        return (
+            f"{kind}: {type(err).__name__}: {err} at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        )
 
 
 def meet(path: Path, processor: GrainProcessor, answer: Connection) -> None:
@@ -309,7 +313,9 @@ def fates(paths: list[Path], processor: GrainProcessor, jobs: int) -> Iterator[t
                     fate = ours.recv()
                 except EOFError:
                     process.join()
-                    fate = Fate(f"crash: {signal.Signals(-process.exitcode).name if process.exitcode < 0 else process.exitcode}")
+                    fate = Fate(
+                        f"crash: {signal.Signals(-process.exitcode).name if process.exitcode < 0 else process.exitcode}"
+                    )
             elif time.monotonic() - started > HANG_S:
                 process.kill()
                 fate = Fate(f"hang: more than {HANG_S:g} s")
@@ -363,9 +369,15 @@ def run_commands(folder: Path, model: Path) -> str:
     ):
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, ROOT / script, *map(str, args)], cwd=folder, capture_output=True, text=True, errors="replace"
+            [sys.executable, ROOT / script, *map(str, args)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
-        fault = "TRACEBACK" if "Traceback" in done.stderr else "WARNING" if "Warning:" in done.stderr else "clean"
+        fault = (
+            "TRACEBACK" if "Traceback" in done.stderr else "WARNING" if "RuntimeWarning:" in done.stderr else "clean"
+        )
         row.append(f"status {done.returncode:3d} {fault} {time.monotonic() - started:5.1f} s")
         if fault != "clean":
             row.append(done.stderr[-3000:])
@@ -391,7 +403,7 @@ def main() -> int:
         tried = []
         for path, fate in fates(list(made), processor, os.cpu_count() or 1):
             tried.append((*made[path], fate))
-            if is_fault(fate.measured) or is_fault(fate.rendered):
+            if is_fault(fate):
                 print(f"{path.name} ({made[path][1]}): {fate.measured} / {fate.rendered}", flush=True)
                 if args.keep:
                     args.keep.mkdir(exist_ok=True)
@@ -402,7 +414,7 @@ def main() -> int:
             (place / "mutants").mkdir(parents=True)
             list(mutants(place / "mutants", 100, args.seed + 1 + i))
             print(f"100 mutants, seed {args.seed + 1 + i}: {run_commands(place, model)}", flush=True)
-    return int(any(is_fault(fate.measured) or is_fault(fate.rendered) for _, _, fate in tried))
+    return int(any(is_fault(fate) for _, _, fate in tried))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,452 @@
+"""Hostile input: damaged audio, odd names, JSON and checkpoints that lie. One line each, and nothing outside is touched."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import struct
+import sys
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from conftest import ROOT, SR, drone, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cak_grain_processor import (
+    GrainModel,
+    TrainSettings,
+    check_library,
+    fingerprint,
+    load_model,
+    load_state,
+    load_tiles,
+    read_checkpoint,
+    split_files,
+)
+from convert_to_spectrograms import convert_dataset, default_settings, load_tile, read_pairs
+from measure_audio_grain import GrainSettings, PipelineError, Sound, measure_grain, one_line, read_metadata
+from neural_audio_processor import BatchLog, GrainProcessor, Job, read_remembered
+
+sys.path.insert(0, str(ROOT / "tests/benchmarks"))
+import fuzz
+
+MANY = int(os.environ.get("HOSTILE_EXAMPLES", "150"))
+EXAMPLES = settings(
+    max_examples=MANY, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+NAMES = (
+    b"two  spaces .wav", b"new\nline.wav", "ünï 音 🎵.wav".encode(), b"no UTF-8 \xff\xfe.wav", b"-x.wav", b"--grain.wav",
+    b"a..b.wav", b"n" * 251 + b".wav", b"n" * 250 + b"m.wav", "🎵".encode() * 62 + b"abc.wav", b"%s{0}'\"\\.wav",
+    b"esc\x1b[31m.wav", "line\u2028end\u0085.wav".encode(),
+)  # fmt: skip
+
+
+@contextmanager
+def or_one_line() -> Iterator[None]:
+    """Either it goes well, or what a user reads is a line and no page."""
+    try:
+        yield
+    except PipelineError as err:
+        if not is_one_line(err):
+            raise AssertionError(f"{len(str(err))} characters: {str(err)[:200]}") from err
+
+
+def is_one_line(err: PipelineError) -> bool:
+    return len(one_line(str(err)).splitlines()) == 1 and len(str(err)) < 1000
+
+
+# Audio
+
+
+def test_no_damaged_file_ends_in_a_traceback_a_crash_a_hang_or_much_memory(project, tmp_path):
+    processor = GrainProcessor.load(project.model, "cpu")
+    processor.threads = 1
+    processor.render(fuzz.whole_sound(), fuzz.SR, grain=-1.0)
+    made = {path: how for _, how, path in fuzz.mutants(tmp_path, 120, seed=7)}
+    met = dict(fuzz.fates(list(made), processor, jobs=2))
+    assert len(met) == 120
+    faults = {f"{path.name} {made[path]}": fate for path, fate in met.items() if fuzz.is_fault(fate)}
+    assert not faults
+    assert sum(fate.rendered == "rendered" for fate in met.values()) > 20
+
+
+@pytest.mark.parametrize(("sr", "n"), [(1, SR), (999, SR), (2**31 - 1, SR), (1_000_001, SR)])
+def test_a_rate_that_no_sound_has_is_refused_before_anything_is_computed(sr, n):
+    def never():
+        raise AssertionError("it was read")
+
+    with pytest.raises(PipelineError, match=f"its sample rate is {sr} Hz"):
+        measure_grain(Sound(sr, n, 1, never))
+
+
+@pytest.mark.parametrize("level", [1e15, 1e30, 3e38])
+def test_samples_beyond_all_sound_are_refused(tmp_path, level):
+    sf.write(tmp_path / "loud.wav", level * drone(duration_s=0.5) / 2, SR, "FLOAT")
+    ran = run("measure_audio_grain.py", "loud.wav", cwd=tmp_path)
+    assert ran.status == 2
+    assert "times full scale" in ran.err
+    assert "RuntimeWarning" not in ran.err
+
+
+def test_a_header_that_promises_more_than_the_file_can_hold_is_refused(tmp_path):
+    path = tmp_path / "long.flac"
+    sf.write(path, drone(duration_s=0.5), SR)
+    data = bytearray(path.read_bytes())
+    data[21] |= 0x0F  # the upper bits of the 36 that count the samples
+    path.write_bytes(data)
+    ran = run("measure_audio_grain.py", path, cwd=tmp_path)
+    assert ran.status == 2
+    assert "its header promises" in ran.err
+
+
+def test_a_copy_of_a_damaged_file_is_refused_too(project, tmp_path):
+    """Its Xing header says 37 million samples: they once became 300 MB of zeros."""
+    path = tmp_path / "long.mp3"
+    sf.write(path, drone(duration_s=0.5), SR, format="MP3")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"Xing" if b"Xing" in data else b"Info")
+    data[at + 8 : at + 12] = struct.pack(">I", 3000)  # frames of 1152 samples
+    path.write_bytes(data)
+    ran = run("neural_audio_processor.py", path, "--grain", 0, "-o", "x.wav", "--model", project.model, cwd=tmp_path)
+    assert ran.status == 2
+    assert "damaged: decoding stops" in ran.err
+    assert not (tmp_path / "x.wav").exists()
+
+
+def test_any_name_goes_through_all_stages(project, tmp_path):
+    folder = os.fsencode(tmp_path) + b"/Drone/sub\n\xff dir/-d .."
+    os.makedirs(folder)
+    for i, name in enumerate(NAMES):
+        with sf.SoundFile(folder + b"/" + name, "w", SR, 1, "PCM_16", format="WAV") as file:
+            file.write(drone(-75 + 5 * i, 0.7, seed=i, root_hz=80 + 13 * i))
+    for script, *args in (
+        ("measure_audio_grain.py",),
+        ("measure_audio_grain.py",),
+        ("convert_to_spectrograms.py",),
+        ("convert_to_spectrograms.py",),
+        ("cak_grain_processor.py", "--epochs", 1, "--device", "cpu"),
+        ("neural_audio_processor.py", "Drone", "--grain", 1, "-o", "out/", "--model", project.model),
+    ):
+        ran = run(script, *args, cwd=tmp_path)
+        assert ran.status == 0, ran.err
+    assert len(read_metadata(tmp_path / "metadata.json").files) == len(NAMES)
+    assert len([path for path in (tmp_path / "out").rglob("*_grain*.wav") if sf.info(os.fsencode(path)).frames]) == len(
+        NAMES
+    )
+
+
+# JSON
+
+PLAIN = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+    | st.sampled_from([10**400, -(10**400), 1e308, -1.0, 0, "", "..", "/etc/passwd", "../../x.npy", "a\0b", "\ud800", "x" * 5000])
+)  # fmt: skip
+ANYTHING = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(content, at=()):
+    """Every place in a JSON document."""
+    yield at
+    for key, value in (
+        content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    ):
+        yield from places(value, (*at, key))
+
+
+def damaged(content: dict, data: st.DataObject) -> object:
+    """The document with one to three of its places replaced, removed, doubled or added."""
+    content = copy.deepcopy(content)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.sampled_from(sorted(places(content), key=repr)))
+        if not at:
+            continue
+        parent = content
+        for key in at[:-1]:
+            parent = parent[key]
+        change = data.draw(st.sampled_from(["replace", "replace", "replace", "remove", "double", "add"]))
+        if change == "replace":
+            parent[at[-1]] = data.draw(ANYTHING)
+        elif change == "remove":
+            del parent[at[-1]]
+        elif change == "double" and isinstance(parent, list):
+            parent.append(parent[at[-1]])
+        elif isinstance(parent, dict):
+            parent[data.draw(st.text(max_size=5))] = data.draw(ANYTHING)
+    return content
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_whatever_metadata_json_says_it_is_read_or_refused_in_one_line(project, tmp_path, data):
+    path = tmp_path / "metadata.json"
+    path.write_text(json.dumps(damaged(json.loads((project.folder / "metadata.json").read_text()), data)))
+    with or_one_line():
+        metadata = read_metadata(path)
+        default_settings(metadata.settings)
+        convert_dataset(metadata.files, metadata.settings, output_dir=tmp_path / "s", base=tmp_path, images=False)
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_whatever_training_pairs_json_says_it_is_read_or_refused_in_one_line(project, tmp_path, data):
+    path = tmp_path / "training_pairs.json"
+    path.write_text(json.dumps(damaged(json.loads((project.folder / "training_pairs.json").read_text()), data)))
+    with or_one_line():
+        pairs = read_pairs(path)
+        assert all(tile.array.is_relative_to(tmp_path) for tile in pairs.tiles)
+        check_library(pairs)
+        for sources in split_files(pairs, 0):
+            load_tiles(pairs, sources, "cpu")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[", "null", "3", '"x"', "[]", "{}", '{"version": 1}', '{"version": 1e999}', '{"version": [1]}',
+        '{"version": 1, "settings": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"version": ' + "9" * 5000 + "}",
+        '{"version": 1, "version": 2}', "\ufeff{}", '{"version": 1, "settings": NaN}',
+    ],
+)  # fmt: skip
+def test_a_text_that_is_no_such_document_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "some.json"
+    path.write_text(text, encoding="utf-8")
+    for read in (read_metadata, read_pairs):
+        with pytest.raises(PipelineError, match=r"some\.json") as caught:
+            read(path)
+        assert is_one_line(caught.value)
+
+
+def with_tile(copied, **changes) -> dict:
+    path = copied.folder / "training_pairs.json"
+    content = json.loads(path.read_text())
+    content["tiles"][0] |= changes
+    path.write_text(json.dumps(content))
+    return content
+
+
+@pytest.mark.parametrize("how", ["dots", "absolute", "linked folder", "linked file", "image"])
+def test_nothing_outside_the_folder_is_read_or_removed_because_a_json_says_so(copied, tmp_path, how):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    arrays = copied.folder / "spectrograms/arrays"
+    name = sorted(arrays.glob("*.npy"))[0].name
+    (outside / name).write_bytes((arrays / name).read_bytes())
+    if how == "linked folder":
+        for array in arrays.iterdir():
+            (outside / array.name).write_bytes(array.read_bytes())
+            array.unlink()
+        arrays.rmdir()
+        arrays.symlink_to(outside)
+    elif how == "linked file":
+        (arrays / name).unlink()
+        (arrays / name).symlink_to(outside / name)
+        with_tile(copied, array=f"spectrograms/arrays/{name}")
+    elif how == "image":
+        with_tile(copied, image="../outside/x.png")
+    else:
+        with_tile(copied, array=f"../outside/{name}" if how == "dots" else str(outside / name))
+    before = {path: path.read_bytes() for path in outside.iterdir()}
+    ran = run("cak_grain_processor.py", "--epochs", 1, cwd=copied.folder)
+    assert ran.status == 2
+    assert ("not readable as a tile (no file of its own)" if how == "linked file" else "outside the folder") in ran.err
+    (copied.folder / "Drone/Static/sound 00.wav").unlink()  # so that its tiles are to be removed
+    run("measure_audio_grain.py", cwd=copied.folder)
+    run("convert_to_spectrograms.py", cwd=copied.folder)
+    assert {path: path.read_bytes() for path in outside.iterdir()} == before
+
+
+def test_audio_outside_is_audited_only_if_it_is_what_was_measured(copied, tmp_path):
+    private = tmp_path / "private.wav"
+    sf.write(private, drone(duration_s=1), SR)
+    path = copied.folder / "training_pairs.json"
+    content = json.loads(path.read_text())
+    for record in (*content["sources"], *content["tiles"]):
+        name = "path" if "path" in record else "source"
+        record[name] = str(tmp_path / "other" / record[name])
+        (tmp_path / "other" / record[name]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "other" / record[name]).unlink(missing_ok=True)
+        (tmp_path / "other" / record[name]).symlink_to(private)
+    path.write_text(json.dumps(content))
+    ran = run("cak_grain_processor.py", "--epochs", 1, "--device", "cpu", cwd=copied.folder)
+    assert ran.status == 1
+    assert ran.err.count("changed since it was measured") == 3
+
+
+# Arrays
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3000000000,), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (128, 100000000), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (128, 256), }",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (128, 256), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 256), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (128, 25600000000000000000000), }",
+        "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (128, 256), }",
+        "{'descr': '<f4'",
+        "(" * 9000,
+        "{'shape': " + "9" * 9000 + "}",
+        "\0" * 100,
+        "'''",
+    ],
+)
+def test_an_array_whose_header_lies_is_refused_and_allocates_nothing(tmp_path, header):
+    path, text = tmp_path / "x.npy", header.encode().ljust(118) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(128 * 256 * 4))
+    tile_settings = default_settings(GrainSettings())
+    tracemalloc.start()
+    with pytest.raises(PipelineError, match=r"x\.npy") as caught:
+        load_tile(path, tile_settings)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    assert is_one_line(caught.value)
+
+
+# Checkpoints
+
+
+def rewritten(source: Path, path: Path, pickled, compression: int = zipfile.ZIP_STORED) -> Path:
+    """A checkpoint with another pickle inside: ``pickled(old) -> new``."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", compression) as new:
+        for record in old.infolist():
+            data = old.read(record)
+            new.writestr(record.filename, pickled(data) if record.filename.endswith("data.pkl") else data)
+    return path
+
+
+def calling(name: bytes, *args: int):
+    """A pickle that calls something with numbers."""
+    numbers = b"".join(b"\x8a\x08" + struct.pack("<q", n) for n in args)
+    return lambda _: b"\x80\x02c" + name + b"\n(" + numbers + b"tR."
+
+
+LIES = {
+    "a file is made": lambda _: b"\x80\x02cos\nmkdir\n(X\x06\x00\x00\x00hackedtR.",
+    "bytearray of 1 GB": calling(b"__builtin__\nbytearray", 10**9),
+    "bytearray beyond memory": calling(b"__builtin__\nbytearray", 10**18),
+    "tensor of 12 GB": calling(b"torch\nTensor", 3 * 10**9),
+    "a number of 5000 digits": lambda _: b"\x80\x02\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000 + b".",
+    "storages of 10 GB": lambda data: data.replace(b"K\x18t", b"\x8a\x08" + struct.pack("<q", 10**10) + b"t"),
+    "20,000 lists in each other": lambda _: b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b".",
+    "no pickle": lambda _: b"",
+    "half a pickle": lambda data: data[: len(data) // 2],
+    "a list": lambda _: pickle.dumps([2], 2),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_checkpoint_that_lies_is_refused_without_code_or_memory(project, tmp_path, monkeypatch, lie):
+    monkeypatch.chdir(tmp_path)
+    path = rewritten(project.model, tmp_path / "model.pt", LIES[lie])
+    tracemalloc.start()
+    with pytest.raises(PipelineError, match=r"model\.pt") as caught:
+        load_model(path)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+    assert is_one_line(caught.value)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_zip_bomb_is_not_unpacked(project, tmp_path):
+    path = rewritten(project.model, tmp_path / "model.pt", lambda data: data + bytes(10**8), zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 10**6
+    tracemalloc.start()
+    with pytest.raises(PipelineError, match="not readable as a model"):
+        read_checkpoint(path)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_whatever_a_model_holds_it_is_read_or_refused_in_one_line(project, tmp_path, data):
+    content = damaged(torch.load(project.model, weights_only=True), data)
+    torch.save(content, tmp_path / "model.pt")
+    with or_one_line():
+        loaded = load_model(tmp_path / "model.pt")
+        assert all(len(f"{value}") < 10_000 for value in (*loaded.training.values(), *loaded.audit.values()))
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_whatever_a_training_checkpoint_holds_it_is_taken_up_or_refused_in_one_line(project, tmp_path, data):
+    pairs = read_pairs(project.folder / "training_pairs.json")
+    content = damaged(
+        torch.load(project.folder / "grain_processor_v2_output/checkpoints/latest.pt", weights_only=True), data
+    )
+    torch.save(content, tmp_path / "latest.pt")
+    model = GrainModel(pairs.settings)
+    optimizer = torch.optim.Adam(model.parameters())
+    with or_one_line():
+        load_state(tmp_path / "latest.pt", fingerprint(pairs, TrainSettings(epochs=10)), model, optimizer)
+        model.pattern(torch.rand(1, 128, 64)).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("scale", [-1.0, 0.0, 1e-30, 1e10, 3e38])
+def test_weights_of_any_size_give_finite_audio_or_one_line(project, scale):
+    processor = GrainProcessor.load(project.model, "cpu")
+    with torch.no_grad():
+        processor.loaded.model.scale.fill_(scale)
+        processor.loaded.model.detector.mix.weight.mul_(scale)
+    with or_one_line():
+        z = processor.render(drone(duration_s=0.5), SR, grain=-1)
+        assert np.isfinite(z).all()
+
+
+# What is remembered
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_whatever_the_window_remembers_it_can_be_read(tmp_path, data):
+    content = damaged(
+        {"folder": "/x", "geometry": "900x600", "volume": 0.5, "is_dark": True, "recent": ["/x/a.wav"]}, data
+    )
+    (tmp_path / "window.json").write_text(json.dumps(content))
+    remembered = read_remembered(tmp_path / "window.json")
+    assert 0 <= remembered.volume <= 1
+    assert len(remembered.geometry) < 10
+    assert "\0" not in remembered.folder
+
+
+def test_deep_nesting_in_what_the_window_remembers_is_forgotten(tmp_path):
+    (tmp_path / "window.json").write_text("[" * 100_000)
+    assert read_remembered(tmp_path / "window.json").recent == []
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_whatever_the_list_of_renderings_says_it_can_be_read(project, tmp_path, data):
+    source, output = tmp_path / "a.wav", tmp_path / "out" / "a.wav"
+    output.parent.mkdir(exist_ok=True)
+    for path in (source, output):
+        path.write_bytes(b"x")
+    record = {
+        "output": "a.wav",
+        "input": str(source),
+        "asked": [1.0, None],
+        "model_and_subtype": ["x", None],
+        "stamps": [[1, 1], [1, 1]],
+    }
+    (output.parent / "grain_renderings.jsonl").write_text(json.dumps(damaged(record, data)) + "\n" + "[" * 100_000)
+    log = BatchLog(output.parent, project.model, None)
+    job = Job(source, output, fuzz.Asked(1.0))
+    assert not log.has(job)
+    log.owns(job)
