@@ -22,9 +22,13 @@ from conftest import ROOT, SR, drone, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import convert_to_spectrograms
 from cak_grain_processor import (
+    EpochScores,
     GrainModel,
+    Tiles,
     TrainSettings,
+    audit,
     check_library,
     fingerprint,
     load_model,
@@ -230,16 +234,20 @@ def test_a_text_that_is_no_such_document_is_refused_in_one_line(tmp_path, text):
         assert is_one_line(caught.value)
 
 
-def with_tile(copied, **changes) -> dict:
+def all_tiles(path: Path) -> Tiles:
+    pairs = read_pairs(path)
+    return load_tiles(pairs, range(len(pairs.sources)), "cpu")
+
+
+def with_tile(copied, **changes) -> None:
     path = copied.folder / "training_pairs.json"
     content = json.loads(path.read_text())
     content["tiles"][0] |= changes
     path.write_text(json.dumps(content))
-    return content
 
 
 @pytest.mark.parametrize("how", ["dots", "absolute", "linked folder", "linked file", "image"])
-def test_nothing_outside_the_folder_is_read_or_removed_because_a_json_says_so(copied, tmp_path, how):
+def test_nothing_outside_the_folder_is_read_or_removed_because_a_json_says_so(copied, tmp_path, monkeypatch, how):
     outside = tmp_path / "outside"
     outside.mkdir()
     arrays = copied.folder / "spectrograms/arrays"
@@ -260,30 +268,37 @@ def test_nothing_outside_the_folder_is_read_or_removed_because_a_json_says_so(co
     else:
         with_tile(copied, array=f"../outside/{name}" if how == "dots" else str(outside / name))
     before = {path: path.read_bytes() for path in outside.iterdir()}
-    ran = run("cak_grain_processor.py", "--epochs", 1, cwd=copied.folder)
-    assert ran.status == 2
-    assert ("not readable as a tile (no file of its own)" if how == "linked file" else "outside the folder") in ran.err
-    (copied.folder / "Drone/Static/sound 00.wav").unlink()  # so that its tiles are to be removed
-    run("measure_audio_grain.py", cwd=copied.folder)
-    run("convert_to_spectrograms.py", cwd=copied.folder)
+    with pytest.raises(PipelineError, match=r"no file of its own|is outside the folder"):
+        all_tiles(copied.folder / "training_pairs.json")
+    content = json.loads((copied.folder / "metadata.json").read_text())
+    del content["files"][0]  # so that the tiles of this file are to be removed
+    (copied.folder / "metadata.json").write_text(json.dumps(content))
+    monkeypatch.chdir(copied.folder)
+    assert convert_to_spectrograms.main(["--no-images"]) == (0 if how == "linked file" else 2)
     assert {path: path.read_bytes() for path in outside.iterdir()} == before
 
 
-def test_audio_outside_is_audited_only_if_it_is_what_was_measured(copied, tmp_path):
-    private = tmp_path / "private.wav"
-    sf.write(private, drone(duration_s=1), SR)
-    path = copied.folder / "training_pairs.json"
-    content = json.loads(path.read_text())
-    for record in (*content["sources"], *content["tiles"]):
-        name = "path" if "path" in record else "source"
-        record[name] = str(tmp_path / "other" / record[name])
-        (tmp_path / "other" / record[name]).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "other" / record[name]).unlink(missing_ok=True)
-        (tmp_path / "other" / record[name]).symlink_to(private)
-    path.write_text(json.dumps(content))
-    ran = run("cak_grain_processor.py", "--epochs", 1, "--device", "cpu", cwd=copied.folder)
-    assert ran.status == 1
-    assert ran.err.count("changed since it was measured") == 3
+def test_stage_2_writes_nothing_that_stage_3_would_refuse(copied, tmp_path):
+    ran = run("convert_to_spectrograms.py", "--output-dir", tmp_path / "elsewhere", cwd=copied.folder)
+    assert ran.status == 2
+    assert "is outside the folder of training_pairs.json" in ran.err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_audio_outside_is_audited_only_if_it_is_what_was_measured(copied):
+    pairs = read_pairs(copied.folder / "training_pairs.json")
+    model = load_model(copied.model).model
+    latest = read_checkpoint(copied.folder / "grain_processor_v2_output/checkpoints/latest.pt")
+    history = [EpochScores(**row) for row in latest["history"]]
+    for source in pairs.sources:
+        os.utime(source.path)
+    rows, _, failures = audit(pairs, model, history, 0, copied.folder / "elsewhere")
+    assert not rows
+    assert len(failures) == 3
+    assert all("changed since it was measured" in failure for failure in failures)
+    rows, _, failures = audit(pairs, model, history, 0, copied.folder)
+    assert len({row.file for row in rows}) == 3
+    assert not failures
 
 
 # Arrays
