@@ -301,7 +301,8 @@ def spectral_flatness(P: np.ndarray, peak: float, floor_db: float) -> np.ndarray
     """
     if not peak > 0:
         raise ValueError(f"peak={peak} must be positive")
-    P = np.maximum(P, np.float32(peak * 10 ** (floor_db / 10)))
+    least = np.finfo(np.float32).smallest_subnormal  # 0 has no logarithm
+    P = np.maximum(P, np.float32(max(peak * 10 ** (floor_db / 10), least)))
     mean = P.mean(axis=-1, dtype=np.float32)
     return np.exp(np.log(P).mean(axis=-1, dtype=np.float32) - np.log(mean))
 

@@ -9,6 +9,7 @@ import pickle
 import struct
 import sys
 import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,15 @@ from cak_grain_processor import (
     split_files,
 )
 from convert_to_spectrograms import convert_dataset, default_settings, load_tile, read_pairs
-from measure_audio_grain import GrainSettings, PipelineError, Sound, measure_grain, one_line, read_metadata
+from measure_audio_grain import (
+    GrainSettings,
+    PipelineError,
+    Sound,
+    measure_grain,
+    one_line,
+    read_metadata,
+    sound_from_array,
+)
 from neural_audio_processor import BatchLog, GrainProcessor, Job, read_remembered
 
 sys.path.insert(0, str(ROOT / "tests/benchmarks"))
@@ -100,6 +109,13 @@ def test_samples_beyond_all_sound_are_refused(tmp_path, level):
     assert ran.status == 2
     assert "times full scale" in ran.err
     assert "RuntimeWarning" not in ran.err
+
+
+@pytest.mark.parametrize("level", [1e9, 1e-15, 1e-19, 1e-20, 1e-21, 1e-30, 1e-44])
+def test_a_sound_of_any_level_is_measured_or_refused_without_a_warning(level):
+    with warnings.catch_warnings(), or_one_line():
+        warnings.simplefilter("error")
+        assert 0 < measure_grain(sound_from_array(level * drone(duration_s=0.5), SR)) < 1
 
 
 def test_a_header_that_promises_more_than_the_file_can_hold_is_refused(tmp_path):
