@@ -31,14 +31,19 @@ Exit status: 0 trained and audited; 1 trained, but some held-out file could not 
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":  # while packages are imported nothing is under way: Ctrl-C ends at once, in one line
+    signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
+
 import argparse
 import copy
 import csv
 import hashlib
+import io
 import math
-import os
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -62,7 +67,7 @@ from convert_to_spectrograms import (
     TrainingPairs,
     analyse,
     bins_per_band,
-    check_unchanged,
+    check_as_measured,
     is_inside,
     label_axes,
     load_tile,
@@ -76,10 +81,12 @@ from measure_audio_grain import (
     NARROW_OCTAVES,
     PipelineError,
     Sound,
-    check_writable,
     grain_spread_octaves,
+    leave,
     one_line,
+    only_run,
     open_sound,
+    prepare_folder,
     progress_bar,
     replacing,
     run_main,
@@ -969,8 +976,10 @@ def draw_audit(path: Path, rows: list[AuditRow], verdict: str) -> None:
 
 def save_checkpoint(path: Path, content: dict) -> None:
     """Write a checkpoint (tensors, plain scalars, lists and dicts) so that it is never half there."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save({"version": CHECKPOINT_VERSION, **content}, file)
+    buffer = io.BytesIO()  # into a file torch would write its name too, and would not say why it can't
+    torch.save({"version": CHECKPOINT_VERSION, **content}, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -1337,7 +1346,7 @@ def audit(
     for source in progress([pairs.sources[i] for i in chosen], len(chosen)):
         try:
             if not is_inside(source.path, folder):
-                check_unchanged(source)
+                check_as_measured(source)
             rows += audit_file(source.path, model, pairs.settings)
         except PipelineError as err:
             failures.append(f"{one_line(source.path)}: {err}")
@@ -1401,21 +1410,27 @@ def _run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise PipelineError(f"--seed {args.seed}: must be 0 or more")
     for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
-        check_writable(folder)
+        prepare_folder(folder)
     settings = TrainSettings(args.epochs, args.batch_size, args.seed)
     device = choose_device(args.device)
     print(f"training on {len(pairs.tiles)} tiles of {len(pairs.sources)} files, device {device}", file=sys.stderr)
-    model, history = train(
-        pairs, settings, args.output_dir, device=device, resume=args.resume, progress=progress_bar("training", "epoch")
-    )
-    rows, summary, failures = audit(
-        pairs, model, history, args.seed, args.pairs.absolute().parent, progress_bar("auditing")
-    )
-    save_checkpoint(args.output_dir / FINAL_NAME, final_content(model, pairs, settings, history, summary))
-    write_json(
-        args.output_dir / "audit.json", {"version": 1, "summary": summary, "rows": [asdict(row) for row in rows]}
-    )
-    draw_audit(args.output_dir / "audit.png", rows, summary["verdict"])
+    with only_run(args.output_dir / FINAL_NAME):
+        model, history = train(
+            pairs,
+            settings,
+            args.output_dir,
+            device=device,
+            resume=args.resume,
+            progress=progress_bar("training", "epoch"),
+        )
+        rows, summary, failures = audit(
+            pairs, model, history, args.seed, args.pairs.absolute().parent, progress_bar("auditing")
+        )
+        save_checkpoint(args.output_dir / FINAL_NAME, final_content(model, pairs, settings, history, summary))
+        write_json(
+            args.output_dir / "audit.json", {"version": 1, "summary": summary, "rows": [asdict(row) for row in rows]}
+        )
+        draw_audit(args.output_dir / "audit.png", rows, summary["verdict"])
     for failure in failures:
         warn(f"not audited: {failure}")
     print(f"audit: {summary['verdict']}")
@@ -1438,4 +1453,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -26,12 +26,17 @@ Exit status: 0 all files converted; 1 some could not be (each is named);
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":  # while packages are imported nothing is under way: Ctrl-C ends at once, in one line
+    signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
+
 import argparse
 import hashlib
 import math
-import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -51,8 +56,9 @@ from measure_audio_grain import (
     SkippedFile,
     Sound,
     band_powers,
+    block_frames,
     check_sound,
-    check_writable,
+    check_unchanged,
     file_stamp,
     frame_blocks,
     grain_per_frame,
@@ -60,13 +66,16 @@ from measure_audio_grain import (
     in_order,
     jobs_argument,
     json_path,
+    leave,
     mean_power,
     measure_grain,
     one_line,
+    only_run,
     open_sound,
     parse_records,
     parse_settings,
     peak_of,
+    prepare_folder,
     progress_bar,
     read_json,
     read_metadata,
@@ -316,13 +325,29 @@ def log_mel(band_powers: np.ndarray, dynamic_range_db: float, peak: float | None
 
 def band_powers_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
     """Mel band powers of a sound, (frames, n_mels) float32: the frames that stage 1 measures."""
+    n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
     weights = band_weights(settings, sound.sr).T
-    return np.concatenate(list(stft_blocks(sound, settings.grain, lambda _, D: mean_power(D) @ weights)))
+    powers = large_array((settings.n_mels, (sound.n_samples - n_fft) // hop_length + 1)).T
+    at = 0
+    for block in stft_blocks(sound, settings.grain, lambda _, D: mean_power(D) @ weights):
+        powers[at : at + len(block)] = block
+        at += len(block)
+    return powers
 
 
 def log_mel_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
     """Normalised log-mel picture of a sound, (n_mels, frames)."""
-    return log_mel(band_powers_of(sound, settings), settings.dynamic_range_db)
+    x = band_powers_of(sound, settings).T
+    powers_to_log_mel(x, settings.dynamic_range_db)
+    return x
+
+
+def powers_to_log_mel(x: np.ndarray, dynamic_range_db: float) -> None:
+    """Turn the band powers of a whole sound, (n_mels, frames), into its normalised log-mel picture, piece by piece."""
+    pieces = [slice(i, i + PIECE_FRAMES) for i in range(0, x.shape[1], PIECE_FRAMES)]
+    peak = max(float(x[:, piece].max()) for piece in pieces)
+    for piece in pieces:
+        x[:, piece] = log_mel(x[:, piece].T, dynamic_range_db, peak)
 
 
 def tile_starts(n_frames: int, tile_frames: int) -> list[int]:
@@ -339,8 +364,9 @@ def fill_tile(x: np.ndarray, tile_frames: int) -> np.ndarray:
 
 def frame_levels_db(x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
     """Mean bin power of each frame of a picture, dB under the file's loudest band. Shape (frames,)."""
-    db = settings.dynamic_range_db * (x - 1)
-    return 10 * np.log10(bins_per_band(settings) @ 10 ** (db / 10))
+    shares, n_frames = bins_per_band(settings), x.shape[1]
+    pieces = (settings.dynamic_range_db * (x[:, i : i + PIECE_FRAMES] - 1) for i in range(0, n_frames, PIECE_FRAMES))
+    return np.concatenate([10 * np.log10(shares @ 10 ** (db / 10)) for db in pieces])
 
 
 # A pattern back to audio
@@ -425,9 +451,7 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
             some.add(P[measured], max(0, first))
         first += len(P)
     flatness, active = meter.result(lambda: band_powers(sound, settings.grain, threads))
-    peak = max(float(x[:, i : i + PIECE_FRAMES].max()) for i in range(0, n_frames, PIECE_FRAMES))
-    for i in range(0, n_frames, PIECE_FRAMES):
-        x[:, i : i + PIECE_FRAMES] = log_mel(x[:, i : i + PIECE_FRAMES].T, settings.dynamic_range_db, peak)
+    powers_to_log_mel(x, settings.dynamic_range_db)
     step_db = settings.dynamic_range_db * (log_mel(step_power.T, settings.dynamic_range_db) - 1)
     return Analysis(
         sound,
@@ -446,11 +470,26 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
 
 
 def large_array(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty float32 array, in memory, or in a file without a name if it is very large."""
-    if 4 * math.prod(shape) <= MEMORY_BYTES:
+    """An empty float32 array, in memory, or in a file without a name if it is very large.
+
+    Raises
+    ------
+    PipelineError
+        If the disk has no room for that file.
+    """
+    n_bytes = 4 * math.prod(shape)
+    if n_bytes <= MEMORY_BYTES:
         return np.empty(shape, np.float32)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+    try:
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):  # a mapped file that grows into a full disk kills the process
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return np.memmap(file, np.float32, "r+", shape=shape)
+    except OSError as err:
+        raise PipelineError(
+            f"{tempfile.gettempdir()}: no room for {n_bytes / 1e9:.1f} GB of working space ({err.strerror}); "
+            "set TMPDIR to another folder"
+        ) from err
 
 
 def onsets(x: np.ndarray, dynamic_range_db: float, overlap: int, *, starts_cut: bool = False) -> np.ndarray:
@@ -1126,13 +1165,16 @@ class Rendering:
 
 
 def keep_in_memory(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
-    """A sound that is made while it is first read, and kept."""
-    kept: list[np.ndarray] = []
+    """A sound that is made while it is first read, and kept (a very large one in a file without a name)."""
+    y, n_kept = large_array((like.n_samples, like.channels)), 0
 
     def read() -> Iterator[np.ndarray]:
-        yield from kept
+        nonlocal n_kept
+        step = 512 * block_frames(like.channels)
+        yield from (y[i : min(i + step, n_kept)] for i in range(0, n_kept, step))
         for block in blocks:
-            kept.append(np.ascontiguousarray(block))
+            y[n_kept : n_kept + len(block)] = block
+            n_kept += len(block)
             yield block
 
     return replace(like, blocks=read)
@@ -1474,7 +1516,7 @@ def load_tile(path: Path, settings: SpectrogramSettings, *, is_mapped: bool = Fa
 # The stage
 
 
-def check_unchanged(item: FileGrain | Source) -> None:
+def check_as_measured(item: FileGrain | Source) -> None:
     """Refuse an audio file that is not, to size and time, the one that stage 1 measured.
 
     Raises
@@ -1493,10 +1535,11 @@ def convert_file(
     size_bytes, mtime_ns = item.size_bytes, item.mtime_ns
     try:
         size_bytes, mtime_ns = file_stamp(item.path)
-        check_unchanged(item)
+        check_as_measured(item)
         sound = open_sound(item.path)
         flatness, active = grain_per_frame(sound, settings.grain)
         x = log_mel_of(sound, settings)
+        check_unchanged(item.path, (size_bytes, mtime_ns))
     except PipelineError as err:
         return SkippedFile(item.path, str(err), size_bytes, mtime_ns)
     loudest_frame_db = float(frame_levels_db(x, settings).max())
@@ -1551,6 +1594,7 @@ def convert_dataset(
     images: bool = True,
     jobs: int = 1,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+    rescue: Callable[[TrainingPairs], None] = lambda pairs: None,
 ) -> tuple[TrainingPairs, ConvertCounts]:
     """Make the tiles of all files; those that an earlier run made of an unchanged file are kept.
 
@@ -1561,6 +1605,7 @@ def convert_dataset(
     earlier : what an earlier run wrote: only what it names is ever removed
     output_dir : gets arrays/ and images/
     base : folder of training_pairs.json, which tile names are made from
+    rescue : gets what is converted so far, and what an earlier run made of the rest, when the run is interrupted
 
     Raises
     ------
@@ -1578,14 +1623,30 @@ def convert_dataset(
     painter = TilePainter(settings) if images and wanted else None
     pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
     tasks = (delayed(convert_file)(item, settings, output_dir, base, painter) for item in wanted)
-    results = dict(zip((item.path for item in wanted), progress(pool(tasks), len(wanted)), strict=True)) | kept
-    done = [results[item.path] for item in files if not isinstance(results[item.path], SkippedFile)]
-    pairs = TrainingPairs(
-        settings,
-        tuple(source for source, _ in done),
-        tuple(tile for _, tiles in done for tile in tiles),
-        tuple(item for item in results.values() if isinstance(item, SkippedFile)),
-    )
+    results = {}
+
+    def pairs_of(items: dict[Path, tuple[Source, list[Tile]] | SkippedFile]) -> TrainingPairs:
+        done = [item for item in items.values() if not isinstance(item, SkippedFile)]
+        return TrainingPairs(
+            settings,
+            tuple(source for source, _ in done),
+            tuple(tile for _, tiles in done for tile in tiles),
+            tuple(item for item in items.values() if isinstance(item, SkippedFile)),
+        )
+
+    try:
+        for item, result in zip(wanted, progress(pool(tasks), len(wanted)), strict=True):
+            results[item.path] = result
+    except KeyboardInterrupt:
+        if results:
+            same = earlier is not None and earlier.settings == settings
+            pairs = pairs_of((_by_source(earlier) if same else {}) | results)
+            if earlier is not None:
+                _remove_stale(earlier, pairs, output_dir)
+            rescue(pairs)
+        raise
+    results |= kept
+    pairs = pairs_of({item.path: results[item.path] for item in files})
     gone = 0
     if earlier is not None:
         _remove_stale(earlier, pairs, output_dir)
@@ -1599,19 +1660,24 @@ def _tiles_still_good(
     """What can be kept of an earlier run, by path, size and mtime of the source."""
     if earlier is None or earlier.settings != settings:
         return {}
-    tiles: dict[Path, list[Tile]] = {source.path: [] for source in earlier.sources}
-    for tile in earlier.tiles:
-        tiles.setdefault(tile.source, []).append(tile)
 
     def is_good(tile: Tile) -> bool:
         has_image = tile.image is not None and os.path.exists(tile.image)
         return tile.array.parent == output_dir / "arrays" and os.path.exists(tile.array) and (has_image or not images)
 
     return {
-        (source.path, source.size_bytes, source.mtime_ns): (source, tiles[source.path])
-        for source in earlier.sources
-        if tiles[source.path] and all(map(is_good, tiles[source.path]))
+        (source.path, source.size_bytes, source.mtime_ns): (source, tiles)
+        for source, tiles in _by_source(earlier).values()
+        if tiles and all(map(is_good, tiles))
     }
+
+
+def _by_source(pairs: TrainingPairs) -> dict[Path, tuple[Source, list[Tile]]]:
+    found: dict[Path, tuple[Source, list[Tile]]] = {source.path: (source, []) for source in pairs.sources}
+    for tile in pairs.tiles:
+        if tile.source in found:
+            found[tile.source][1].append(tile)
+    return found
 
 
 def _remove_stale(earlier: TrainingPairs, now: TrainingPairs, output_dir: Path) -> None:
@@ -1666,19 +1732,21 @@ def _run(args: argparse.Namespace) -> int:
             "put both into one folder: --output-dir FOLDER/spectrograms --pairs FOLDER/training_pairs.json"
         )
     for folder in (args.output_dir / "arrays", args.output_dir / "images", args.pairs.parent):
-        check_writable(folder)
-    earlier = read_pairs(args.pairs) if args.pairs.exists() else None
-    pairs, counts = convert_dataset(
-        metadata.files,
-        metadata.settings,
-        earlier,
-        output_dir=args.output_dir,
-        base=Path(os.path.abspath(args.pairs)).parent,
-        images=not args.no_images,
-        jobs=args.jobs,
-        progress=progress_bar("converting"),
-    )
-    write_pairs(args.pairs, pairs)
+        prepare_folder(folder)
+    with only_run(args.pairs):
+        earlier = read_pairs(args.pairs) if args.pairs.exists() else None
+        pairs, counts = convert_dataset(
+            metadata.files,
+            metadata.settings,
+            earlier,
+            output_dir=args.output_dir,
+            base=Path(os.path.abspath(args.pairs)).parent,
+            images=not args.no_images,
+            jobs=args.jobs,
+            progress=progress_bar("converting"),
+            rescue=lambda pairs: write_pairs(args.pairs, pairs),
+        )
+        write_pairs(args.pairs, pairs)
     for item in pairs.skipped:
         warn(f"{one_line(item.path)}: {item.reason}")
     print(f"{counts.converted} converted, {counts.unchanged} unchanged, {counts.gone} gone since the last run")
@@ -1698,4 +1766,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

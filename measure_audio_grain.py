@@ -22,20 +22,28 @@ Exit status: 0 all files measured; 1 some could not be (each is named);
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":  # while packages are imported nothing is under way: Ctrl-C ends at once, in one line
+    signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
+
 import argparse
+import hashlib
 import json
 import math
-import os
 import re
 import reprlib
-import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -70,9 +78,11 @@ WINDOW_S = (0.01, 0.2)  # what a window may last
 LOUDEST = 1e10  # times full scale; float32 can't square much more, and integers kept as floats reach 2**31
 FRAMES_PER_BYTE = 10_000  # more than any codec makes of silence: a header that promises more lies
 UNPRINTABLE = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160), 0x2028, 0x2029)}  # control, line breaks
+LONG_S = 3600  # of a file that says it is longer the end is looked for, before room is made for it
 INAUDIBLE = 1e-7  # in-band peak below this share of the sample peak is rounding (float32 has 24 bits)
 FEW_FILES = 50  # below it the library teaches more about its files than about grain
 NARROW_OCTAVES = 1.0  # less between the 10th and 90th percentile: no grain to learn from
+PART_NAME = re.compile(r"\.grain-[0-9a-f]{16}\.(part|lock)(\..*)?", re.DOTALL)  # what `_hidden_name` makes
 
 DEMO_FOLDERS = ("Drone/Static", "Drone/Evolving", "Harmonic Progression")
 DEMO_RATE_HZ = 44_100
@@ -197,9 +207,10 @@ def frame_blocks(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> I
     """
     pending: list[np.ndarray] = []
     n_pending = 0
-    wanted = (BLOCK_FRAMES - 1) * hop_length + n_fft
     rest = None
     for block in blocks:
+        n_frames = block_frames(block.shape[1])
+        wanted = (n_frames - 1) * hop_length + n_fft
         pending.append(block)
         n_pending += len(block)
         if n_pending < wanted:
@@ -209,13 +220,18 @@ def frame_blocks(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> I
         while y.shape[1] - start >= wanted:
             windows = np.lib.stride_tricks.sliding_window_view(y[:, start : start + wanted], n_fft, axis=1)
             yield windows[:, ::hop_length]
-            start += BLOCK_FRAMES * hop_length
+            start += n_frames * hop_length
         rest = y[:, start:]
         pending, n_pending = [rest.T], rest.shape[1]
     if pending:
         y = np.ascontiguousarray(np.concatenate(pending).T)
         if y.shape[1] >= n_fft:
             yield np.lib.stride_tricks.sliding_window_view(y, n_fft, axis=1)[:, ::hop_length]
+
+
+def block_frames(channels: int) -> int:
+    """Frames that are worked on at a time: fewer beyond 8 channels, so that memory does not grow with them."""
+    return max(4, BLOCK_FRAMES >> max(0, (channels - 1).bit_length() - 3))
 
 
 def hann_window(n_fft: int) -> np.ndarray:
@@ -459,7 +475,11 @@ def find_audio(paths: Iterable[Path], extensions: frozenset[str] = AUDIO_EXTENSI
             found[Path(os.path.abspath(path))] = None
             continue
         for folder, subfolders, names in os.walk(os.path.abspath(path), followlinks=True):
-            status = os.stat(folder)
+            try:
+                status = os.stat(folder)
+            except OSError:  # removed since its name was read
+                subfolders.clear()
+                continue
             if (status.st_dev, status.st_ino) in entered:
                 subfolders.clear()
                 continue
@@ -521,7 +541,7 @@ def decoded(file, dtype: str = "float32") -> Iterator[np.ndarray]:
     """
     n_read = 0
     while n_read < file.frames:
-        block = file.read(BLOCK_FRAMES * 512, dtype=dtype, always_2d=True)
+        block = file.read(512 * block_frames(file.channels), dtype=dtype, always_2d=True)
         if len(block) == 0:
             raise PipelineError(
                 f"damaged: decoding stops after {n_read / file.samplerate:.2f} of {file.frames / file.samplerate:.2f} s"
@@ -544,7 +564,20 @@ def open_sound(path: Path) -> Sound:
             yield from decoded(file)
 
     with open_audio(path) as file:
+        if file.frames > LONG_S * file.samplerate and not _has_end(file):
+            raise PipelineError(
+                f"cut off: of the {file.frames / file.samplerate:.0f} s in its header, the end is not there"
+            )
         return Sound(file.samplerate, file.frames, file.channels, blocks)
+
+
+def _has_end(file) -> bool:
+    import soundfile as sf
+
+    with suppress(sf.LibsndfileError):
+        file.seek(file.frames - 1)
+        return len(file.read(1)) == 1
+    return False
 
 
 def measure_file(path: Path, settings: GrainSettings) -> FileGrain | SkippedFile:
@@ -554,6 +587,7 @@ def measure_file(path: Path, settings: GrainSettings) -> FileGrain | SkippedFile
         size_bytes, mtime_ns = file_stamp(path)
         sound = open_sound(path)
         grain = measure_grain(sound, settings)
+        check_unchanged(path, (size_bytes, mtime_ns))
     except PipelineError as err:
         return SkippedFile(path, str(err), size_bytes, mtime_ns)
     return FileGrain(path, grain, sound.n_samples / sound.sr, sound.sr, sound.channels, size_bytes, mtime_ns)
@@ -574,6 +608,18 @@ def file_stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def check_unchanged(path: Path, stamp: tuple[int, int]) -> None:
+    """Refuse what was read from a file that was written meanwhile.
+
+    Raises
+    ------
+    PipelineError
+        If its size or time is no longer ``stamp``.
+    """
+    if file_stamp(path) != stamp:
+        raise PipelineError("changed while it was read; run the same command again when it is whole")
+
+
 def check_writable(folder: Path) -> None:
     """Make ``folder`` if need be and try a file in it, before hours of work are spent.
 
@@ -590,20 +636,137 @@ def check_writable(folder: Path) -> None:
         raise PipelineError(f"{folder}: can't write there ({err.strerror}); choose another folder") from err
 
 
+_held: set[Path] = set()  # hidden files of this process; see `held` and `let_go`
+_is_ending = threading.Event()
+
+
+def _hidden_name(path: Path, kind: str) -> Path:
+    """The temporary file or lock beside ``path``: always the same one, short whatever ``path`` is called."""
+    return path.with_name(f".grain-{hashlib.sha1(os.fsencode(path.name)).hexdigest()[:16]}.{kind}{path.suffix}")
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file until it is closed, by kill -9 too; False where there are no such locks.
+
+    Raises
+    ------
+    BlockingIOError
+        If another run holds it.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+@contextmanager
+def held(hidden: Path, path: Path) -> Iterator[None]:
+    """Hold the file ``hidden``, made if need be, against all other runs while ``path`` is written; remove it if that fails.
+
+    Raises
+    ------
+    PipelineError
+        If another run holds it, or it can't be made.
+    """
+    while True:
+        try:
+            handle = os.open(hidden, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as err:
+            raise PipelineError(f"{path}: can't write ({err.strerror})") from err
+        try:
+            is_locked = _lock(handle)
+            if not is_locked or os.path.samestat(os.fstat(handle), os.stat(hidden)):
+                break
+        except BlockingIOError as err:
+            os.close(handle)
+            raise PipelineError(f"{path}: another run is writing it; wait until it has ended") from err
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # its last holder renamed or removed it meanwhile: this is no longer the file of that name
+    _held.add(hidden)
+    try:
+        if _is_ending.is_set():  # on a thread that outlives the run for a moment
+            raise PipelineError("interrupted")
+        yield
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+    finally:
+        _held.discard(hidden)
+        os.close(handle)
+
+
+def let_go() -> None:
+    """Remove the hidden files of this process, and let its threads make no more: the process is about to end."""
+    _is_ending.set()
+    for hidden in list(_held):
+        hidden.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_run(path: Path) -> Iterator[None]:
+    """Let no other run write ``path``, and what belongs to it, until the block ends.
+
+    Raises
+    ------
+    PipelineError
+        If another one does.
+    """
+    lock = _hidden_name(path, "lock")
+    with held(lock, path):
+        yield
+        lock.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the block ends well, and goes if not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:32]}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; the user's files are as open as usual
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A temporary name beside ``path`` that takes its place when the block ends well, and goes if not.
+
+    What a killed run leaves is taken over when ``path`` is written the next time, or removed by `remove_leftovers`.
+
+    Raises
+    ------
+    PipelineError
+        If it can't be written, or another run is writing it.
+    """
+    part = _hidden_name(path, "part")
+    with held(part, path):
+        try:
+            yield part
+            os.replace(part, path)
+        except OSError as err:
+            raise PipelineError(f"{path}: can't write ({err.strerror or f'{err}; is the disk full?'})") from err
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the hidden files that killed runs left in a folder; those of living runs are locked, and stay."""
+    for entry in os.scandir(folder):
+        if not (PART_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
+            continue
+        with suppress(OSError):
+            handle = os.open(entry.path, os.O_RDWR)
+            try:
+                if _lock(handle):
+                    os.unlink(entry.path)
+            finally:
+                os.close(handle)
+
+
+def prepare_folder(folder: Path) -> None:
+    """What a run does first with a folder that it writes into: `check_writable` and `remove_leftovers`.
+
+    Raises
+    ------
+    PipelineError
+        If nothing can be written there.
+    """
+    check_writable(folder)
+    remove_leftovers(folder)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -797,6 +960,7 @@ def measure_folder(
     settings: GrainSettings | None = None,
     jobs: int = 1,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+    rescue: Callable[[Metadata], None] = lambda metadata: None,
 ) -> tuple[Metadata, MeasureCounts]:
     """Measure every audio file below ``paths``; what an earlier run measured is taken over if unchanged.
 
@@ -806,6 +970,7 @@ def measure_folder(
     earlier : what an earlier run wrote; not used if its settings are others
     jobs : int >= 1, threads (decoding and the transform run outside Python's lock)
     progress : wraps an iterable of results and its length
+    rescue : gets what is measured so far, and what is known of the rest, when the run is interrupted
 
     Raises
     ------
@@ -825,21 +990,33 @@ def measure_folder(
         known = {item.path: item for item in (*earlier.files, *earlier.skipped)}
     results = {path: known[path] for path in found if path in known and _is_unchanged(known[path])}
     wanted = [path for path in found if path not in results]
+
+    def metadata_of(items: dict[Path, FileGrain | SkippedFile]) -> Metadata:
+        ordered = [items[path] for path in found if path in items]
+        return Metadata(
+            settings,
+            tuple(item for item in ordered if isinstance(item, FileGrain)),
+            tuple(item for item in ordered if isinstance(item, SkippedFile)),
+        )
+
     pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-    for item in progress(pool(delayed(measure_file)(path, settings) for path in wanted), len(wanted)):
-        results[item.path] = item
-    ordered = [results[path] for path in found]
+    try:
+        for item in progress(pool(delayed(measure_file)(path, settings) for path in wanted), len(wanted)):
+            results[item.path] = item
+    except KeyboardInterrupt:
+        if results:
+            rescue(metadata_of(known | results))
+        raise
+    metadata = metadata_of(results)
     gone = sum(item.path not in results for item in (*earlier.files, *earlier.skipped)) if earlier else 0
-    metadata = Metadata(
-        settings,
-        tuple(item for item in ordered if isinstance(item, FileGrain)),
-        tuple(item for item in ordered if isinstance(item, SkippedFile)),
-    )
     return metadata, MeasureCounts(len(wanted), len(found) - len(wanted), gone)
 
 
 def _is_unchanged(item: FileGrain | SkippedFile) -> bool:
-    return file_stamp(item.path) == (item.size_bytes, item.mtime_ns)
+    try:
+        return file_stamp(item.path) == (item.size_bytes, item.mtime_ns)
+    except PipelineError:  # gone since it was found: measuring it will say so
+        return False
 
 
 def summarise(metadata: Metadata, base: Path) -> list[str]:
@@ -989,7 +1166,7 @@ def write_demo(folder: Path, progress: Callable[[Iterable, int], Iterable] = lam
                 f"{folder / top}: holds {strangers[0].name}, not only the demo; run --demo in an empty folder"
             )
     for kind in DEMO_FOLDERS:
-        check_writable(folder / kind)
+        prepare_folder(folder / kind)
     missing = [path for path in wanted if not path.exists()]
     for path in progress(missing, len(missing)):
         with replacing(path) as temporary:
@@ -1023,14 +1200,36 @@ def run_main(
     """Run a stage: what a user can mend becomes one line on stderr and exit status 2, Ctrl-C 130 with ``interrupted()``."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name may hold what can't be printed here
+    before = signal.getsignal(signal.SIGINT)
+    on_interrupt(signal.default_int_handler)
+    _is_ending.clear()
     try:
         return body()
     except PipelineError as err:
         print(f"error: {one_line(str(err))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        on_interrupt(before)
+        let_go()
         print(f"\n{interrupted()}", file=sys.stderr)
         return 130
+    finally:
+        on_interrupt(before)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with its threads: one that still computes while Python is taken apart would abort it."""
+    let_go()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a pipe that nobody reads any more
+            stream.flush()
+    os._exit(status)
+
+
+def on_interrupt(handler: object) -> None:
+    """Set what Ctrl-C does; only the main thread can."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)
 
 
 def jobs_argument(text: str) -> int:
@@ -1092,11 +1291,18 @@ def _paths_to_measure(args: argparse.Namespace) -> list[Path]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    check_writable(args.output.parent)
+    prepare_folder(args.output.parent)
     paths = _paths_to_measure(args)
-    earlier = read_metadata(args.output) if args.output.exists() else None
-    metadata, counts = measure_folder(paths, earlier, jobs=args.jobs, progress=progress_bar("measuring"))
-    write_metadata(args.output, metadata)
+    with only_run(args.output):
+        earlier = read_metadata(args.output) if args.output.exists() else None
+        metadata, counts = measure_folder(
+            paths,
+            earlier,
+            jobs=args.jobs,
+            progress=progress_bar("measuring"),
+            rescue=lambda metadata: write_metadata(args.output, metadata),
+        )
+        write_metadata(args.output, metadata)
     for item in metadata.skipped:
         warn(f"{one_line(item.path)}: {item.reason}")
     print(f"{counts.measured} measured, {counts.unchanged} unchanged, {counts.gone} gone since the last run")
@@ -1120,4 +1326,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -20,15 +20,20 @@ Exit status: 0 all rendered; 1 some could not be (each is named);
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":  # while packages are imported nothing is under way: Ctrl-C ends at once, in one line
+    signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
+
 import argparse
 import hashlib
 import json
 import math
-import os
 import queue
 import re
 import shutil
-import sys
 import threading
 import traceback
 from collections import Counter
@@ -57,17 +62,22 @@ from measure_audio_grain import (
     DEFAULT_FOLDERS,
     PipelineError,
     Sound,
+    check_unchanged,
     check_writable,
     decoded,
     file_stamp,
     find_audio,
     jobs_argument,
     json_path,
+    leave,
     measure_grain,
     one_line,
+    only_run,
     open_audio,
     open_sound,
+    prepare_folder,
     progress_bar,
+    remove_leftovers,
     replacing,
     run_main,
     sound_from_array,
@@ -392,6 +402,7 @@ class GrainProcessor:
         PipelineError
             If the input can't be read or has no grain, or the output can't be written.
         """
+        stamp = file_stamp(source)
         sound = open_sound(source)
         check_output(source, output, overwrite)
         with open_audio(source) as file:
@@ -401,7 +412,9 @@ class GrainProcessor:
         with replacing(output) as temporary:
             if asked.is_copy:
                 copy_samples(source, stored, temporary, target)
-                return FileRendering(source, output, self._unmoved(sound))
+                unmoved = self._unmoved(sound)
+                check_unchanged(source, stamp)
+                return FileRendering(source, output, unmoved)
             solver = self._solver_of(source, sound)
             ceiling = CEILING if target.subtype in INTEGER_BITS else max(1.0, solver.analysis.peak)
 
@@ -412,6 +425,7 @@ class GrainProcessor:
             rendering = move_grain(solver, octaves, ceiling=ceiling, store=store)
             if rendering.sound is solver.analysis.sound:  # nothing could be moved: what was stored is not it
                 copy_samples(source, stored, temporary, target)
+            check_unchanged(source, stamp)
         return FileRendering(source, output, rendering)
 
     def _unmoved(self, sound: Sound) -> Rendering | None:
@@ -463,12 +477,30 @@ def writing(path: Path, like: Sound, target: OutputFormat) -> Iterator[object]:
                 with suppress(sf.LibsndfileError):  # a format that has no such tag
                     setattr(file, name, text)
             yield file
+        check_whole(path, file.frames)
     except sf.LibsndfileError as err:
+        hint = "; is the disk full?" if "System error" in err.error_string else ""
         raise PipelineError(
-            f"can't write {target.format} {target.subtype} with {like.channels} channels at {like.sr} Hz ({err.error_string.strip()})"
+            f"can't write {target.format} {target.subtype} with {like.channels} channels at {like.sr} Hz ({err.error_string.strip(' .')}{hint})"
         ) from err
     except OSError as err:
         raise PipelineError(f"can't write ({err.strerror})") from err
+
+
+def check_whole(path: Path, n_samples: int) -> None:
+    """Look for the last sample of a file just written: of a disk that is full by then, libsndfile's encoders say nothing.
+
+    Raises
+    ------
+    PipelineError
+        If it is not there.
+    """
+    import soundfile as sf
+
+    with suppress(sf.LibsndfileError), sf.SoundFile(path) as file:
+        if n_samples == 0 or (file.frames >= n_samples and file.seek(n_samples - 1) >= 0 and len(file.read(1))):
+            return
+    raise PipelineError("can't write: the last of it does not read back; is the disk full?")
 
 
 def from_sample_format(y: np.ndarray, subtype: str) -> np.ndarray:
@@ -584,8 +616,7 @@ class BatchLog:
                     record = json.loads(line)
                     if len(record.get("stamps", [0, 0])) == 2 and isinstance(record.get("stamps", []), list):
                         self._last[record["output"]] = record
-            with self._path.open("ab") as file:
-                file.write(b"\n")  # in case the last line was cut off
+            self._append("")  # in case the last line was cut off
 
     def _record(self, job: Job, is_done: bool) -> dict:
         record = {
@@ -614,10 +645,21 @@ class BatchLog:
             return False
 
     def add(self, job: Job, *, is_done: bool) -> None:
-        """Remember that a job was begun, or done."""
-        record = self._record(job, is_done)
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Remember that a job was begun, or done.
+
+        Raises
+        ------
+        PipelineError
+            If that can't be written.
+        """
+        self._append(json.dumps(self._record(job, is_done)))
+
+    def _append(self, line: str) -> None:
+        try:
+            with self._lock, self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as err:
+            raise PipelineError(f"{self._path}: can't write ({err.strerror})") from err
 
 
 def render_batch(
@@ -647,10 +689,10 @@ def render_batch(
             if log.has(job):
                 return None
             is_ours = overwrite or log.owns(job)
-            if is_ours or not job.output.exists():
-                log.add(job, is_done=False)
         mine = GrainProcessor(one.loaded, one.threads) if jobs > 1 else one  # each keeps a file of its own
         try:
+            if log is not None and (is_ours or not job.output.exists()):
+                log.add(job, is_done=False)
             result = mine.render_file(job.source, job.output, job.asked, overwrite=is_ours, subtype=subtype)
             if log is not None:
                 log.add(job, is_done=True)
@@ -2133,11 +2175,23 @@ def open_window(model_path: Path, device: str, source: Path | None) -> int:
         root = tk.Tk(className="Neural Grain Processor") if TkinterDnD is None else TkinterDnD.Tk()
     except (tk.TclError, RuntimeError) as err:
         raise PipelineError(f"no window: no display to show it on; {hint}") from err
+    report, interrupted = root.report_callback_exception, []
+
+    def report_fault(kind: type, err: BaseException, at: object) -> None:
+        if kind is not KeyboardInterrupt:
+            report(kind, err, at)
+            return
+        interrupted.append(True)  # Tk would only print it and go on
+        root.quit()
+
+    root.report_callback_exception = report_fault
     window = GrainWindow(root, model_path, device, source)
     if TkinterDnD is not None:
         root.drop_target_register(DND_FILES)
         root.dnd_bind("<<Drop>>", lambda event: window.open(Path(root.tk.splitlist(event.data)[0])))
     root.mainloop()
+    if interrupted:
+        raise KeyboardInterrupt
     return 0
 
 
@@ -2279,10 +2333,16 @@ def render_all(args: argparse.Namespace, batch: list[Job], log_folder: Path | No
     if args.subtype is not None:
         args.subtype = check_subtype(args.subtype)
     processor = GrainProcessor.load(args.model, args.device)
-    log = None
-    if log_folder is not None:
-        check_writable(log_folder)
-        log = BatchLog(log_folder, args.model, args.subtype)
+    for folder in {job.output.parent for job in batch if job.output.parent.is_dir()}:
+        remove_leftovers(folder)
+    if log_folder is None:
+        return _render_each(args, processor, batch, None)
+    prepare_folder(log_folder)
+    with only_run(log_folder / BATCH_LOG):
+        return _render_each(args, processor, batch, BatchLog(log_folder, args.model, args.subtype))
+
+
+def _render_each(args: argparse.Namespace, processor: GrainProcessor, batch: list[Job], log: BatchLog | None) -> int:
     reports, failures, n_before = [], [], 0
     progress = progress_bar("rendering") if len(batch) > 1 else lambda items, total: items
     results = render_batch(
@@ -2351,4 +2411,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

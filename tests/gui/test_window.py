@@ -15,7 +15,7 @@ import tkinter as tk
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, FakeDevice, drone
+from conftest import ROOT, SR, FakeDevice, drone
 
 from convert_to_spectrograms import analyse
 from measure_audio_grain import GrainSettings, measure_file, sound_from_array
@@ -405,3 +405,21 @@ def test_without_sound_the_play_button_says_why(drive, sound):
     d.settle()
     d.click(d.window.play_button)
     d.until(lambda: d.window.note.startswith("no sound: "))
+
+
+def test_ctrl_c_ends_the_window_even_inside_a_callback(display, project):
+    code = (
+        "import signal, neural_audio_processor as stage4\n"
+        "stage4.GrainWindow._poll = lambda window: signal.raise_signal(signal.SIGINT)\n"
+        "stage4.leave(stage4.main([]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (130, "\ninterrupted; run the same command again\n")
