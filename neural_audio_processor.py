@@ -828,13 +828,14 @@ class Mixer:
         if not self._playing:
             return None
         wanted = _Heard(self._listen, self._amounts, self._parts)
-        if (
-            wanted.amounts is None
-            or wanted.listen == "before"
-            or wanted.covers(self.position, min(n, len(self.y) - self.position))
-        ):
+        n = min(n, len(self.y) - self.position)
+        if wanted.amounts is None or wanted.listen == "before" or wanted.covers(self.position, n):
             return wanted
-        return self._heard  # not rendered yet: go on as it was, or wait
+        for part in wanted.parts:  # moves may come faster than they are rendered: then the last that was
+            rendered = replace(wanted, amounts=part.amounts)
+            if rendered.covers(self.position, n):
+                return rendered
+        return self._heard  # nothing rendered yet: go on as it was, or wait
 
     def _signal(self, heard: _Heard | None, start: int, n: int) -> np.ndarray:
         before = np.zeros((n, self.y.shape[1]), np.float32)

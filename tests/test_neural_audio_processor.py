@@ -402,6 +402,21 @@ class TestMixer:
             old = new
         assert mixer.underruns == 0
 
+    def test_moves_that_come_faster_than_they_are_rendered_never_leave_it_without_samples(self, mixer, solver):
+        moves = [solver.about(1.0 + i / 100) for i in range(101)]
+        mixer.want(moves[0])
+        mixer.play()
+        self.hear(mixer, 2)
+        heard = []
+        for i in range(100):
+            mixer.want(moves[i])
+            mixer.prepare()
+            mixer.want(moves[i + 1])  # already another when the block is due
+            mixer.fill(np.zeros((self.BLOCK, 2), np.float32))
+            heard.append(mixer._heard.amounts)
+        assert mixer.underruns == 0
+        assert heard[-1] in moves[-4:]
+
     def test_a_loop_is_exact_and_its_join_fades(self, mixer, solver):
         start, stop = 20_000, 31_111
         mixer.want(solver.about(1.0))

@@ -39,20 +39,22 @@ def virtual_screen(size: str, dpi: int):
     os.close(write)
     with os.fdopen(read) as answer:
         number = answer.readline().strip()
-    before = os.environ.get("DISPLAY")
-    os.environ["DISPLAY"] = f":{number}"
     yield f":{number}"
-    if before is None:
-        del os.environ["DISPLAY"]
-    else:
-        os.environ["DISPLAY"] = before
     server.terminate()
     server.wait()
 
 
 @pytest.fixture(scope="module")
 def display():
-    with virtual_screen("1280x900", 96) as name:
+    with virtual_screen("1280x900", 96) as name, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISPLAY", name)
+        yield name
+
+
+@pytest.fixture(scope="module")
+def fine_display():
+    """Twice the resolution. Tk never lets go of a screen, so it stays until the last test."""
+    with virtual_screen("2560x1800", 192) as name:
         yield name
 
 
@@ -400,30 +402,28 @@ def cut(widget) -> list[str]:
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_nothing_is_cut_in_the_smallest_window(scale, project, tmp_path, sound):
+def test_nothing_is_cut_in_the_smallest_window(scale, drive, fine_display, tmp_path, sound, monkeypatch):
+    if scale == 2:
+        monkeypatch.setenv("DISPLAY", fine_display)
     long = tmp_path / f"{'a name that says all about the recording, ' * 4}音 звук.wav"
     long.write_text("no audio")
-    with virtual_screen(f"{1280 * scale}x{900 * scale}", 96 * scale):
-        d = Driver(project, tmp_path, source=sound, player=Player(FakeDevice()))
-        d.root.geometry(f"{900 * scale}x{600 * scale}")
-        d.settle()
-        assert cut(d.root) == []
-        assert (d.root.winfo_width(), d.root.winfo_height()) == (900 * scale, 600 * scale)
-        d.hand("mousemove", *d.middle(d.window.views[0].canvas))
-        d.until(lambda: "Hz" in d.window.readout["text"])
-        d.drag_slider(-3.0)
-        d.settle()
-        assert cut(d.root) == []
-        d.window.open(long)
-        d.root.update_idletasks()  # before the worker answers
-        assert d.window.cancel_button.winfo_ismapped()
-        assert cut(d.root) == []
-        d.until(lambda: d.window.is_error)
-        d.settle()
-        assert cut(d.root) == []
-        d.window.close()
-    d = None
-    gc.collect()
+    d = drive(source=sound, player=Player(FakeDevice()))
+    d.root.geometry(f"{900 * scale}x{600 * scale}")
+    d.settle()
+    assert (d.root.winfo_width(), d.root.winfo_height()) == (900 * scale, 600 * scale)
+    assert cut(d.root) == []
+    d.hand("mousemove", *d.middle(d.window.views[0].canvas))
+    d.until(lambda: "Hz" in d.window.readout["text"])
+    d.drag_slider(-3.0)
+    d.settle()
+    assert cut(d.root) == []
+    d.window.open(long)
+    d.root.update_idletasks()  # before the worker answers
+    assert d.window.cancel_button.winfo_ismapped()
+    assert cut(d.root) == []
+    d.until(lambda: d.window.is_error)
+    d.settle()
+    assert cut(d.root) == []
 
 
 def test_a_device_that_vanishes_is_said_and_takes_nothing_down(drive, sound):
