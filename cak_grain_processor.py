@@ -27,6 +27,7 @@ Exit status: 0 trained and audited; 1 trained, but some held-out file could not 
 
     python cak_grain_processor.py
     python cak_grain_processor.py --epochs 200 --seed 1 --device cpu
+    torchrun --nproc-per-node 2 cak_grain_processor.py
 """
 
 from __future__ import annotations
@@ -47,10 +48,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -292,7 +294,7 @@ class PatternDetector(nn.Module):
         """Pattern of each cell for unit control before scaling, (batch, n_mels, cells)."""
         missing = -x.shape[2] % CELL_FRAMES
         x = F.pad(x, (0, missing), mode="reflect" if missing < x.shape[2] else "replicate")
-        cells = x.unflatten(2, (-1, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
+        cells = x.unflatten(2, (x.shape[2] // CELL_FRAMES, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
         level = cells.mean(3)
         mean = level.mean(1, keepdim=True)
         inputs = torch.stack(
@@ -311,7 +313,7 @@ class PatternDetector(nn.Module):
             reach = 2 * BAND_STEPS[i]
             new = F.silu(layer(F.pad(h, (reach, reach), mode="replicate")))
             h = h + new if i else new
-        learned = (learned + 4 * self.mix(h))[:, 0].unflatten(0, (len(x), -1)).transpose(1, 2)
+        learned = (learned + 4 * self.mix(h))[:, 0].unflatten(0, level.shape[::2]).transpose(1, 2)
         pattern = level - mean + learned
         return pattern - pattern.mean(1, keepdim=True)
 
@@ -478,6 +480,152 @@ def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
     return (sorted_values(moved) - sorted_values(natural)).square().mean()
 
 
+# Several processes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that torchrun started, on one machine or more; without it, this one alone.
+
+    All draw the same tiles from the same seed, and each works on its share of them. What the
+    referees need of all tiles is then put together, so every process has the same loss; the
+    gradients of the shares add up to those of the batch. Only the first process is heard and
+    writes files.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among those of this machine: which of its GPUs to take
+
+    @classmethod
+    def of_torchrun(cls) -> Team:
+        """Which of the processes this is, from what torchrun left in the environment."""
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return cls()
+        return cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    @contextmanager
+    def heard_once(self) -> Iterator[None]:
+        """Let only the first process print."""
+        if self.is_first:
+            yield
+            return
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Connect the processes while the block runs: gloo on the CPU, nccl between GPUs.
+
+        Raises
+        ------
+        PipelineError
+            If one can't be reached, or ends before the others.
+        """
+        if self.size == 1:
+            yield
+            return
+        with self._faults_named():
+            torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        try:
+            yield
+        finally:
+            torch.distributed.destroy_process_group()
+
+    @contextmanager
+    def _faults_named(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as err:  # all that gloo and nccl raise
+            raise PipelineError("lost one of the processes that train together; start them again") from err
+
+    def share(self, n: int) -> slice:
+        """Which of ``n`` tiles are this process's."""
+        return slice(self.rank, n, self.size)
+
+    def whole(self, part: Tensor, n: int) -> Tensor:
+        """All ``n`` rows of a tensor of which each process has its `share`.
+
+        Gradients reach a process's own rows only. That is exact: every process computes the same
+        loss from the same rows, and `add_gradients` adds up what each makes of its own.
+        """
+        if self.size == 1:
+            return part
+        rows = part.new_zeros(n, *part.shape[1:])
+        rows[self.share(n)] = part.detach()
+        self._add(rows)
+        rows[self.share(n)] = part
+        return rows
+
+    def add_gradients(self, model: nn.Module) -> None:
+        """Give every process the sum of all gradients."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        self._add(together)
+        for gradient, values in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(values.view_as(gradient))
+
+    def any(self, wish: bool) -> bool:
+        """Whether some process wishes it."""
+        count = torch.tensor(float(wish))
+        self._add(count)
+        return bool(count)
+
+    def _add(self, values: Tensor) -> None:
+        if self.size > 1:
+            with self._faults_named():
+                torch.distributed.all_reduce(values)
+
+    def copy_first(self, module: nn.Module) -> None:
+        """Give every process the first one's weights: other processors round otherwise."""
+        if self.size > 1:
+            for values in module.state_dict().values():
+                with self._faults_named():
+                    torch.distributed.broadcast(values, 0)
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns here; a fault in one process is a fault in all.
+
+        Raises
+        ------
+        PipelineError
+            If it was raised in any of the processes.
+        """
+        if self.size == 1:
+            return work()
+        result, faults = None, [""] * self.size
+        try:
+            result, fault = work(), ""
+        except PipelineError as err:
+            fault = str(err)
+        with self._faults_named():
+            torch.distributed.all_gather_object(faults, fault)
+        for fault in faults:
+            if fault:
+                raise PipelineError(fault)
+        return result
+
+    def of_first(self, value: T) -> T:
+        """The first process's value."""
+        values = [value]
+        if self.size > 1:
+            with self._faults_named():
+                torch.distributed.broadcast_object_list(values, 0)
+        return values[0]
+
+
+ALONE = Team()
+
+
 # The game
 
 
@@ -499,13 +647,16 @@ class AuditGame:
     settings : SpectrogramSettings
     natural : Tiles, which the critic learns from
     seed : int
+    team : Team, whose processes play it together
     """
 
-    def __init__(self, settings: SpectrogramSettings, natural: Tiles, seed: int):
+    def __init__(self, settings: SpectrogramSettings, natural: Tiles, seed: int, team: Team = ALONE):
         self.settings = settings
         self.natural = natural
+        self.team = team
         self.shares = band_shares(settings).to(natural.device)
         self.critic, self.range = self._learn_levels(natural, np.random.default_rng([seed, 2**31 + 1]))
+        team.copy_first(self.critic)
 
     def _learn_levels(self, natural: Tiles, rng: np.random.Generator) -> tuple[NaturalLevels, tuple[float, float]]:
         """Train the critic to its optimum before the game: natural levels do not depend on the model."""
@@ -596,13 +747,16 @@ class AuditGame:
         claim = torch.as_tensor(drawn, dtype=torch.float32, device=x.device)
         grain = self.log2_flatness(x)
         claim = torch.maximum(claim, grain + FLATTEST_OCTAVES)
+        mine, whole = self.team.share(batch_size), partial(self.team.whole, n=batch_size)
+        x, loudest_frame_db, claim, grain = (values[mine] for values in (x, loudest_frame_db, claim, grain))
         pattern = model.pattern(x)
         # The critic knows no grain that no natural tile has: what it judges goes only so far.
         target = (grain - claim).clamp(*self.range)
         moved = (self._moved(x, pattern, loudest_frame_db, grain - target) - x).mean(2)  # (batch, n_mels)
         wanted, weight = self.critic.wanted(x, grain, target)
-        level_distance = (weight * (moved - wanted).square()).mean(1)
-        violation = (self._audited(x, model(x, claim), loudest_frame_db) - claim).abs()
+        level_distance = whole((weight * (moved - wanted).square()).mean(1))
+        violation = whole((self._audited(x, model(x, claim), loudest_frame_db) - claim).abs())
+        moved = whole(moved)
         distances = self._natural_distances(model, movers, rng)
         return {
             name: Moves(
@@ -626,9 +780,10 @@ class AuditGame:
             candidates = np.flatnonzero((far >= CLAIM_OCTAVES) & (far <= CONTROL_RANGE))
             distances[name] = torch.zeros((), device=natural.device)
             if len(candidates):
-                x, loudest_frame_db = movers.crops(NATURAL_TILES, rng, candidates)
+                mine = self.team.share(NATURAL_TILES)
+                x, loudest_frame_db = (values[mine] for values in movers.crops(NATURAL_TILES, rng, candidates))
                 moved = self._moved(x, model.pattern(x), loudest_frame_db, self.log2_flatness(x) - target)
-                distances[name] = natural_distance(moved, natural)
+                distances[name] = natural_distance(self.team.whole(moved, NATURAL_TILES), natural)
         return distances
 
 
@@ -758,6 +913,7 @@ def train_epoch(
         )
         optimizer.zero_grad()
         loss.backward()
+        game.team.add_gradients(model)
         norm = nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_LIMIT)
         if not torch.isfinite(norm):
             raise PipelineError(f"epoch {epoch}: the {'gradient' if torch.isfinite(loss) else 'loss'} is not finite")
@@ -766,7 +922,7 @@ def train_epoch(
             progress.scores.setdefault(f"distance_{name}", []).append(move.distance.item())
             progress.scores.setdefault(f"level_{name}", []).append(move.level_distance.item())
             progress.scores.setdefault(f"violation_{name}", []).append(move.violation.item())
-        if is_stopped():
+        if game.team.any(is_stopped()):
             raise Stopped(EpochProgress(step + 1, rng.bit_generator.state, progress.scores))
     return {
         name: float(np.mean(values))
@@ -1098,16 +1254,20 @@ def _plain_values(content: dict, name: str, path: Path) -> dict:
 
 
 def load_state(
-    path: Path, identity: str, model: GrainModel, optimizer: torch.optim.Optimizer
+    content: dict, path: Path, identity: str, model: GrainModel, optimizer: torch.optim.Optimizer
 ) -> tuple[list[EpochScores], EpochProgress | None]:
     """Put model and optimizer where an interrupted run left them; what it had scored, and how far its epoch was.
+
+    Parameters
+    ----------
+    content : what `read_checkpoint` read from ``path``
+    identity : `fingerprint` of this run
 
     Raises
     ------
     PipelineError
         If the file is no checkpoint of this run.
     """
-    content = read_checkpoint(path)
     if content.get("fingerprint") != identity:
         raise PipelineError(f"{path}: was made from other tiles or options; leave out --resume to start again")
     load_weights(model, content, path)
@@ -1163,20 +1323,25 @@ def write_history(path: Path, history: list[EpochScores]) -> None:
 # The stage
 
 
-def choose_device(wanted: str) -> str:
-    """The device for "auto", "cpu", "cuda" or "mps".
+def choose_device(wanted: str, team: Team = ALONE) -> str:
+    """The device for "auto", "cpu", "cuda" or "mps"; of several processes each takes a GPU of its own.
 
     Raises
     ------
     PipelineError
         If the device asked for is not there.
     """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {
+        "cuda": torch.cuda.device_count() > team.local_rank,
+        "mps": torch.backends.mps.is_available() and team.size == 1,
+        "cpu": True,
+    }
     if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+        wanted = next(name for name in available if available[name])
     if not available[wanted]:
-        raise PipelineError(f"--device {wanted}: not available here; use --device auto")
-    return wanted
+        among = "" if team.size == 1 else f" for each of {team.size} processes"
+        raise PipelineError(f"--device {wanted}: not available here{among}; use --device auto")
+    return f"cuda:{team.local_rank}" if wanted == "cuda" and team.size > 1 else wanted
 
 
 def check_library(pairs: TrainingPairs) -> None:
@@ -1204,6 +1369,21 @@ def fingerprint(pairs: TrainingPairs, settings: TrainSettings) -> str:
     return hashlib.sha256(repr((asdict(settings), settings_record(pairs.settings), grains)).encode()).hexdigest()
 
 
+def load_parts(pairs: TrainingPairs, settings: TrainSettings, device: str, expected: str) -> tuple[Tiles, Tiles]:
+    """The tiles to train on and those to judge on.
+
+    Raises
+    ------
+    PipelineError
+        If they can't be used, or their `fingerprint` is not that of the first process.
+    """
+    if fingerprint(pairs, settings) != expected:
+        raise PipelineError("the processes have different tiles or options: give all the same training_pairs.json")
+    check_library(pairs)
+    train_on, judge_on = split_files(pairs, settings.seed)
+    return load_tiles(pairs, train_on, device), load_tiles(pairs, judge_on, device)
+
+
 def train(
     pairs: TrainingPairs,
     settings: TrainSettings,
@@ -1212,6 +1392,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+    team: Team = ALONE,
 ) -> tuple[GrainModel, list[EpochScores]]:
     """Train a model, with a checkpoint after every epoch and pictures every tenth.
 
@@ -1220,19 +1401,18 @@ def train(
     PipelineError
         If the tiles can't be used, the training diverges or ``resume`` finds nothing that fits.
     """
-    check_library(pairs)
-    train_on, judge_on = split_files(pairs, settings.seed)
-    movers, held_out = load_tiles(pairs, train_on, device), load_tiles(pairs, judge_on, device)
+    latest, identity = output_dir / "checkpoints" / "latest.pt", fingerprint(pairs, settings)
+    movers, held_out = team.agreed(partial(load_parts, pairs, settings, device, team.of_first(identity)))
     torch.manual_seed(settings.seed)
     model = GrainModel(pairs.settings).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
-    game = AuditGame(pairs.settings, movers, settings.seed)
+    game = AuditGame(pairs.settings, movers, settings.seed, team)
     check_device(game, model, movers)
-    latest, identity = output_dir / "checkpoints" / "latest.pt", fingerprint(pairs, settings)
     history: list[EpochScores] = []
     begun: EpochProgress | None = None
     if resume:
-        history, begun = load_state(latest, identity, model, optimizer)
+        content = team.of_first(team.agreed(lambda: read_checkpoint(latest) if team.is_first else {}))
+        history, begun = load_state(content, latest, identity, model, optimizer)
 
     def save(begun: EpochProgress | None) -> None:
         state = {
@@ -1252,7 +1432,8 @@ def train(
             with stop_after_step() as is_stopped:
                 scores = train_epoch(game, model, optimizer, movers, epoch, settings, begun, is_stopped)
         except Stopped as stop:
-            save(stop.progress)
+            if team.is_first:
+                save(stop.progress)
             raise KeyboardInterrupt from stop
         except PipelineError as err:
             raise PipelineError(f"{err}; the last good checkpoint is {latest if history else 'none'}") from err
@@ -1266,6 +1447,8 @@ def train(
             seconds=time.monotonic() - started,
         )
         history.append(row)
+        if not team.is_first:
+            continue
         save(None)
         if epoch % CHECKPOINT_EVERY == 0 or epoch == settings.epochs:
             save_checkpoint(
@@ -1405,32 +1588,51 @@ def _go_on_hint(args: argparse.Namespace) -> str:
     )
 
 
-def _run(args: argparse.Namespace) -> int:
+def _prepare(args: argparse.Namespace, team: Team, until_the_end: ExitStack) -> tuple[TrainingPairs, str]:
+    """What can be found wrong before any work: the pairs and the device to train on."""
     pairs = read_pairs(args.pairs)
     if args.seed < 0:
         raise PipelineError(f"--seed {args.seed}: must be 0 or more")
-    for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
-        prepare_folder(folder)
+    if team.is_first:
+        for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
+            prepare_folder(folder)
+        until_the_end.enter_context(only_run(args.output_dir / FINAL_NAME))
+    return pairs, choose_device(args.device, team)
+
+
+def _run(args: argparse.Namespace, team: Team) -> int:
     settings = TrainSettings(args.epochs, args.batch_size, args.seed)
-    device = choose_device(args.device)
-    print(f"training on {len(pairs.tiles)} tiles of {len(pairs.sources)} files, device {device}", file=sys.stderr)
-    with only_run(args.output_dir / FINAL_NAME):
-        model, history = train(
-            pairs,
-            settings,
-            args.output_dir,
-            device=device,
-            resume=args.resume,
-            progress=progress_bar("training", "epoch"),
-        )
-        rows, summary, failures = audit(
-            pairs, model, history, args.seed, args.pairs.absolute().parent, progress_bar("auditing")
-        )
-        save_checkpoint(args.output_dir / FINAL_NAME, final_content(model, pairs, settings, history, summary))
-        write_json(
-            args.output_dir / "audit.json", {"version": 1, "summary": summary, "rows": [asdict(row) for row in rows]}
-        )
-        draw_audit(args.output_dir / "audit.png", rows, summary["verdict"])
+    with ExitStack() as until_the_end:
+        with team.joined():
+            pairs, device = team.agreed(lambda: _prepare(args, team, until_the_end))
+            among = "" if team.size == 1 else f", {team.size} processes"
+            print(
+                f"training on {len(pairs.tiles)} tiles of {len(pairs.sources)} files, device {device}{among}",
+                file=sys.stderr,
+            )
+            progress = progress_bar("training", "epoch")
+            model, history = train(
+                pairs, settings, args.output_dir, device=device, resume=args.resume, progress=progress, team=team
+            )
+        return _finish(args, pairs, settings, model, history) if team.is_first else 0
+
+
+def _finish(
+    args: argparse.Namespace,
+    pairs: TrainingPairs,
+    settings: TrainSettings,
+    model: GrainModel,
+    history: list[EpochScores],
+) -> int:
+    """Audit the model, write it and say how it came out; returns the exit status."""
+    rows, summary, failures = audit(
+        pairs, model, history, args.seed, args.pairs.absolute().parent, progress_bar("auditing")
+    )
+    save_checkpoint(args.output_dir / FINAL_NAME, final_content(model, pairs, settings, history, summary))
+    write_json(
+        args.output_dir / "audit.json", {"version": 1, "summary": summary, "rows": [asdict(row) for row in rows]}
+    )
+    draw_audit(args.output_dir / "audit.png", rows, summary["verdict"])
     for failure in failures:
         warn(f"not audited: {failure}")
     print(f"audit: {summary['verdict']}")
@@ -1448,8 +1650,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run stage 3 from the command line; returns the exit status."""
-    args = build_parser().parse_args(argv)
-    return run_main(lambda: _run(args), lambda: _go_on_hint(args))
+    team = Team.of_torchrun()
+    with team.heard_once():
+        args = build_parser().parse_args(argv)
+        return run_main(lambda: _run(args, team), lambda: _go_on_hint(args))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ import queue
 import re
 import shutil
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -118,6 +119,8 @@ PREPARE_S = 0.02
 
 SETTLE_MS = 120  # the hand rests so long before a new rendering is measured
 POLL_MS = 30
+HOLD_S = 0.35  # a shorter press is a tap
+KEY_REPEAT_MS = 20
 DETENT = 0.05  # the slider rests at 0
 GAIN_RANGE_DB = 40.0
 CLICK_PIXELS = 4
@@ -140,7 +143,7 @@ DARK = {
     "error": "#ff8a80",
 }
 SHORTCUTS = """Space\tplay, pause
-B\tbefore and after in turn
+B\tbefore and after in turn (held: as long as it is held)
 Left, Right\tthe slider by 0.1
 Page Up, Page Down\tthe slider by 1
 double-click\tthe slider to 0
@@ -877,13 +880,14 @@ class Mixer:
         if not self._playing:
             return None
         wanted = _Heard(self._listen, self._amounts, self._parts)
-        if (
-            wanted.amounts is None
-            or wanted.listen == "before"
-            or wanted.covers(self.position, min(n, len(self.y) - self.position))
-        ):
+        n = min(n, len(self.y) - self.position)
+        if wanted.amounts is None or wanted.listen == "before" or wanted.covers(self.position, n):
             return wanted
-        return self._heard  # not rendered yet: go on as it was, or wait
+        for part in wanted.parts:  # moves may come faster than they are rendered: then the last that was
+            rendered = replace(wanted, amounts=part.amounts)
+            if rendered.covers(self.position, n):
+                return rendered
+        return self._heard  # nothing rendered yet: go on as it was, or wait
 
     def _signal(self, heard: _Heard | None, start: int, n: int) -> np.ndarray:
         before = np.zeros((n, self.y.shape[1]), np.float32)
@@ -1314,39 +1318,45 @@ class PictureView:
     title : str
     settings : SpectrogramSettings or None, for the frequency axis
     palette : dict of colours
+    scale : float, pixels of the screen for one of an ordinary screen
     """
 
-    LEFT, TOP, RIGHT, BOTTOM = 52, 20, 8, 34
+    LEFT, TOP, RIGHT, BOTTOM = 52, 20, 8, 38  # before scaling
 
-    def __init__(self, parent, title: str, palette: dict[str, str]):
+    def __init__(self, parent, title: str, palette: dict[str, str], scale: float):
         import tkinter as tk
 
         self.canvas = tk.Canvas(parent, highlightthickness=0, width=300, height=200)
-        self.title, self.palette = title, palette
+        self.title, self.palette, self.scale = title, palette, scale
+        self.left, self.top = self.px(self.LEFT), self.px(self.TOP)
         self.span = (0.0, 1.0)  # seconds shown
         self.is_log = False
         self.edges_hz: tuple[float, ...] = ()
         self._image = None
         self._rows: tuple[tuple[int, bool], np.ndarray] | None = None  # band of each pixel row
 
+    def px(self, n: float) -> int:
+        """Pixels of this screen."""
+        return round(n * self.scale)
+
     @property
     def size(self) -> tuple[int, int]:
         """Pixels of the picture inside its axes."""
         width, height = self.canvas.winfo_width(), self.canvas.winfo_height()
-        return max(1, width - self.LEFT - self.RIGHT), max(1, height - self.TOP - self.BOTTOM)
+        return max(1, width - self.left - self.px(self.RIGHT)), max(1, height - self.top - self.px(self.BOTTOM))
 
     def seconds_at(self, x: int) -> float:
         """Time under a pixel, held inside what is shown."""
-        share = (x - self.LEFT) / self.size[0]
+        share = (x - self.left) / self.size[0]
         return self.span[0] + min(1.0, max(0.0, share)) * (self.span[1] - self.span[0])
 
     def x_at(self, seconds: float) -> float:
         """Pixel of a time."""
-        return self.LEFT + self.size[0] * (seconds - self.span[0]) / max(1e-9, self.span[1] - self.span[0])
+        return self.left + self.size[0] * (seconds - self.span[0]) / max(1e-9, self.span[1] - self.span[0])
 
     def hz_at(self, y: int) -> float:
         """Frequency under a pixel."""
-        share = 1 - min(1.0, max(0.0, (y - self.TOP) / self.size[1]))
+        share = 1 - min(1.0, max(0.0, (y - self.top) / self.size[1]))
         centres = np.array(self.edges_hz[1:-1])
         if self.is_log:
             return float(centres[0] * (centres[-1] / centres[0]) ** share)
@@ -1366,45 +1376,45 @@ class PictureView:
         """Show levels (n_mels, columns) in [0, 1] in some colours (256, 3), with axes; nothing if None."""
         from PIL import Image, ImageTk
 
-        canvas, palette = self.canvas, self.palette
+        canvas, palette, px = self.canvas, self.palette, self.px
         canvas.delete("all")
         canvas.configure(background=palette["back"])
         width, height = self.size
-        right, bottom = self.LEFT + width, self.TOP + height
-        canvas.create_text(self.LEFT + 6, self.TOP / 2, text=self.title, anchor="w", fill=palette["text"])
+        right, bottom = self.left + width, self.top + height
+        canvas.create_text(self.left + px(6), self.top / 2, text=self.title, anchor="w", fill=palette["text"])
         if levels is None:
-            canvas.create_rectangle(self.LEFT, self.TOP, right, bottom, outline=palette["line"])
+            canvas.create_rectangle(self.left, self.top, right, bottom, outline=palette["line"])
             return
         if self._rows is None or self._rows[0] != (height, self.is_log):
-            self._rows = (height, self.is_log), np.array([self.band_at(self.TOP + y) for y in range(height)])
+            self._rows = (height, self.is_log), np.array([self.band_at(self.top + y) for y in range(height)])
         rows = self._rows[1]
         columns = np.arange(width) * levels.shape[1] // width
         index = np.clip(levels * 255, 0, 255).astype(np.uint8)[np.ix_(rows, columns)]
         self._image = ImageTk.PhotoImage(Image.fromarray(colours[index]), master=canvas)
-        canvas.create_image(self.LEFT, self.TOP, image=self._image, anchor="nw")
+        canvas.create_image(self.left, self.top, image=self._image, anchor="nw")
         for hz in TICKS_HZ:
             if self.edges_hz[1] <= hz <= self.edges_hz[-2]:
                 y = bottom - height * self._share_of(hz)
-                canvas.create_line(self.LEFT - 4, y, self.LEFT, y, fill=palette["line"])
+                canvas.create_line(self.left - px(4), y, self.left, y, fill=palette["line"])
                 label = f"{hz // 1000}k" if hz >= 1000 else str(hz)
-                canvas.create_text(self.LEFT - 6, y, text=label, anchor="e", fill=palette["text"])
-        for seconds in time_ticks(*self.span, width // 90):
+                canvas.create_text(self.left - px(6), y, text=label, anchor="e", fill=palette["text"])
+        for seconds in time_ticks(*self.span, width // px(90)):
             x = self.x_at(seconds)
-            canvas.create_line(x, bottom, x, bottom + 4, fill=palette["line"])
-            canvas.create_text(x, bottom + 12, text=f"{seconds:g}", fill=palette["text"])
-        canvas.create_text(right, bottom + 26, text="time (s)", anchor="e", fill=palette["text"])
-        canvas.create_text(self.LEFT - 6, self.TOP / 2, text="Hz", anchor="e", fill=palette["text"])
+            canvas.create_line(x, bottom, x, bottom + px(4), fill=palette["line"])
+            canvas.create_text(x, bottom + px(12), text=f"{seconds:g}", fill=palette["text"])
+        canvas.create_text(right, bottom + px(26), text="time (s)", anchor="e", fill=palette["text"])
+        canvas.create_text(self.left - px(6), self.top / 2, text="Hz", anchor="e", fill=palette["text"])
 
     def mark(self, playhead_s: float | None, selection_s: tuple[float, float] | None) -> None:
         """Draw the playhead and the selection."""
-        canvas, bottom = self.canvas, self.TOP + self.size[1]
+        canvas, bottom = self.canvas, self.top + self.size[1]
         canvas.delete("mark")
         if selection_s is not None:
-            left, right = (min(max(self.x_at(s), self.LEFT), self.LEFT + self.size[0]) for s in selection_s)
-            canvas.create_rectangle(left, self.TOP, right, bottom, outline="#ffffff", width=2, dash=(4, 3), tags="mark")
+            left, right = (min(max(self.x_at(s), self.left), self.left + self.size[0]) for s in selection_s)
+            canvas.create_rectangle(left, self.top, right, bottom, outline="#ffffff", width=2, dash=(4, 3), tags="mark")
         if playhead_s is not None and self.span[0] <= playhead_s <= self.span[1]:
             x = self.x_at(playhead_s)
-            canvas.create_line(x, self.TOP, x, bottom, fill="#ffffff", tags="mark")
+            canvas.create_line(x, self.top, x, bottom, fill="#ffffff", tags="mark")
 
 
 def time_ticks(start_s: float, stop_s: float, n: int) -> list[float]:
@@ -1461,6 +1471,8 @@ class GrainWindow:
         self._settle: str | None = None  # the callback that renders once the hand rests
         self._redraw: str | None = None
         self._drag_from: float | None = None
+        self._held: tuple[str, float] | None = None  # what was heard before a button or B went down, and when
+        self._released: str | None = None  # the callback that ends the hold unless the key only repeats
         self._before: tuple[tuple, np.ndarray] | None = None  # the left picture, and what it is of
         self._looks: tuple | None = None
         self._is_turning = False  # the progress bar, when nobody knows how far the work is
@@ -1477,19 +1489,26 @@ class GrainWindow:
 
         root = self.root
         root.title("Neural Grain Processor")
+        # Fonts are in points and grow with the screen's resolution; what is in pixels must do as well.
+        self.scale = max(1.0, float(root.tk.call("tk", "scaling")) * 72 / 96)
+        screen = root.winfo_screenwidth(), root.winfo_screenheight()
+        root.minsize(*(min(round(self.scale * n), most) for n, most in zip((900, 600), screen, strict=True)))
         root.geometry(self.remembered.geometry)
-        root.minsize(900, 600)
         self.style = ttk.Style(root)
         self.style.theme_use("clam")
-        outer = ttk.Frame(root, padding=12)
+        self.outer = outer = ttk.Frame(root, padding=self._px(12))
         outer.pack(fill="both", expand=True)
         bar = ttk.Frame(outer)
         bar.pack(fill="x")
         self.open_button = ttk.Button(bar, text="Open ...", command=self.ask_open)
         self.play_button = ttk.Button(bar, text="Play", command=self.toggle_play)
-        self.before_button = ttk.Button(bar, text="Before", command=lambda: self.listen("before"))
-        self.after_button = ttk.Button(bar, text="After", command=lambda: self.listen("after"))
-        self.difference_button = ttk.Button(bar, text="Difference", command=lambda: self.listen("difference"))
+        self.before_button = ttk.Button(bar, text="Before")
+        self.after_button = ttk.Button(bar, text="After")
+        self.difference_button = ttk.Button(bar, text="Difference")
+        for which in ("before", "after", "difference"):
+            button = getattr(self, f"{which}_button")
+            button.bind("<Button-1>", lambda _, which=which: self._hold(which))
+            button.bind("<ButtonRelease-1>", lambda _: self._let_go())
         self.save_button = ttk.Button(bar, text="Save as ...", command=self.ask_save)
         for button in (
             self.open_button,
@@ -1500,19 +1519,24 @@ class GrainWindow:
         ):
             button.pack(side="left", padx=(0, 6))
         self.save_button.pack(side="left", padx=(0, 6))
-        self.meter = ttk.Progressbar(bar, length=80, maximum=60, style="Accent.Horizontal.TProgressbar")
+        self.meter = ttk.Progressbar(bar, length=self._px(80), maximum=60, style="Accent.Horizontal.TProgressbar")
         self.meter.pack(side="right")
-        self.volume = ttk.Scale(bar, from_=0, to=1, length=80, value=self.remembered.volume, command=self._set_volume)
-        self.volume.pack(side="right", padx=6)
-        ttk.Label(bar, text="volume").pack(side="right")
+        self.volume = ttk.Scale(
+            bar, from_=0, to=1, length=self._px(80), value=self.remembered.volume, command=self._set_volume
+        )
+        ttk.Label(bar, text="level").pack(side="right", padx=6)
+        self.volume.pack(side="right")
+        ttk.Label(bar, text="volume").pack(side="right", padx=6)
         self.file_label = ttk.Label(outer)
         self.file_label.pack(fill="x", pady=(6, 0))
         below = ttk.Frame(outer)  # packed before the pictures: what is packed last is squeezed first
         below.pack(side="bottom", fill="x", pady=(4, 0))
         self.note_label = ttk.Label(below)
         self.note_label.pack(side="left", anchor="w")
-        self.progress = ttk.Progressbar(below, length=160, style="Accent.Horizontal.TProgressbar")
+        self.progress = ttk.Progressbar(below, length=self._px(160), style="Accent.Horizontal.TProgressbar")
         self.cancel_button = ttk.Button(below, text="Cancel", command=self.worker.cancel)
+        below.bind("<Configure>", lambda _: self._wrap())
+        self.below = below
         self.grain_label = ttk.Label(outer, style="Grain.TLabel")
         self.grain_label.pack(side="bottom", anchor="w", pady=(6, 0))
         self._build_slider(outer)
@@ -1521,6 +1545,13 @@ class GrainWindow:
         self._bind_keys()
         self._paint()
         root.protocol("WM_DELETE_WINDOW", self.close)
+
+    def _wrap(self) -> None:
+        """Long notes go on in a second line, and leave room for the progress."""
+        room = self.progress.winfo_reqwidth() + self.cancel_button.winfo_reqwidth() + self._px(24)
+        width = self.below.winfo_width()
+        self.note_label.configure(wraplength=max(1, width - (room if self.busy else 0)))
+        self.grain_label.configure(wraplength=max(1, width))
 
     def _build_slider(self, outer) -> None:
         from tkinter import ttk
@@ -1552,7 +1583,7 @@ class GrainWindow:
         frame.rowconfigure(0, weight=1)
         self.views = []
         for i, title in enumerate(("before", "after")):
-            view = PictureView(frame, title, {})
+            view = PictureView(frame, title, {}, self.scale)
             view.canvas.grid(row=0, column=i, sticky="nsew")
             frame.columnconfigure(i, weight=1, uniform="pictures")
             canvas = view.canvas
@@ -1569,8 +1600,8 @@ class GrainWindow:
                 lambda event, view=view: self._zoom(view.seconds_at(event.x), 0.8 if event.delta > 0 else 1.25),
             )
             self.views.append(view)
-        self.bar = PictureView(frame, "dB", {})
-        self.bar.canvas.configure(width=64)
+        self.bar = PictureView(frame, "dB", {}, self.scale)
+        self.bar.canvas.configure(width=self.bar.px(64))
         self.bar.canvas.grid(row=0, column=2, sticky="ns")
 
     def _build_menus(self) -> None:
@@ -1601,6 +1632,9 @@ class GrainWindow:
         help_menu.add_command(label="The model", command=self.show_model)
         help_menu.add_command(label="About", command=self.show_about)
 
+    def _px(self, n: float) -> int:
+        return round(n * self.scale)
+
     @property
     def _is_mac(self) -> bool:
         return self.root.tk.call("tk", "windowingsystem") == "aqua"
@@ -1612,7 +1646,7 @@ class GrainWindow:
         root.bind("<F1>", lambda _: self.show_help())
         plain = {
             "<space>": self.toggle_play,
-            "b": self.toggle_bypass,
+            "b": self._press_bypass,
             "g": self.toggle_view,
             "l": self.toggle_log,
             "0": self.show_all,
@@ -1621,6 +1655,7 @@ class GrainWindow:
         }
         for key, action in plain.items():
             root.bind(key, lambda event, action=action: None if event.widget is self.value_entry else action())
+        root.bind("<KeyRelease-b>", lambda _: self._release_bypass())
         # A button that has the focus must not be pressed by the space bar as well.
         root.unbind_class("TButton", "<space>")
         root.unbind_class("TButton", "<Key-space>")
@@ -1632,18 +1667,25 @@ class GrainWindow:
         self.palette = DARK if self.remembered.is_dark else LIGHT
         back, text, line = (self.palette[name] for name in ("back", "text", "line"))
         style = self.style
-        style.configure(".", background=back, foreground=text, bordercolor=line, troughcolor=self.palette["trough"])
-        style.configure("TEntry", fieldbackground=self.palette["trough"], foreground=text, insertcolor=text)
-        style.configure("TButton", background=self.palette["button"], foreground=text, padding=(8, 4), width=-8)
+        trough, button = self.palette["trough"], self.palette["button"]
+        style.configure(".", background=back, foreground=text, bordercolor=line, troughcolor=trough)
+        style.configure(".", lightcolor=trough, darkcolor=trough, arrowsize=self._px(14), sliderlength=self._px(30))
+        style.configure("TEntry", fieldbackground=trough, foreground=text, insertcolor=text)
+        style.configure("TButton", background=button, foreground=text, width=-8)
+        style.configure("TButton", lightcolor=button, darkcolor=button, padding=(self._px(8), self._px(4)))
         style.map("TButton", background=[("pressed", ACCENT), ("active", self.palette["trough"])])
         style.map("TButton", foreground=[("disabled", line)])
-        style.configure("On.TButton", background=ACCENT, foreground="#ffffff")
+        style.configure("On.TButton", background=ACCENT, foreground="#ffffff", lightcolor=ACCENT, darkcolor=ACCENT)
         style.map("On.TButton", background=[("active", ACCENT)], foreground=[("disabled", line)])
         style.configure("Grain.TLabel", font=("TkDefaultFont", 13))
         style.configure("Error.TLabel", foreground=self.palette["error"])
         style.configure("Accent.Horizontal.TProgressbar", background=ACCENT)
-        style.configure("TScale", background=ACCENT)
+        style.configure("TScale", background=ACCENT, lightcolor=ACCENT, darkcolor=ACCENT, gripcount=0)
+        style.map("TScale", lightcolor=[("disabled", line)], darkcolor=[("disabled", line)])
         self.root.configure(background=back)
+        for menu in (self.menu, *self.menu.winfo_children(), self.recent_menu):
+            menu.configure(background=back, foreground=text, activebackground=ACCENT, activeforeground="#ffffff")
+            menu.configure(disabledforeground=line, borderwidth=0)
         for view in (*self.views, self.bar):
             view.palette = self.palette
         self._colours = np.round(255 * colormaps["magma"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
@@ -1684,6 +1726,7 @@ class GrainWindow:
             else:
                 self.progress.pack_forget()
                 self.cancel_button.pack_forget()
+        self._wrap()
         if is_busy:
             is_known = self.share is not None
             if is_known:
@@ -1768,21 +1811,22 @@ class GrainWindow:
     def _draw_bar(self) -> None:
         """The colour bar."""
         bar, is_gain = self.bar, self.view == "gain" and self.opened is not None
-        canvas, height = bar.canvas, bar.size[1]
+        canvas, height, px = bar.canvas, bar.size[1], bar.px
         from PIL import Image, ImageTk
 
         canvas.delete("all")
         canvas.configure(background=self.palette["back"])
         ramp = np.linspace(255, 0, height).round().astype(int)
         colours = (self._gain_colours if is_gain else self._colours)[ramp]
-        picture = Image.fromarray(np.repeat(colours[:, None], 12, axis=1))
+        picture = Image.fromarray(np.repeat(colours[:, None], px(12), axis=1))
         bar._image = ImageTk.PhotoImage(picture, master=canvas)
-        canvas.create_image(4, bar.TOP, image=bar._image, anchor="nw")
+        canvas.create_image(px(4), bar.top, image=bar._image, anchor="nw")
         top, bottom = (GAIN_RANGE_DB, -GAIN_RANGE_DB) if is_gain else (0, -DYNAMIC_RANGE_DB)
         for share in (0, 0.25, 0.5, 0.75, 1):
             text = f"{top + share * (bottom - top):+.0f}" if is_gain else f"{top + share * (bottom - top):.0f}"
-            canvas.create_text(20, bar.TOP + share * height, text=text, anchor="w", fill=self.palette["text"])
-        canvas.create_text(4, bar.TOP / 2, text="dB", anchor="w", fill=self.palette["text"])
+            anchor = {0: "nw", 1: "sw"}.get(share, "w")  # at the ends beside the bar, not beyond it
+            canvas.create_text(px(20), bar.top + share * height, text=text, anchor=anchor, fill=self.palette["text"])
+        canvas.create_text(px(4), bar.top / 2, text="dB", anchor="w", fill=self.palette["text"])
 
     def _mark(self) -> None:
         playhead = None
@@ -1873,9 +1917,32 @@ class GrainWindow:
             self.mixer.listen(which)
         self._refresh()
 
-    def toggle_bypass(self) -> None:
-        """From after to before and back."""
-        self.listen("after" if self.listening == "before" else "before")
+    def _hold(self, which: str) -> None:
+        """Hear something else: while it is held, or after a mere tap until something else is tapped."""
+        if self.opened is not None:
+            self._held = self.listening, time.monotonic()
+            self.listen(which)
+
+    def _let_go(self) -> None:
+        if self._held is not None and time.monotonic() - self._held[1] > HOLD_S:
+            self.listen(self._held[0])
+        self._held = None
+
+    def _press_bypass(self) -> None:
+        """From after to before and back; a key that is held repeats, which is no other press."""
+        if self._released is not None:
+            self.root.after_cancel(self._released)
+            self._released = None
+        elif self._held is None:
+            self._hold("after" if self.listening == "before" else "before")
+
+    def _release_bypass(self) -> None:
+        def release() -> None:
+            self._released = None
+            self._let_go()
+
+        if self._held is not None and self._released is None:
+            self._released = self.root.after(KEY_REPEAT_MS, release)  # X11 releases before it repeats
 
     def seek(self, seconds: float) -> None:
         """Go on somewhere else."""
@@ -1971,7 +2038,7 @@ class GrainWindow:
         if self.opened is None or not view.edges_hz:
             return
         before, gain_db = self._shown
-        column = min(max(0, event.x - view.LEFT), view.size[0] - 1) * before.shape[1] // view.size[0]
+        column = min(max(0, event.x - view.left), view.size[0] - 1) * before.shape[1] // view.size[0]
         band = view.band_at(event.y)
         level_db = DYNAMIC_RANGE_DB * (before[band, column] - 1)
         self.readout["text"] = (
@@ -2057,7 +2124,7 @@ class GrainWindow:
         if width > 1:
             self.remembered.geometry = f"{width}x{height}"
         write_remembered(self._remember_at, self.remembered)
-        for callback in (self._poll_id, self._settle, self._redraw):
+        for callback in (self._poll_id, self._settle, self._redraw, self._released):
             if callback is not None:
                 self.root.after_cancel(callback)
         self.player.close()
@@ -2168,12 +2235,8 @@ def open_window(model_path: Path, device: str, source: Path | None) -> int:
             f"no window: Python here is without tkinter (on Debian: apt-get install python3-tk); {hint}"
         ) from err
     try:
-        from tkinterdnd2 import DND_FILES, TkinterDnD
-    except ImportError:
-        TkinterDnD = None
-    try:
-        root = tk.Tk(className="Neural Grain Processor") if TkinterDnD is None else TkinterDnD.Tk()
-    except (tk.TclError, RuntimeError) as err:
+        root = tk.Tk(className="Neural Grain Processor")
+    except tk.TclError as err:
         raise PipelineError(f"no window: no display to show it on; {hint}") from err
     report, interrupted = root.report_callback_exception, []
 
@@ -2186,13 +2249,30 @@ def open_window(model_path: Path, device: str, source: Path | None) -> int:
 
     root.report_callback_exception = report_fault
     window = GrainWindow(root, model_path, device, source)
-    if TkinterDnD is not None:
-        root.drop_target_register(DND_FILES)
-        root.dnd_bind("<<Drop>>", lambda event: window.open(Path(root.tk.splitlist(event.data)[0])))
+    accept_drops(window)
     root.mainloop()
     if interrupted:
         raise KeyboardInterrupt
     return 0
+
+
+def accept_drops(window: GrainWindow) -> bool:
+    """Open files that are dropped, where tkinterdnd2 is installed and works; returns whether it does."""
+    root = window.root
+    try:
+        from tkinterdnd2 import DND_FILES, TkinterDnD
+
+        TkinterDnD._require(root)  # what TkinterDnD.Tk does; so the window starts without it as well
+    except (ImportError, RuntimeError):
+        return False
+
+    def dropped(event) -> None:
+        for name in root.tk.splitlist(event.data)[:1]:
+            window.open(Path(name))
+
+    window.outer.drop_target_register(DND_FILES)
+    window.outer.dnd_bind("<<Drop>>", dropped)
+    return True
 
 
 # The command line

@@ -381,6 +381,42 @@ class TestMixer:
         assert self.steepest(heard) < natural + fade_slope
         assert mixer.underruns == 0
 
+    def test_each_move_is_heard_as_it_is_rendered_and_joined_by_a_straight_fade(self, mixer, solver):
+        moves = [solver.about(octaves) for octaves in (-1.5, 0.7, 2.0, -0.4)]
+        mixer.play()
+
+        def disturb(i: int) -> None:
+            mixer.want(moves[i // 20])
+            mixer.listen("before" if i // 10 % 2 else "after")
+
+        heard = self.hear(mixer, 80, disturb)
+        after = [np.concatenate(list(solver.render(amounts))) for amounts in moves]
+        old, fade = np.zeros_like(mixer.y), mixer._fade_samples
+        rise = (np.arange(1, fade + 1) / fade)[:, None]
+        for turn in range(8):
+            new = mixer.y if turn % 2 else after[turn // 2]
+            start, stop = 10 * turn * self.BLOCK, 10 * (turn + 1) * self.BLOCK
+            expected = new[start:stop].copy()
+            expected[:fade] = rise * expected[:fade] + (1 - rise) * old[start : start + fade]
+            np.testing.assert_allclose(heard[start:stop], expected, atol=3e-6)
+            old = new
+        assert mixer.underruns == 0
+
+    def test_moves_that_come_faster_than_they_are_rendered_never_leave_it_without_samples(self, mixer, solver):
+        moves = [solver.about(1.0 + i / 100) for i in range(101)]
+        mixer.want(moves[0])
+        mixer.play()
+        self.hear(mixer, 2)
+        heard = []
+        for i in range(100):
+            mixer.want(moves[i])
+            mixer.prepare()
+            mixer.want(moves[i + 1])  # already another when the block is due
+            mixer.fill(np.zeros((self.BLOCK, 2), np.float32))
+            heard.append(mixer._heard.amounts)
+        assert mixer.underruns == 0
+        assert heard[-1] in moves[-4:]
+
     def test_a_loop_is_exact_and_its_join_fades(self, mixer, solver):
         start, stop = 20_000, 31_111
         mixer.want(solver.about(1.0))

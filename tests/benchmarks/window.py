@@ -4,7 +4,8 @@
 
 Frozen frames are the gaps of a heartbeat of 5 ms while a 10-minute stereo file is opened, slid, played and
 saved. From a move to the first changed sample: a stream in place of sounddevice calls back at real block
-times, 512 samples; what a device adds of its own is not in it.
+times, 512 samples; what a device adds of its own is not in it. The same stream says whether every block
+is ready while the slider moves for 60 s.
 """
 
 from __future__ import annotations
@@ -128,6 +129,26 @@ def latency(model: Path) -> None:
     print(f"gains of the whole picture of 30 s: {1e3 * (time.perf_counter() - started):.0f} ms")
 
 
+def ready(model: Path, duration_s: float = 60.0) -> None:
+    """Whether every block is ready in time while the slider moves, 60 times a second."""
+    y = music(30)
+    mixer, device = Mixer(y, SR, GrainProcessor.load(model, "cpu").solver(sound_from_array(y, SR))), FakeDevice()
+    player = Player(device)
+    mixer.loop((0, len(y)))
+    player.play(mixer)
+    started, moves = time.monotonic(), 0
+    while time.monotonic() < started + duration_s:
+        moves += 1
+        mixer.want(mixer._solver.about(2.5 * np.sin(moves / 20) or 0.1))
+        time.sleep(1 / 60)
+    stream = device.streams[0]
+    player.close()
+    print(
+        f"{moves} moves in {duration_s:.0f} s, {len(stream.heard)} blocks of {device.block}: "
+        f"{mixer.underruns} not ready, {stream.late} callbacks longer than a block"
+    )
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -135,6 +156,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"from the command to the window: {start_s(args.model.absolute()):.2f} s")
     latency(args.model)
+    ready(args.model)
     with tempfile.TemporaryDirectory() as folder:
         frozen(args.model, Path(folder))
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tkinter as tk
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from measure_audio_grain import GrainSettings, measure_file, sound_from_array
 from neural_audio_processor import Dialogs, GrainWindow, Player
 
 
-@pytest.fixture(scope="module")
-def display():
+@contextmanager
+def virtual_screen(size: str, dpi: int):
     """A virtual screen of its own, so that no test moves the user's mouse."""
     if sys.platform != "linux":
         pytest.skip("events are sent with xdotool, which needs X11")
@@ -31,20 +32,30 @@ def display():
     assert shutil.which("xdotool"), "xdotool is missing: sh tests/run.sh says how to install it"
     read, write = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x900x24"], pass_fds=(write,), stderr=subprocess.DEVNULL
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", f"{size}x24", "-dpi", str(dpi)],
+        pass_fds=(write,),
+        stderr=subprocess.DEVNULL,
     )
     os.close(write)
     with os.fdopen(read) as answer:
         number = answer.readline().strip()
-    before = os.environ.get("DISPLAY")
-    os.environ["DISPLAY"] = f":{number}"
     yield f":{number}"
-    if before is None:
-        del os.environ["DISPLAY"]
-    else:
-        os.environ["DISPLAY"] = before
     server.terminate()
     server.wait()
+
+
+@pytest.fixture(scope="module")
+def display():
+    with virtual_screen("1280x900", 96) as name, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISPLAY", name)
+        yield name
+
+
+@pytest.fixture(scope="module")
+def fine_display():
+    """Twice the resolution. Tk never lets go of a screen, so it stays until the last test."""
+    with virtual_screen("2560x1800", 192) as name:
+        yield name
 
 
 class Driver:
@@ -346,6 +357,73 @@ def test_play_slide_and_switch_by_keys_with_a_real_stream(drive, sound, tmp_path
     stream = d.window.player._stream
     d.window.close()
     assert stream.closed
+
+
+def test_before_and_after_are_held_or_tapped(drive, sound):
+    d = drive(source=sound, player=Player(FakeDevice()))
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    d.root.focus_force()
+    d.window.toggle_play()
+    d.hand("mousemove", *d.middle(d.window.views[0].canvas))
+    for press, let_go, held in (
+        (("keydown", "b"), ("keyup", "b"), "before"),
+        (("mousemove", *d.middle(d.window.difference_button), "mousedown", 1), ("mouseup", 1), "difference"),
+    ):
+        d.hand(*press)
+        d.until(lambda held=held: d.window.mixer._heard is not None and d.window.mixer._heard.listen == held)
+        end = time.monotonic() + 1.2  # X repeats a key that is held
+        d.until(lambda end=end, held=held: time.monotonic() > end or d.window.listening != held)
+        assert d.window.listening == held
+        d.hand(*let_go)
+        d.until(lambda: d.window.listening == "after")
+    d.hand("mousemove", *d.middle(d.window.before_button), "click", 1)
+    d.until(lambda: d.window._held is None and d.window.listening == "before")
+    d.hand("key", "b")
+    d.until(lambda: d.window._held is None and d.window.listening == "after")
+
+
+def cut(widget) -> list[str]:
+    """What does not fit into its place: widgets smaller than they ask for, text beyond the edge of a canvas."""
+    found = []
+    for child in widget.winfo_children():
+        if not child.winfo_ismapped():
+            continue
+        if isinstance(child, tk.Canvas):
+            for item in child.find_all():
+                left, top, right, bottom = child.bbox(item)
+                inside = left >= 0 and top >= 0 and right <= child.winfo_width() and bottom <= child.winfo_height()
+                if child.type(item) == "text" and not inside:
+                    found.append(f"{child.itemcget(item, 'text')} in {child}")
+        elif child.winfo_reqwidth() > child.winfo_width() or child.winfo_reqheight() > child.winfo_height():
+            found.append(str(child))
+        found += cut(child)
+    return found
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_nothing_is_cut_in_the_smallest_window(scale, drive, fine_display, tmp_path, sound, monkeypatch):
+    if scale == 2:
+        monkeypatch.setenv("DISPLAY", fine_display)
+    long = tmp_path / f"{'a name that says all about the recording, ' * 4}音 звук.wav"
+    long.write_text("no audio")
+    d = drive(source=sound, player=Player(FakeDevice()))
+    d.root.geometry(f"{900 * scale}x{600 * scale}")
+    d.settle()
+    assert (d.root.winfo_width(), d.root.winfo_height()) == (900 * scale, 600 * scale)
+    assert cut(d.root) == []
+    d.hand("mousemove", *d.middle(d.window.views[0].canvas))
+    d.until(lambda: "Hz" in d.window.readout["text"])
+    d.drag_slider(-3.0)
+    d.settle()
+    assert cut(d.root) == []
+    d.window.open(long)
+    d.root.update_idletasks()  # before the worker answers
+    assert d.window.cancel_button.winfo_ismapped()
+    assert cut(d.root) == []
+    d.until(lambda: d.window.is_error)
+    d.settle()
+    assert cut(d.root) == []
 
 
 def test_a_device_that_vanishes_is_said_and_takes_nothing_down(drive, sound):
