@@ -50,15 +50,17 @@ from measure_audio_grain import (
     PipelineError,
     SkippedFile,
     Sound,
+    add_parallel_arguments,
     band_powers,
     check_length,
     check_writable,
+    cluster,
     file_stamp,
     frame_blocks,
     grain_per_frame,
     hann_window,
     in_order,
-    jobs_argument,
+    in_parallel,
     json_path,
     mean_power,
     measure_grain,
@@ -1300,8 +1302,6 @@ class TilePainter:
         from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.font_manager import findfont
-        from PIL import ImageFont
 
         shape = (settings.n_mels, settings.tile_frames)
         figure = Figure(figsize=(7.6, 4.4), dpi=100)
@@ -1324,20 +1324,21 @@ class TilePainter:
         self._columns = slice(round(box.x0), round(box.x1))
         self._colours = np.round(255 * colormaps["magma"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
         self._title_at = (self._columns.start, self._rows.start - 22)
-        self._font = ImageFont.truetype(findfont("DejaVu Sans"), 12)
         n_rows, n_columns = self._rows.stop - self._rows.start, self._columns.stop - self._columns.start
         self._from_band = np.arange(n_rows)[::-1] * shape[0] // n_rows
         self._from_frame = np.arange(n_columns) * shape[1] // n_columns
 
     def save(self, path: Path, x: np.ndarray, title: str) -> None:
         """Write one tile (n_mels, tile_frames) in [0, 1] as a PNG with its title."""
-        from PIL import Image, ImageDraw
+        from matplotlib.font_manager import findfont
+        from PIL import Image, ImageDraw, ImageFont
 
         pixels = self._empty.copy()
         levels = np.round(255 * np.clip(x, 0, 1)).astype(np.uint8)
         pixels[self._rows, self._columns] = self._colours[levels[np.ix_(self._from_band, self._from_frame)]]
         picture = Image.fromarray(pixels)
-        ImageDraw.Draw(picture).text(self._title_at, title, fill=(0, 0, 0), font=self._font)
+        font = ImageFont.truetype(findfont("DejaVu Sans"), 12)  # not kept: on another machine it lies elsewhere
+        ImageDraw.Draw(picture).text(self._title_at, title, fill=(0, 0, 0), font=font)
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG", compress_level=1)
 
@@ -1530,8 +1531,6 @@ def convert_dataset(
     PipelineError
         If nothing could be converted.
     """
-    from joblib import Parallel, delayed
-
     settings = default_settings(grain)
     output_dir = Path(os.path.abspath(output_dir))
     made = _tiles_still_good(earlier, settings, output_dir, images)
@@ -1539,15 +1538,15 @@ def convert_dataset(
     kept = {item.path: made[key] for item in files if (key := (item.path, item.size_bytes, item.mtime_ns)) in made}
     wanted = [item for item in files if item.path not in kept]
     painter = TilePainter(settings) if images and wanted else None
-    pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-    tasks = (delayed(convert_file)(item, settings, output_dir, base, painter) for item in wanted)
-    results = dict(zip((item.path for item in wanted), progress(pool(tasks), len(wanted)), strict=True)) | kept
+    convert = partial(convert_file, settings=settings, output_dir=output_dir, base=base, painter=painter)
+    done = in_parallel(convert, wanted, jobs)
+    results = {item.path: result for item, result in progress(done, len(wanted))} | kept
     done = [results[item.path] for item in files if not isinstance(results[item.path], SkippedFile)]
     pairs = TrainingPairs(
         settings,
         tuple(source for source, _ in done),
         tuple(tile for _, tiles in done for tile in tiles),
-        tuple(item for item in results.values() if isinstance(item, SkippedFile)),
+        tuple(results[item.path] for item in files if isinstance(results[item.path], SkippedFile)),
     )
     gone = 0
     if earlier is not None:
@@ -1612,9 +1611,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pairs", type=Path, default=Path(DEFAULT_PAIRS), metavar="FILE", help="what to write (default: %(default)s)"
     )
-    parser.add_argument(
-        "-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)"
-    )
+    add_parallel_arguments(parser, os.cpu_count() or 1)
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures")
     return parser
 
@@ -1626,16 +1623,17 @@ def _run(args: argparse.Namespace) -> int:
     for folder in (args.output_dir / "arrays", args.output_dir / "images", args.pairs.parent):
         check_writable(folder)
     earlier = read_pairs(args.pairs) if args.pairs.exists() else None
-    pairs, counts = convert_dataset(
-        metadata.files,
-        metadata.settings,
-        earlier,
-        output_dir=args.output_dir,
-        base=Path(os.path.abspath(args.pairs)).parent,
-        images=not args.no_images,
-        jobs=args.jobs,
-        progress=progress_bar("converting"),
-    )
+    with cluster(args.dask):
+        pairs, counts = convert_dataset(
+            metadata.files,
+            metadata.settings,
+            earlier,
+            output_dir=args.output_dir,
+            base=Path(os.path.abspath(args.pairs)).parent,
+            images=not args.no_images,
+            jobs=args.jobs,
+            progress=progress_bar("converting"),
+        )
     write_pairs(args.pairs, pairs)
     for item in pairs.skipped:
         warn(f"{one_line(item.path)}: {item.reason}")

@@ -24,16 +24,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import re
 import sys
 import tempfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +69,7 @@ KEEP_FRAMES = 12_000  # powers of so many frames (35 MB, 2.3 minutes) are kept r
 LENGTH_UNKNOWN = 0xFFFF_F000  # a streaming writer leaves a RIFF length near 2**32: no promise was made
 INAUDIBLE = 1e-7  # in-band peak below this share of the sample peak is rounding (float32 has 24 bits)
 FEW_FILES = 50  # below it the library teaches more about its files than about grain
+CLUSTER_TIMEOUT_S = 10  # for the scheduler to answer, and for a first worker to be there
 NARROW_OCTAVES = 1.0  # less between the 10th and 90th percentile: no grain to learn from
 
 DEMO_FOLDERS = ("Drone/Static", "Drone/Evolving", "Harmonic Progression")
@@ -733,6 +737,118 @@ def parse_settings(record: object, where: str) -> GrainSettings:
     return settings
 
 
+# Many files at a time
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Inside, `in_parallel` works on a Dask cluster, or if ``address`` is None on threads of this machine.
+
+    Raises
+    ------
+    PipelineError
+        If Dask is not installed, no scheduler answers or the cluster breaks down.
+    """
+    if address is None:
+        yield
+        return
+    from joblib import parallel_config
+
+    try:
+        from distributed import CancelledError, Client, KilledWorker
+        from distributed.comm import get_address_host_port
+        from joblib._dask import DaskDistributedBackend
+    except ImportError as err:
+        raise PipelineError("--dask needs Dask; install it with: pip install distributed") from err
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it tells of lost connections in tracebacks
+    try:
+        get_address_host_port(address)  # before a Client, which hangs where this fails
+        client = Client(address, timeout=CLUSTER_TIMEOUT_S, set_as_default=False)
+    except (OSError, ValueError) as err:
+        raise PipelineError(f"--dask {address}: no scheduler answers there ({err})") from err
+
+    class Backend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))  # with 1 joblib works here, though more workers may come
+
+    with client:
+        try:
+            with parallel_config(Backend(client=client, wait_for_workers_timeout=CLUSTER_TIMEOUT_S)):
+                yield
+        except TimeoutError as err:
+            raise PipelineError(f"--dask {address}: its scheduler has no workers; start some: dask worker") from err
+        except KilledWorker as err:
+            raise PipelineError(f"--dask {address}: one worker after the other died over the same file") from err
+        except CancelledError as err:
+            raise PipelineError(f"--dask {address}: the scheduler has gone; run the same command again") from err
+
+
+def on_cluster() -> bool:
+    """Whether `in_parallel` works on processes that share no memory with this one."""
+    from joblib.parallel import get_active_backend
+
+    return not getattr(get_active_backend(prefer="threads")[0], "supports_sharedmem", False)
+
+
+def in_parallel(function: Callable, items: Iterable, jobs: int) -> Iterator[tuple]:
+    """Call ``function`` for each item, on ``jobs`` threads or on the cluster (`cluster`).
+
+    Items are taken when there is somebody to work on them. What all calls have in common
+    belongs into ``function`` (`functools.partial`), which a cluster gets together with its code.
+
+    Yields
+    ------
+    item and result, in the order in which they are done
+    """
+    from joblib import Parallel, delayed
+
+    def call(i: int, item: object) -> tuple[int, object]:
+        return i, function(item)
+
+    far = on_cluster()
+    sent = _ByValue if far else lambda same: same
+    sent_call, at_work = sent(call), {}
+    dispatched = f"{'256 + ' if far else ''}2*n_jobs"  # workers that join later find something to do
+
+    def tasks() -> Iterator:
+        for i, item in enumerate(items):
+            at_work[i] = item
+            yield delayed(sent_call)(i, sent(item))
+
+    pool = Parallel(n_jobs=jobs, prefer="threads", pre_dispatch=dispatched, return_as="generator_unordered")
+    for i, result in pool(tasks()):
+        yield at_work.pop(i), result
+
+
+class _ByValue:
+    """Something that becomes itself again where it is unpickled, which needs none of these scripts.
+
+    Its classes and functions travel with it, so that another machine never runs an older version of them.
+    """
+
+    def __init__(self, content: object):
+        import cloudpickle
+
+        folder = Path(__file__).parent
+        for module in list(sys.modules.values()):
+            if Path(getattr(module, "__file__", None) or "").parent == folder:
+                cloudpickle.register_pickle_by_value(module)
+        self._pickled = zlib.compress(cloudpickle.dumps(content), 1)
+
+    def __reduce__(self) -> tuple:
+        import cloudpickle
+
+        return cloudpickle.loads, (_Compressed(self._pickled),)
+
+
+@dataclass(frozen=True)
+class _Compressed:
+    content: bytes
+
+    def __reduce__(self) -> tuple:
+        return zlib.decompress, (self.content,)
+
+
 # The stage
 
 
@@ -759,7 +875,7 @@ def measure_folder(
     ----------
     paths : folders and files
     earlier : what an earlier run wrote; not used if its settings are others
-    jobs : int >= 1, threads (decoding and the transform run outside Python's lock)
+    jobs : int >= 1, threads (decoding and the transform run outside Python's lock); see `cluster` for machines
     progress : wraps an iterable of results and its length
 
     Raises
@@ -767,8 +883,6 @@ def measure_folder(
     PipelineError
         If a path does not exist or no audio file is found.
     """
-    from joblib import Parallel, delayed
-
     settings = settings or GrainSettings()
     paths = list(paths)
     found = find_audio(paths)
@@ -780,9 +894,8 @@ def measure_folder(
         known = {item.path: item for item in (*earlier.files, *earlier.skipped)}
     results = {path: known[path] for path in found if path in known and _is_unchanged(known[path])}
     wanted = [path for path in found if path not in results]
-    pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-    for item in progress(pool(delayed(measure_file)(path, settings) for path in wanted), len(wanted)):
-        results[item.path] = item
+    done = in_parallel(partial(measure_file, settings=settings), wanted, jobs)
+    results.update(progress(done, len(wanted)))
     ordered = [results[path] for path in found]
     gone = sum(item.path not in results for item in (*earlier.files, *earlier.skipped)) if earlier else 0
     metadata = Metadata(
@@ -994,6 +1107,17 @@ def jobs_argument(text: str) -> int:
     return jobs
 
 
+def add_parallel_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:
+    """``-j`` and ``--dask``, which mean the same in every stage that works on many files."""
+    parser.add_argument("-j", "--jobs", type=jobs_argument, default=jobs, help="files at a time (default: %(default)s)")
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="work on the Dask cluster of this scheduler, such as tcp://host:8786, instead of -j threads; its machines "
+        "must see the same folders under the same paths",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line of stage 1."""
     parser = argparse.ArgumentParser(
@@ -1015,9 +1139,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what to write (default: %(default)s)",
     )
-    parser.add_argument(
-        "-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)"
-    )
+    add_parallel_arguments(parser, os.cpu_count() or 1)
     parser.add_argument(
         "--demo",
         action="store_true",
@@ -1048,7 +1170,8 @@ def _run(args: argparse.Namespace) -> int:
     check_writable(args.output.parent)
     paths = _paths_to_measure(args)
     earlier = read_metadata(args.output) if args.output.exists() else None
-    metadata, counts = measure_folder(paths, earlier, jobs=args.jobs, progress=progress_bar("measuring"))
+    with cluster(args.dask):
+        metadata, counts = measure_folder(paths, earlier, jobs=args.jobs, progress=progress_bar("measuring"))
     write_metadata(args.output, metadata)
     for item in metadata.skipped:
         warn(f"{one_line(item.path)}: {item.reason}")
