@@ -57,7 +57,6 @@ from measure_audio_grain import (
     cluster,
     file_stamp,
     frame_blocks,
-    grain_per_frame,
     hann_window,
     in_order,
     in_parallel,
@@ -69,6 +68,7 @@ from measure_audio_grain import (
     parse_records,
     parse_settings,
     peak_of,
+    peak_of_frames,
     progress_bar,
     read_json,
     read_metadata,
@@ -202,7 +202,9 @@ def band_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
     n_fft = settings.grain.n_fft_for(sr)
     hz = np.arange(n_fft // 2 + 1) * sr / n_fft
     edges = settings.band_edges_hz
-    weights = np.stack([np.interp(hz, edges[b : b + 3], (0, 1, 0), left=0, right=0) for b in range(settings.n_mels)])
+    # In the scale of edge numbers each triangle is 2 wide and as high as its distance to the bin leaves it.
+    at = np.interp(hz, edges, np.arange(settings.n_mels + 2))
+    weights = np.maximum(0, 1 - np.abs(at - np.arange(1, settings.n_mels + 1)[:, None]))
     for b in np.flatnonzero(weights.sum(axis=1) == 0):
         if edges[b + 1] <= sr / 2:
             weights[b, round(edges[b + 1] * n_fft / sr)] = 1.0
@@ -220,7 +222,8 @@ def bin_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
     n_fft = settings.grain.n_fft_for(sr)
     hz = np.arange(n_fft // 2 + 1) * sr / n_fft
     centres = settings.band_edges_hz[1:-1]
-    return np.stack([np.interp(hz, centres, row) for row in np.eye(settings.n_mels)]).astype(np.float32)
+    at = np.interp(hz, centres, np.arange(settings.n_mels))
+    return np.maximum(0, 1 - np.abs(at - np.arange(settings.n_mels)[:, None])).astype(np.float32)
 
 
 def bins_per_band(settings: SpectrogramSettings) -> np.ndarray:
@@ -324,6 +327,37 @@ def band_powers_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
 def log_mel_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
     """Normalised log-mel picture of a sound, (n_mels, frames)."""
     return log_mel(band_powers_of(sound, settings), settings.dynamic_range_db)
+
+
+def bands_and_grain(sound: Sound, settings: SpectrogramSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`band_powers_of` and `grain_per_frame` in one pass over the sound.
+
+    Returns
+    -------
+    bands : np.ndarray, shape (frames, n_mels), float32
+    flatness : np.ndarray, shape (frames,), in (0, 1]
+    active : np.ndarray, shape (frames,), bool
+
+    Raises
+    ------
+    PipelineError
+        If the sound has no grain: too short, silent, not finite.
+    """
+    check_length(sound, settings.grain)
+    n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
+    weights, band = band_weights(settings, sound.sr).T, settings.grain.band_for(sound.sr)
+
+    def look(windows: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        P = mean_power(D)
+        return P @ weights, np.ascontiguousarray(P[:, band]), peak_of_frames(windows, hop_length)
+
+    bands = large_array(((sound.n_samples - n_fft) // hop_length + 1, settings.n_mels))
+    meter, first = GrainMeter(settings.grain, n_fft), 0
+    for some, P, sample_peak in stft_blocks(sound, settings.grain, look):
+        bands[first : first + len(some)] = some
+        meter.add(P, sample_peak)
+        first += len(some)
+    return bands, *meter.result(lambda: band_powers(sound, settings.grain))
 
 
 def tile_starts(n_frames: int, tile_frames: int) -> list[int]:
@@ -1459,11 +1493,12 @@ def convert_file(
         if (size_bytes, mtime_ns) != (item.size_bytes, item.mtime_ns):
             raise PipelineError("changed since it was measured; run measure_audio_grain.py again")
         sound = open_sound(item.path)
-        flatness, active = grain_per_frame(sound, settings.grain)
-        x = log_mel_of(sound, settings)
+        bands, flatness, active = bands_and_grain(sound, settings)
     except PipelineError as err:
         return SkippedFile(item.path, str(err), size_bytes, mtime_ns)
-    loudest_frame_db = float(frame_levels_db(x, settings).max())
+    to_picture = partial(log_mel, dynamic_range_db=settings.dynamic_range_db, peak=float(bands.max()))
+    pieces = (bands[i : i + PIECE_FRAMES] for i in range(0, len(bands), PIECE_FRAMES))
+    loudest_frame_db = max(float(frame_levels_db(to_picture(piece), settings).max()) for piece in pieces)
     hop_s = settings.grain.hop_for(sound.sr) / sound.sr
     source = json_path(item.path, base)
     stem = (
@@ -1472,7 +1507,7 @@ def convert_file(
         + hashlib.sha1(source.encode()).hexdigest()[:8]
     )
     tiles = []
-    for start in tile_starts(x.shape[1], settings.tile_frames):
+    for start in tile_starts(len(bands), settings.tile_frames):
         span = slice(start, start + settings.tile_frames)
         if not active[span].any():
             continue  # silence inside the file
@@ -1485,7 +1520,7 @@ def convert_file(
             float(flatness[span][active[span]].mean(dtype=np.float64)),
             round(loudest_frame_db, 3),
         )
-        picture = fill_tile(x[:, span], settings.tile_frames)
+        picture = fill_tile(to_picture(bands[span]), settings.tile_frames)
         with replacing(tile.array) as temporary, temporary.open("wb") as file:
             np.save(file, picture, allow_pickle=False)
         if painter:

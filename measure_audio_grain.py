@@ -228,7 +228,6 @@ def in_order(function: Callable, items: Iterable, threads: int) -> Iterator:
         return
     from threadpoolctl import threadpool_limits
 
-    # Each thread is busy with small products: threads of BLAS on top of that would only wait for each other.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
         for item in items:
@@ -251,24 +250,34 @@ def band_powers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Iter
     """
     from scipy.fft import rfft  # imported late: `--help` must not wait for scipy
 
-    n_fft, band = settings.n_fft_for(sound.sr), settings.band_for(sound.sr)
+    n_fft, hop_length, band = settings.n_fft_for(sound.sr), settings.hop_for(sound.sr), settings.band_for(sound.sr)
     window = hann_window(n_fft)
 
     def powers(windows: np.ndarray) -> tuple[np.ndarray, float]:
         D = rfft(windows * window, axis=-1)[..., band]
-        return mean_power(D), peak_of(windows)
+        return mean_power(D), peak_of_frames(windows, hop_length)
 
-    return in_order(powers, frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr)), threads)
+    return in_order(powers, frame_blocks(sound.blocks(), n_fft, hop_length), threads)
 
 
 def mean_power(D: np.ndarray) -> np.ndarray:
     """Bin powers averaged over channels: (channels, frames, bins) complex -> (frames, bins) float32."""
-    return np.mean(D.real**2 + D.imag**2, axis=0)
+    P = np.zeros(D.shape[1:], np.float32)
+    for channel in D:  # one at a time: their powers stay in the cache
+        power = channel.real**2
+        power += channel.imag**2
+        P += power
+    return P / np.float32(len(D))
 
 
 def peak_of(y: np.ndarray) -> float:
     """The largest sample, without its sign; NaN if there is one."""
     return max(float(y.max()), -float(y.min()))
+
+
+def peak_of_frames(windows: np.ndarray, hop_length: int) -> float:
+    """`peak_of` frames that overlap, (channels, frames, n_fft): the first samples of each and all of the last."""
+    return float(np.maximum(peak_of(windows[..., :hop_length]), peak_of(windows[:, -1])))  # which keeps NaN
 
 
 def spectral_flatness(P: np.ndarray, peak: float, floor_db: float) -> np.ndarray:
@@ -685,7 +694,7 @@ def write_metadata(path: Path, metadata: Metadata) -> None:
     folder = Path(os.path.abspath(path)).parent
 
     def record(item: FileGrain | SkippedFile) -> dict:
-        return {**asdict(item), "path": json_path(item.path, folder)}
+        return {**vars(item), "path": json_path(item.path, folder)}
 
     content = {
         "version": METADATA_VERSION,
@@ -801,6 +810,7 @@ def in_parallel(function: Callable, items: Iterable, jobs: int) -> Iterator[tupl
     item and result, in the order in which they are done
     """
     from joblib import Parallel, delayed
+    from threadpoolctl import threadpool_limits
 
     def call(i: int, item: object) -> tuple[int, object]:
         return i, function(item)
@@ -816,8 +826,10 @@ def in_parallel(function: Callable, items: Iterable, jobs: int) -> Iterator[tupl
             yield delayed(sent_call)(i, sent(item))
 
     pool = Parallel(n_jobs=jobs, prefer="threads", pre_dispatch=dispatched, return_as="generator_unordered")
-    for i, result in pool(tasks()):
-        yield at_work.pop(i), result
+    # Each thread is busy with small products: threads of BLAS on top of that would only wait for each other.
+    with threadpool_limits(1 if jobs > 1 else None, "blas"):
+        for i, result in pool(tasks()):
+            yield at_work.pop(i), result
 
 
 class _ByValue:
