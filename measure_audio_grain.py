@@ -675,7 +675,7 @@ def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
         replace(
             item,
             **{
-                key: Path(os.path.abspath(folder / value))
+                key: Path(os.path.abspath(os.path.join(folder, value)))
                 for key, value in vars(item).items()
                 if isinstance(value, Path)
             },
@@ -686,7 +686,7 @@ def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
 
 def json_path(path: Path, folder: Path) -> str:
     """POSIX path of ``path`` relative to ``folder``, as our JSON files hold it."""
-    return Path(os.path.relpath(path, folder)).as_posix()
+    return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
 def write_metadata(path: Path, metadata: Metadata) -> None:
