@@ -7,7 +7,7 @@ Without LIBRARY: files of half a second (and tiny ones of 50 ms for stage 1) are
 each command runs twice, the second time over an unchanged library, as a process of its own with its peak memory.
 With it: the stages against the usual loops (librosa.load and spectral_flatness; specshow and savefig for each tile),
 one core, and against the floor: decoding and one torch.stft per file, on all cores. The contenders take turns; ratios
-are medians over rounds.
+are medians over rounds. Processor time tells what a machine that others use as well would hide.
 """
 
 from __future__ import annotations
@@ -134,11 +134,11 @@ def floor(paths: list[Path]) -> None:
     torch.set_num_threads(threads)
 
 
-def seconds(function: Callable, *args: object) -> float:
-    """Wall time of a call."""
-    started = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - started
+def seconds(function: Callable) -> tuple[float, float]:
+    """Wall time of a call, and processor time of all its threads."""
+    started, started_cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - started, time.process_time() - started_cpu
 
 
 def ratios(library: Path, rounds: int) -> None:
@@ -165,22 +165,24 @@ def ratios(library: Path, rounds: int) -> None:
         "stage 2": lambda: convert(True),
         "specshow loop": draw,
     }
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, contender in contenders.items():
             if turn or name != "specshow loop":  # the first round warms up
                 taken[name].append(seconds(contender))
     print(f"{len(paths)} files, {sum(item.duration_s for item in metadata.files):.0f} s; median of {rounds} rounds")
     for name, values in taken.items():
-        print(f"  {name:22s} {np.median(values[-rounds:]):7.3f} s")
+        wall, cpu = np.median(values[-rounds:], axis=0)
+        print(f"  {name:22s} {wall:7.3f} s, {cpu:7.3f} s of processor time")
     for high, low, aim in (
         ("plain loop", "stage 1", ">= 4"),
         ("stage 1", "floor", "<= 1.5"),
         ("specshow loop", "stage 2", ">= 10"),
         ("stage 2, no pictures", "floor", "<= 2"),
     ):
-        each = np.array(taken[high][-rounds:]) / np.array(taken[low][-rounds:])
-        print(f"  {high} / {low}: {np.median(each):.2f} ({each.min():.2f} to {each.max():.2f}; aim {aim})")
+        wall, cpu = (np.array(taken[high][-rounds:]) / np.array(taken[low][-rounds:])).T
+        spread = f"{wall.min():.2f} to {wall.max():.2f}"
+        print(f"  {high} / {low}: {np.median(wall):.2f} ({spread}; aim {aim}); processor time {np.median(cpu):.2f}")
 
 
 def numbers(text: str) -> list[int]:
