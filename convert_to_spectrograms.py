@@ -55,16 +55,17 @@ from measure_audio_grain import (
     PipelineError,
     SkippedFile,
     Sound,
+    add_parallel_arguments,
     band_powers,
     block_frames,
     check_sound,
     check_unchanged,
+    cluster,
     file_stamp,
     frame_blocks,
-    grain_per_frame,
     hann_window,
     in_order,
-    jobs_argument,
+    in_parallel,
     json_path,
     leave,
     mean_power,
@@ -75,6 +76,7 @@ from measure_audio_grain import (
     parse_records,
     parse_settings,
     peak_of,
+    peak_of_frames,
     prepare_folder,
     progress_bar,
     read_json,
@@ -210,7 +212,9 @@ def band_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
     n_fft = settings.grain.n_fft_for(sr)
     hz = np.arange(n_fft // 2 + 1) * sr / n_fft
     edges = settings.band_edges_hz
-    weights = np.stack([np.interp(hz, edges[b : b + 3], (0, 1, 0), left=0, right=0) for b in range(settings.n_mels)])
+    # In the scale of edge numbers each triangle is 2 wide and as high as its distance to the bin leaves it.
+    at = np.interp(hz, edges, np.arange(settings.n_mels + 2))
+    weights = np.maximum(0, 1 - np.abs(at - np.arange(1, settings.n_mels + 1)[:, None]))
     for b in np.flatnonzero(weights.sum(axis=1) == 0):
         if edges[b + 1] <= sr / 2:
             weights[b, round(edges[b + 1] * n_fft / sr)] = 1.0
@@ -228,7 +232,8 @@ def bin_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
     n_fft = settings.grain.n_fft_for(sr)
     hz = np.arange(n_fft // 2 + 1) * sr / n_fft
     centres = settings.band_edges_hz[1:-1]
-    return np.stack([np.interp(hz, centres, row) for row in np.eye(settings.n_mels)]).astype(np.float32)
+    at = np.interp(hz, centres, np.arange(settings.n_mels))
+    return np.maximum(0, 1 - np.abs(at - np.arange(settings.n_mels)[:, None])).astype(np.float32)
 
 
 def bins_per_band(settings: SpectrogramSettings) -> np.ndarray:
@@ -348,6 +353,37 @@ def powers_to_log_mel(x: np.ndarray, dynamic_range_db: float) -> None:
     peak = max(float(x[:, piece].max()) for piece in pieces)
     for piece in pieces:
         x[:, piece] = log_mel(x[:, piece].T, dynamic_range_db, peak)
+
+
+def bands_and_grain(sound: Sound, settings: SpectrogramSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`band_powers_of` and `grain_per_frame` in one pass over the sound.
+
+    Returns
+    -------
+    bands : np.ndarray, shape (frames, n_mels), float32
+    flatness : np.ndarray, shape (frames,), in (0, 1]
+    active : np.ndarray, shape (frames,), bool
+
+    Raises
+    ------
+    PipelineError
+        If the sound has no grain: too short, silent, not finite.
+    """
+    check_sound(sound, settings.grain)
+    n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
+    weights, band = band_weights(settings, sound.sr).T, settings.grain.band_for(sound.sr)
+
+    def look(windows: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        P = mean_power(D)
+        return P @ weights, np.ascontiguousarray(P[:, band]), peak_of_frames(windows, hop_length)
+
+    bands = large_array(((sound.n_samples - n_fft) // hop_length + 1, settings.n_mels))
+    meter, first = GrainMeter(settings.grain, n_fft), 0
+    for some, P, sample_peak in stft_blocks(sound, settings.grain, look):
+        bands[first : first + len(some)] = some
+        meter.add(P, sample_peak)
+        first += len(some)
+    return bands, *meter.result(lambda: band_powers(sound, settings.grain))
 
 
 def tile_starts(n_frames: int, tile_frames: int) -> list[int]:
@@ -1343,8 +1379,6 @@ class TilePainter:
         from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.font_manager import findfont
-        from PIL import ImageFont
 
         shape = (settings.n_mels, settings.tile_frames)
         figure = Figure(figsize=(7.6, 4.4), dpi=100)
@@ -1367,20 +1401,21 @@ class TilePainter:
         self._columns = slice(round(box.x0), round(box.x1))
         self._colours = np.round(255 * colormaps["magma"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
         self._title_at = (self._columns.start, self._rows.start - 22)
-        self._font = ImageFont.truetype(findfont("DejaVu Sans"), 12)
         n_rows, n_columns = self._rows.stop - self._rows.start, self._columns.stop - self._columns.start
         self._from_band = np.arange(n_rows)[::-1] * shape[0] // n_rows
         self._from_frame = np.arange(n_columns) * shape[1] // n_columns
 
     def save(self, path: Path, x: np.ndarray, title: str) -> None:
         """Write one tile (n_mels, tile_frames) in [0, 1] as a PNG with its title."""
-        from PIL import Image, ImageDraw
+        from matplotlib.font_manager import findfont
+        from PIL import Image, ImageDraw, ImageFont
 
         pixels = self._empty.copy()
         levels = np.round(255 * np.clip(x, 0, 1)).astype(np.uint8)
         pixels[self._rows, self._columns] = self._colours[levels[np.ix_(self._from_band, self._from_frame)]]
         picture = Image.fromarray(pixels)
-        ImageDraw.Draw(picture).text(self._title_at, title, fill=(0, 0, 0), font=self._font)
+        font = ImageFont.truetype(findfont("DejaVu Sans"), 12)  # not kept: on another machine it lies elsewhere
+        ImageDraw.Draw(picture).text(self._title_at, title, fill=(0, 0, 0), font=font)
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG", compress_level=1)
 
@@ -1537,12 +1572,13 @@ def convert_file(
         size_bytes, mtime_ns = file_stamp(item.path)
         check_as_measured(item)
         sound = open_sound(item.path)
-        flatness, active = grain_per_frame(sound, settings.grain)
-        x = log_mel_of(sound, settings)
+        bands, flatness, active = bands_and_grain(sound, settings)
         check_unchanged(item.path, (size_bytes, mtime_ns))
     except PipelineError as err:
         return SkippedFile(item.path, str(err), size_bytes, mtime_ns)
-    loudest_frame_db = float(frame_levels_db(x, settings).max())
+    to_picture = partial(log_mel, dynamic_range_db=settings.dynamic_range_db, peak=float(bands.max()))
+    pieces = (bands[i : i + PIECE_FRAMES] for i in range(0, len(bands), PIECE_FRAMES))
+    loudest_frame_db = max(float(frame_levels_db(to_picture(piece), settings).max()) for piece in pieces)
     hop_s = settings.grain.hop_for(sound.sr) / sound.sr
     source = json_path(item.path, base)
     stem = (
@@ -1551,7 +1587,7 @@ def convert_file(
         + hashlib.sha1(os.fsencode(source)).hexdigest()[:8]
     )
     tiles = []
-    for start in tile_starts(x.shape[1], settings.tile_frames):
+    for start in tile_starts(len(bands), settings.tile_frames):
         span = slice(start, start + settings.tile_frames)
         if not active[span].any():
             continue  # silence inside the file
@@ -1564,7 +1600,7 @@ def convert_file(
             float(flatness[span][active[span]].mean(dtype=np.float64)),
             round(loudest_frame_db, 3),
         )
-        picture = fill_tile(x[:, span], settings.tile_frames)
+        picture = fill_tile(to_picture(bands[span]), settings.tile_frames)
         with replacing(tile.array) as temporary, temporary.open("wb") as file:
             np.save(file, picture, allow_pickle=False)
         if painter:
@@ -1612,8 +1648,6 @@ def convert_dataset(
     PipelineError
         If nothing could be converted.
     """
-    from joblib import Parallel, delayed
-
     settings = default_settings(grain)
     output_dir = Path(os.path.abspath(output_dir))
     made = _tiles_still_good(earlier, settings, output_dir, images)
@@ -1621,32 +1655,32 @@ def convert_dataset(
     kept = {item.path: made[key] for item in files if (key := (item.path, item.size_bytes, item.mtime_ns)) in made}
     wanted = [item for item in files if item.path not in kept]
     painter = TilePainter(settings) if images and wanted else None
-    pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-    tasks = (delayed(convert_file)(item, settings, output_dir, base, painter) for item in wanted)
+    convert = partial(convert_file, settings=settings, output_dir=output_dir, base=base, painter=painter)
     results = {}
 
-    def pairs_of(items: dict[Path, tuple[Source, list[Tile]] | SkippedFile]) -> TrainingPairs:
-        done = [item for item in items.values() if not isinstance(item, SkippedFile)]
+    def pairs_of(items: Iterable[tuple[Source, list[Tile]] | SkippedFile]) -> TrainingPairs:
+        items = list(items)
+        done = [item for item in items if not isinstance(item, SkippedFile)]
         return TrainingPairs(
             settings,
             tuple(source for source, _ in done),
             tuple(tile for _, tiles in done for tile in tiles),
-            tuple(item for item in items.values() if isinstance(item, SkippedFile)),
+            tuple(item for item in items if isinstance(item, SkippedFile)),
         )
 
     try:
-        for item, result in zip(wanted, progress(pool(tasks), len(wanted)), strict=True):
+        for item, result in progress(in_parallel(convert, wanted, jobs), len(wanted)):
             results[item.path] = result
     except KeyboardInterrupt:
         if results:
             same = earlier is not None and earlier.settings == settings
-            pairs = pairs_of((_by_source(earlier) if same else {}) | results)
+            pairs = pairs_of(((_by_source(earlier) if same else {}) | results).values())
             if earlier is not None:
                 _remove_stale(earlier, pairs, output_dir)
             rescue(pairs)
         raise
     results |= kept
-    pairs = pairs_of({item.path: results[item.path] for item in files})
+    pairs = pairs_of(results[item.path] for item in files)
     gone = 0
     if earlier is not None:
         _remove_stale(earlier, pairs, output_dir)
@@ -1715,9 +1749,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pairs", type=Path, default=Path(DEFAULT_PAIRS), metavar="FILE", help="what to write (default: %(default)s)"
     )
-    parser.add_argument(
-        "-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)"
-    )
+    add_parallel_arguments(parser, os.cpu_count() or 1)
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures")
     return parser
 
@@ -1733,7 +1765,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     for folder in (args.output_dir / "arrays", args.output_dir / "images", args.pairs.parent):
         prepare_folder(folder)
-    with only_run(args.pairs):
+    with only_run(args.pairs), cluster(args.dask):
         earlier = read_pairs(args.pairs) if args.pairs.exists() else None
         pairs, counts = convert_dataset(
             metadata.files,

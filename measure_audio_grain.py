@@ -32,16 +32,19 @@ if __name__ == "__main__":  # while packages are imported nothing is under way: 
 import argparse
 import hashlib
 import json
+import logging
 import math
 import re
 import reprlib
 import tempfile
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -81,6 +84,7 @@ UNPRINTABLE = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160), 0x2028, 
 LONG_S = 3600  # of a file that says it is longer the end is looked for, before room is made for it
 INAUDIBLE = 1e-7  # in-band peak below this share of the sample peak is rounding (float32 has 24 bits)
 FEW_FILES = 50  # below it the library teaches more about its files than about grain
+CLUSTER_TIMEOUT_S = 10  # for the scheduler to answer, and for a first worker to be there
 NARROW_OCTAVES = 1.0  # less between the 10th and 90th percentile: no grain to learn from
 PART_NAME = re.compile(r"\.grain-[0-9a-f]{16}\.(part|lock)(\..*)?", re.DOTALL)  # what `_hidden_name` makes
 
@@ -246,7 +250,6 @@ def in_order(function: Callable, items: Iterable, threads: int) -> Iterator:
         return
     from threadpoolctl import threadpool_limits
 
-    # Each thread is busy with small products: threads of BLAS on top of that would only wait for each other.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
         for item in items:
@@ -269,19 +272,24 @@ def band_powers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Iter
     """
     from scipy.fft import rfft  # imported late: `--help` must not wait for scipy
 
-    n_fft, band = settings.n_fft_for(sound.sr), settings.band_for(sound.sr)
+    n_fft, hop_length, band = settings.n_fft_for(sound.sr), settings.hop_for(sound.sr), settings.band_for(sound.sr)
     window = hann_window(n_fft)
 
     def powers(windows: np.ndarray) -> tuple[np.ndarray, float]:
-        peak = peak_of(windows)  # first: it refuses what the transform can't take
+        peak = peak_of_frames(windows, hop_length)  # first: it refuses what the transform can't take
         return mean_power(rfft(windows * window, axis=-1)[..., band]), peak
 
-    return in_order(powers, frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr)), threads)
+    return in_order(powers, frame_blocks(sound.blocks(), n_fft, hop_length), threads)
 
 
 def mean_power(D: np.ndarray) -> np.ndarray:
     """Bin powers averaged over channels: (channels, frames, bins) complex -> (frames, bins) float32."""
-    return np.mean(D.real**2 + D.imag**2, axis=0)
+    P = np.zeros(D.shape[1:], np.float32)
+    for channel in D:  # one at a time: their powers stay in the cache
+        power = channel.real**2
+        power += channel.imag**2
+        P += power
+    return P / np.float32(len(D))
 
 
 def peak_of(y: np.ndarray) -> float:
@@ -298,6 +306,11 @@ def peak_of(y: np.ndarray) -> float:
     if peak > LOUDEST:
         raise PipelineError(f"contains a sample of {peak:.1e} times full scale: damaged, or no sound")
     return peak
+
+
+def peak_of_frames(windows: np.ndarray, hop_length: int) -> float:
+    """`peak_of` frames that overlap, (channels, frames, n_fft): the first samples of each and all of the last."""
+    return max(peak_of(windows[..., :hop_length]), peak_of(windows[:, -1]))
 
 
 def spectral_flatness(P: np.ndarray, peak: float, floor_db: float) -> np.ndarray:
@@ -872,7 +885,7 @@ def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
         replace(
             item,
             **{
-                key: Path(os.path.abspath(folder / value))
+                key: Path(os.path.abspath(os.path.join(folder, value)))
                 for key, value in vars(item).items()
                 if isinstance(value, Path)
             },
@@ -883,7 +896,7 @@ def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
 
 def json_path(path: Path, folder: Path) -> str:
     """POSIX path of ``path`` relative to ``folder``, as our JSON files hold it."""
-    return Path(os.path.relpath(path, folder)).as_posix()
+    return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
 def write_metadata(path: Path, metadata: Metadata) -> None:
@@ -891,7 +904,7 @@ def write_metadata(path: Path, metadata: Metadata) -> None:
     folder = Path(os.path.abspath(path)).parent
 
     def record(item: FileGrain | SkippedFile) -> dict:
-        return {**asdict(item), "path": json_path(item.path, folder)}
+        return {**vars(item), "path": json_path(item.path, folder)}
 
     content = {
         "version": METADATA_VERSION,
@@ -941,6 +954,121 @@ def parse_settings(record: object, where: str) -> GrainSettings:
     return settings
 
 
+# Many files at a time
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Inside, `in_parallel` works on a Dask cluster, or if ``address`` is None on threads of this machine.
+
+    Raises
+    ------
+    PipelineError
+        If Dask is not installed, no scheduler answers or the cluster breaks down.
+    """
+    if address is None:
+        yield
+        return
+    from joblib import parallel_config
+
+    try:
+        from distributed import CancelledError, Client, KilledWorker
+        from distributed.comm import get_address_host_port
+        from joblib._dask import DaskDistributedBackend
+    except ImportError as err:
+        raise PipelineError("--dask needs Dask; install it with: pip install distributed") from err
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it tells of lost connections in tracebacks
+    try:
+        get_address_host_port(address)  # before a Client, which hangs where this fails
+        client = Client(address, timeout=CLUSTER_TIMEOUT_S, set_as_default=False)
+    except (OSError, ValueError) as err:
+        raise PipelineError(f"--dask {address}: no scheduler answers there ({err})") from err
+
+    class Backend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))  # with 1 joblib works here, though more workers may come
+
+    with client:
+        try:
+            with parallel_config(Backend(client=client, wait_for_workers_timeout=CLUSTER_TIMEOUT_S)):
+                yield
+        except TimeoutError as err:
+            raise PipelineError(f"--dask {address}: its scheduler has no workers; start some: dask worker") from err
+        except KilledWorker as err:
+            raise PipelineError(f"--dask {address}: one worker after the other died over the same file") from err
+        except CancelledError as err:
+            raise PipelineError(f"--dask {address}: the scheduler has gone; run the same command again") from err
+
+
+def on_cluster() -> bool:
+    """Whether `in_parallel` works on processes that share no memory with this one."""
+    from joblib.parallel import get_active_backend
+
+    return not getattr(get_active_backend(prefer="threads")[0], "supports_sharedmem", False)
+
+
+def in_parallel(function: Callable, items: Iterable, jobs: int) -> Iterator[tuple]:
+    """Call ``function`` for each item, on ``jobs`` threads or on the cluster (`cluster`).
+
+    Items are taken when there is somebody to work on them. What all calls have in common
+    belongs into ``function`` (`functools.partial`), which a cluster gets together with its code.
+
+    Yields
+    ------
+    item and result, in the order in which they are done
+    """
+    from joblib import Parallel, delayed
+    from threadpoolctl import threadpool_limits
+
+    def call(i: int, item: object) -> tuple[int, object]:
+        return i, function(item)
+
+    far = on_cluster()
+    sent = _ByValue if far else lambda same: same
+    sent_call, at_work = sent(call), {}
+    dispatched = f"{'256 + ' if far else ''}2*n_jobs"  # workers that join later find something to do
+
+    def tasks() -> Iterator:
+        for i, item in enumerate(items):
+            at_work[i] = item
+            yield delayed(sent_call)(i, sent(item))
+
+    pool = Parallel(n_jobs=jobs, prefer="threads", pre_dispatch=dispatched, return_as="generator_unordered")
+    # Each thread is busy with small products: threads of BLAS on top of that would only wait for each other.
+    with threadpool_limits(1 if jobs > 1 else None, "blas"):
+        for i, result in pool(tasks()):
+            yield at_work.pop(i), result
+
+
+class _ByValue:
+    """Something that becomes itself again where it is unpickled, which needs none of these scripts.
+
+    Its classes and functions travel with it, so that another machine never runs an older version of them.
+    """
+
+    def __init__(self, content: object):
+        import cloudpickle
+
+        folder = Path(__file__).parent
+        for module in list(sys.modules.values()):
+            if Path(getattr(module, "__file__", None) or "").parent == folder:
+                cloudpickle.register_pickle_by_value(module)
+        self._pickled = zlib.compress(cloudpickle.dumps(content), 1)
+
+    def __reduce__(self) -> tuple:
+        import cloudpickle
+
+        return cloudpickle.loads, (_Compressed(self._pickled),)
+
+
+@dataclass(frozen=True)
+class _Compressed:
+    content: bytes
+
+    def __reduce__(self) -> tuple:
+        return zlib.decompress, (self.content,)
+
+
 # The stage
 
 
@@ -968,7 +1096,7 @@ def measure_folder(
     ----------
     paths : folders and files
     earlier : what an earlier run wrote; not used if its settings are others
-    jobs : int >= 1, threads (decoding and the transform run outside Python's lock)
+    jobs : int >= 1, threads (decoding and the transform run outside Python's lock); see `cluster` for machines
     progress : wraps an iterable of results and its length
     rescue : gets what is measured so far, and what is known of the rest, when the run is interrupted
 
@@ -977,8 +1105,6 @@ def measure_folder(
     PipelineError
         If a path does not exist or no audio file is found.
     """
-    from joblib import Parallel, delayed
-
     settings = settings or GrainSettings()
     paths = list(paths)
     found = find_audio(paths)
@@ -999,10 +1125,9 @@ def measure_folder(
             tuple(item for item in ordered if isinstance(item, SkippedFile)),
         )
 
-    pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
     try:
-        for item in progress(pool(delayed(measure_file)(path, settings) for path in wanted), len(wanted)):
-            results[item.path] = item
+        for path, item in progress(in_parallel(partial(measure_file, settings=settings), wanted, jobs), len(wanted)):
+            results[path] = item
     except KeyboardInterrupt:
         if results:
             rescue(metadata_of(known | results))
@@ -1240,6 +1365,17 @@ def jobs_argument(text: str) -> int:
     return jobs
 
 
+def add_parallel_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:
+    """``-j`` and ``--dask``, which mean the same in every stage that works on many files."""
+    parser.add_argument("-j", "--jobs", type=jobs_argument, default=jobs, help="files at a time (default: %(default)s)")
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="work on the Dask cluster of this scheduler, such as tcp://host:8786, instead of -j threads; its machines "
+        "must see the same folders under the same paths",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line of stage 1."""
     parser = argparse.ArgumentParser(
@@ -1261,9 +1397,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what to write (default: %(default)s)",
     )
-    parser.add_argument(
-        "-j", "--jobs", type=jobs_argument, default=os.cpu_count() or 1, help="threads (default: one for each core)"
-    )
+    add_parallel_arguments(parser, os.cpu_count() or 1)
     parser.add_argument(
         "--demo",
         action="store_true",
@@ -1293,7 +1427,7 @@ def _paths_to_measure(args: argparse.Namespace) -> list[Path]:
 def _run(args: argparse.Namespace) -> int:
     prepare_folder(args.output.parent)
     paths = _paths_to_measure(args)
-    with only_run(args.output):
+    with only_run(args.output), cluster(args.dask):
         earlier = read_metadata(args.output) if args.output.exists() else None
         metadata, counts = measure_folder(
             paths,

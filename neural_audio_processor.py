@@ -63,15 +63,18 @@ from measure_audio_grain import (
     DEFAULT_FOLDERS,
     PipelineError,
     Sound,
+    add_parallel_arguments,
     check_unchanged,
     check_writable,
+    cluster,
     decoded,
     file_stamp,
     find_audio,
-    jobs_argument,
+    in_parallel,
     json_path,
     leave,
     measure_grain,
+    on_cluster,
     one_line,
     only_run,
     open_audio,
@@ -429,7 +432,7 @@ class GrainProcessor:
             if rendering.sound is solver.analysis.sound:  # nothing could be moved: what was stored is not it
                 copy_samples(source, stored, temporary, target)
             check_unchanged(source, stamp)
-        return FileRendering(source, output, rendering)
+        return FileRendering(source, output, replace(rendering, sound=open_sound(output)))
 
     def _unmoved(self, sound: Sound) -> Rendering | None:
         try:
@@ -679,33 +682,42 @@ def render_batch(
 
     Yields
     ------
-    each job, in the order given, with what became of it: a rendering, the reason why there is none,
-    or nothing if it was done before
+    each job with what became of it: nothing if it was done before, these come first; then, in the order
+    in which they are done, a rendering or the reason why there is none
     """
-    from joblib import Parallel, delayed
+    is_far = on_cluster()
+    is_alone = jobs == 1 and not is_far
+    here = Path.cwd() if is_far else Path()  # other processes have another current folder
+    one = processor if is_alone else GrainProcessor(processor.loaded, 1)
 
-    one = GrainProcessor(processor.loaded, 1) if jobs > 1 else processor
-
-    def render(job: Job) -> FileRendering | str | None:
-        is_ours = overwrite
-        if log is not None:
-            if log.has(job):
-                return None
-            is_ours = overwrite or log.owns(job)
-        mine = GrainProcessor(one.loaded, one.threads) if jobs > 1 else one  # each keeps a file of its own
+    def render(task: tuple[Job, bool]) -> FileRendering | str:
+        job, may_replace = task
+        mine = one if is_alone else GrainProcessor(one.loaded, 1)  # each keeps a file of its own
         try:
-            if log is not None and (is_ours or not job.output.exists()):
-                log.add(job, is_done=False)
-            result = mine.render_file(job.source, job.output, job.asked, overwrite=is_ours, subtype=subtype)
-            if log is not None:
-                log.add(job, is_done=True)
-            return result
+            result = mine.render_file(job.source, here / job.output, job.asked, overwrite=may_replace, subtype=subtype)
+            return replace(result, output=job.output)
         except PipelineError as err:
             return one_line(str(err))
 
-    pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-    results = pool(delayed(render)(job) for job in batch)
-    yield from progress(zip(batch, results, strict=True), len(batch))
+    before = {job for job in batch if log is not None and log.has(job)}
+    yield from ((job, None) for job in batch if job in before)
+    to_do = [job for job in batch if job not in before]
+
+    def begun() -> Iterator[tuple[Job, bool]]:
+        for job in to_do:
+            is_free = not job.output.exists()
+            may_replace = overwrite or (log is not None and log.owns(job))
+            if log is not None and (may_replace or is_free):
+                with suppress(PipelineError):  # what is wrong, `render_file` will say
+                    log.add(job, is_done=False)
+            # A worker may write the file and die before it says so: then another one does it again.
+            yield job, may_replace or (is_far and is_free)
+
+    for (job, _), result in progress(in_parallel(render, begun(), jobs), len(to_do)):
+        if log is not None and isinstance(result, FileRendering):
+            with suppress(PipelineError):  # one of the two files has gone already: then it is not done
+                log.add(job, is_done=True)
+        yield job, result
 
 
 # Playing
@@ -2346,7 +2358,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--subtype", metavar="NAME", help="sample format, such as PCM_16, PCM_24 or FLOAT (default: the input's)"
     )
-    parser.add_argument("-j", "--jobs", type=jobs_argument, default=1, help="files at a time (default: %(default)s)")
+    add_parallel_arguments(parser, 1)
     parser.add_argument("--json", action="store_true", help="print one report for machines instead of lines")
     parser.add_argument(
         "--model", type=Path, default=Path(DEFAULT_MODEL), metavar="PATH", help="(default: %(default)s)"
@@ -2412,7 +2424,9 @@ def render_all(args: argparse.Namespace, batch: list[Job], log_folder: Path | No
     """
     if args.subtype is not None:
         args.subtype = check_subtype(args.subtype)
-    processor = GrainProcessor.load(args.model, args.device)
+    # Other machines need not have the accelerator of this one.
+    device = "cpu" if args.dask is not None and args.device == "auto" else args.device
+    processor = GrainProcessor.load(args.model, device)
     for folder in {job.output.parent for job in batch if job.output.parent.is_dir()}:
         remove_leftovers(folder)
     if log_folder is None:
@@ -2428,18 +2442,19 @@ def _render_each(args: argparse.Namespace, processor: GrainProcessor, batch: lis
     results = render_batch(
         processor, batch, overwrite=args.overwrite, subtype=args.subtype, log=log, jobs=args.jobs, progress=progress
     )
-    for job, result in results:
-        if result is None:
-            n_before += 1
-        elif isinstance(result, str):
-            reason = result if str(job.output) in result else f"{one_line(job.source)}: {result}"
-            failures.append({"input": str(job.source), "reason": result})
-            print(f"error: {reason}", file=sys.stderr)
-        else:
-            reports.append(report_of(result))
-            if not args.json:
-                print(f"{one_line(job.source.name)}: {describe(result.rendering)}")
-                print(f"wrote {one_line(job.output)}")
+    with cluster(args.dask):
+        for job, result in results:
+            if result is None:
+                n_before += 1
+            elif isinstance(result, str):
+                reason = result if str(job.output) in result else f"{one_line(job.source)}: {result}"
+                failures.append({"input": str(job.source), "reason": result})
+                print(f"error: {reason}", file=sys.stderr)
+            else:
+                reports.append(report_of(result))
+                if not args.json:
+                    print(f"{one_line(job.source.name)}: {describe(result.rendering)}")
+                    print(f"wrote {one_line(job.output)}")
     if args.json:
         print(json.dumps({"version": 1, "rendered": reports, "failed": failures, "unchanged": n_before}, indent=2))
     elif len(batch) > 1:

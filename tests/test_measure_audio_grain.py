@@ -135,6 +135,13 @@ class TestStreaming:
         frames = np.concatenate(list(stage1.frame_blocks(blocks, 2048, 512)), axis=1)
         np.testing.assert_array_equal(frames[0], librosa.util.frame(y[:, 0], frame_length=2048, hop_length=512).T)
 
+    @pytest.mark.parametrize("at", [0, 5_000, 131_071])
+    def test_a_sample_that_is_no_number_is_found_wherever_it_lies(self, at):
+        y = noise(3)[:131_072]  # full frames to the end
+        y[at] = np.nan
+        with pytest.raises(PipelineError, match="NaN"):
+            grain_of(y)
+
 
 class TestFindAudio:
     def test_order_hidden_files_and_links(self, tmp_path):

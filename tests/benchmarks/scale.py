@@ -1,0 +1,212 @@
+"""How stages 1 and 2 grow with the number of files, and how near they come to what any program must do.
+
+    python tests/benchmarks/scale.py [--sizes 1000,3000,10000] [--tiny 10000,30000,100000]
+    python tests/benchmarks/scale.py LIBRARY [--rounds 5]
+
+Without LIBRARY: files of half a second (and tiny ones of 50 ms for stage 1) are synthesised in a temporary folder, and
+each command runs twice, the second time over an unchanged library, as a process of its own with its peak memory.
+With it: the stages against the usual loops (librosa.load and spectral_flatness; specshow and savefig for each tile),
+one core, and against the floor: decoding and one torch.stft per file, on all cores. The contenders take turns; ratios
+are medians over rounds. Processor time tells what a machine that others use as well would hide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from joblib import Parallel, delayed
+
+from convert_to_spectrograms import TILE_FRAMES, convert_dataset, tile_starts
+from measure_audio_grain import find_audio, measure_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+SR = 44_100
+SHORT_S, TINY_S = 0.5, 0.05
+N_SOUNDS = 16  # different ones; a library of N files holds each many times
+FILES_PER_FOLDER = 1000
+
+
+def write_files(folder: Path, n_files: int, duration_s: float) -> None:
+    """Add files to a library until it holds so many: a tone and noise, 16 bits, mono."""
+    sounds, rng = [], np.random.default_rng(0)
+    t = np.arange(round(duration_s * SR)) / SR
+    for i in range(N_SOUNDS):
+        y = 0.3 * np.sin(2 * np.pi * 55 * (i + 2) * t) + 10 ** (-0.2 * i) * 0.1 * rng.standard_normal(len(t))
+        sf.write(folder / "sound.wav", y, SR, "PCM_16")
+        sounds.append((folder / "sound.wav").read_bytes())
+    (folder / "sound.wav").unlink()
+    for i in range(n_files):
+        path = folder / "library" / f"{i // FILES_PER_FOLDER:04d}" / f"{i:07d}.wav"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(sounds[i % N_SOUNDS])
+
+
+def ran(folder: Path, script: str, *args: str) -> tuple[float, float, str]:
+    """A stage as a command: seconds, peak memory in MB, and the line that counts what it did."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / script), *args], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    line = process.stdout.readline().decode()
+    process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{script} {args} ended with {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024, line.split(" gone")[0]
+
+
+def growth(sizes: list[int], duration_s: float, stages: dict[str, tuple[str, ...]]) -> None:
+    """The table of one kind of library, which grows from row to row."""
+    print(f"\nfiles of {duration_s:g} s       first run          a file   unchanged          JSON")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for n_files in sizes:
+            write_files(folder, n_files, duration_s)
+            for path in folder.glob("*.json"):
+                path.unlink()
+            for script, args in stages.items():
+                first_s, first_mb, _ = ran(folder, script, *args)
+                again_s, again_mb, line = ran(folder, script, *args)
+                written = folder / ("metadata.json" if "measure" in script else "training_pairs.json")
+                print(
+                    f"{n_files:7d} {script[:7]} {first_s:7.1f} s {first_mb:5.0f} MB {1000 * first_s / n_files:7.2f} ms "
+                    f"{again_s:6.2f} s {again_mb:5.0f} MB {written.stat().st_size / 1e6:6.1f} MB   ({line})",
+                    flush=True,
+                )
+
+
+def plain_loop(paths: list[Path]) -> None:
+    """What one writes first."""
+    import librosa
+
+    for path in paths:
+        y, _ = librosa.load(path, sr=None)
+        librosa.feature.spectral_flatness(y=y).mean()
+
+
+def picture_loop(paths: list[Path], folder: Path) -> None:
+    """What one writes first, with a picture for each tile."""
+    import librosa
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    for path in paths:
+        y, sr = librosa.load(path, sr=None)
+        x = librosa.power_to_db(librosa.feature.melspectrogram(y=y, sr=sr), ref=np.max)
+        for start in tile_starts(x.shape[1], TILE_FRAMES):
+            tile = x[:, start : start + TILE_FRAMES]
+            np.save(folder / f"{path.stem}_{start}.npy", tile)
+            figure, axes = plt.subplots()
+            mesh = librosa.display.specshow(tile, sr=sr, x_axis="time", y_axis="mel", ax=axes)
+            figure.colorbar(mesh)
+            figure.savefig(folder / f"{path.stem}_{start}.png")
+            plt.close(figure)
+
+
+def floor(paths: list[Path]) -> None:
+    """What nobody can do without: decoding, and one transform of each channel, on all cores."""
+    import torch
+
+    window = torch.hann_window(2048)
+
+    def transform(path: Path) -> None:
+        y, _ = sf.read(path, dtype="float32", always_2d=True)
+        torch.stft(torch.from_numpy(np.ascontiguousarray(y.T)), 2048, 512, window=window, return_complex=True)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a file for each core: more threads only get in each other's way
+    Parallel(os.cpu_count(), prefer="threads")(delayed(transform)(path) for path in paths)
+    torch.set_num_threads(threads)
+
+
+def seconds(function: Callable) -> tuple[float, float]:
+    """Wall time of a call, and processor time of all its threads."""
+    started, started_cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - started, time.process_time() - started_cpu
+
+
+def ratios(library: Path, rounds: int) -> None:
+    """The table of the ratios."""
+    paths, jobs = find_audio([library]), os.cpu_count() or 1
+    metadata, _ = measure_folder([library], jobs=jobs)
+
+    def convert(images: bool) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            for place in ("arrays", "images"):
+                Path(name, place).mkdir()
+            output = {"output_dir": Path(name), "base": Path(name)}
+            convert_dataset(metadata.files, metadata.settings, images=images, jobs=jobs, **output)
+
+    def draw() -> None:
+        with tempfile.TemporaryDirectory() as name:
+            picture_loop([item.path for item in metadata.files], Path(name))
+
+    contenders: dict[str, Callable] = {
+        "floor": lambda: floor(paths),
+        "stage 1": lambda: measure_folder([library], jobs=jobs),
+        "plain loop": lambda: plain_loop(paths),
+        "stage 2, no pictures": lambda: convert(False),
+        "stage 2": lambda: convert(True),
+        "specshow loop": draw,
+    }
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, contender in contenders.items():
+            if turn or name != "specshow loop":  # the first round warms up
+                taken[name].append(seconds(contender))
+    print(f"{len(paths)} files, {sum(item.duration_s for item in metadata.files):.0f} s; median of {rounds} rounds")
+    for name, values in taken.items():
+        wall, cpu = np.median(values[-rounds:], axis=0)
+        print(f"  {name:22s} {wall:7.3f} s, {cpu:7.3f} s of processor time")
+    for high, low, aim in (
+        ("plain loop", "stage 1", ">= 4"),
+        ("stage 1", "floor", "<= 1.5"),
+        ("specshow loop", "stage 2", ">= 10"),
+        ("stage 2, no pictures", "floor", "<= 2"),
+    ):
+        wall, cpu = (np.array(taken[high][-rounds:]) / np.array(taken[low][-rounds:])).T
+        spread = f"{wall.min():.2f} to {wall.max():.2f}"
+        print(f"  {high} / {low}: {np.median(wall):.2f} ({spread}; aim {aim}); processor time {np.median(cpu):.2f}")
+
+
+def numbers(text: str) -> list[int]:
+    """``1000,3000`` as a list."""
+    return [int(part) for part in text.split(",") if part]
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("library", nargs="?", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", type=numbers, default=[1_000, 3_000, 10_000])
+    parser.add_argument("--tiny", type=numbers, default=[10_000, 30_000, 100_000])
+    args = parser.parse_args()
+    if args.library is not None:
+        ratios(args.library, args.rounds)
+        return
+    measure = {"measure_audio_grain.py": ("library",)}
+    if args.sizes:
+        growth(args.sizes, SHORT_S, {**measure, "convert_to_spectrograms.py": ()})
+    if args.tiny:
+        growth(args.tiny, TINY_S, measure)
+
+
+if __name__ == "__main__":
+    main()
