@@ -650,7 +650,7 @@ def check_writable(folder: Path) -> None:
 
 
 _held: set[Path] = set()  # hidden files of this process; see `held` and `let_go`
-_is_ending = threading.Event()
+_is_ending = False  # no threading.Event: what a cluster gets of this module must be picklable
 
 
 def _hidden_name(path: Path, kind: str) -> Path:
@@ -703,7 +703,7 @@ def held(hidden: Path, path: Path) -> Iterator[None]:
         os.close(handle)  # its last holder renamed or removed it meanwhile: this is no longer the file of that name
     _held.add(hidden)
     try:
-        if _is_ending.is_set():  # on a thread that outlives the run for a moment
+        if _is_ending:  # on a thread that outlives the run for a moment
             raise PipelineError("interrupted")
         yield
     except BaseException:
@@ -716,7 +716,8 @@ def held(hidden: Path, path: Path) -> Iterator[None]:
 
 def let_go() -> None:
     """Remove the hidden files of this process, and let its threads make no more: the process is about to end."""
-    _is_ending.set()
+    global _is_ending
+    _is_ending = True
     for hidden in list(_held):
         hidden.unlink(missing_ok=True)
 
@@ -1327,7 +1328,8 @@ def run_main(
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name may hold what can't be printed here
     before = signal.getsignal(signal.SIGINT)
     on_interrupt(signal.default_int_handler)
-    _is_ending.clear()
+    global _is_ending
+    _is_ending = False
     try:
         return body()
     except PipelineError as err:

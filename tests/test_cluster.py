@@ -57,11 +57,9 @@ def cluster(tmp_path_factory):
 
 
 def contents(folder) -> dict[str, bytes]:
-    """All files that are there to be seen, a worker's unfinished ones left out."""
+    """All files below a folder, hidden ones too."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
 
 
