@@ -690,11 +690,15 @@ def render_batch(
     here = Path.cwd() if is_far else Path()  # other processes have another current folder
     one = processor if is_alone else GrainProcessor(processor.loaded, 1)
 
-    def render(task: tuple[Job, bool]) -> FileRendering | str:
-        job, may_replace = task
+    def render(task: tuple[Job, bool, int]) -> FileRendering | str:
+        job, may_replace, begun_ns = task
         mine = one if is_alone else GrainProcessor(one.loaded, 1)  # each keeps a file of its own
         try:
             result = mine.render_file(job.source, here / job.output, job.asked, overwrite=may_replace, subtype=subtype)
+            if is_far:
+                # A worker may write the file and die before that is known: then another one writes the same again,
+                # perhaps after the log has its time.
+                os.utime(here / job.output, ns=(begun_ns, begun_ns))
             return replace(result, output=job.output)
         except PipelineError as err:
             return one_line(str(err))
@@ -703,17 +707,16 @@ def render_batch(
     yield from ((job, None) for job in batch if job in before)
     to_do = [job for job in batch if job not in before]
 
-    def begun() -> Iterator[tuple[Job, bool]]:
+    def begun() -> Iterator[tuple[Job, bool, int]]:
         for job in to_do:
             is_free = not job.output.exists()
             may_replace = overwrite or (log is not None and log.owns(job))
             if log is not None and (may_replace or is_free):
                 with suppress(PipelineError):  # what is wrong, `render_file` will say
                     log.add(job, is_done=False)
-            # A worker may write the file and die before it says so: then another one does it again.
-            yield job, may_replace or (is_far and is_free)
+            yield job, may_replace or (is_far and is_free), time.time_ns()
 
-    for (job, _), result in progress(in_parallel(render, begun(), jobs), len(to_do)):
+    for (job, *_), result in progress(in_parallel(render, begun(), jobs), len(to_do)):
         if log is not None and isinstance(result, FileRendering):
             with suppress(PipelineError):  # one of the two files has gone already: then it is not done
                 log.add(job, is_done=True)
