@@ -503,7 +503,7 @@ def check_whole(path: Path, n_samples: int) -> None:
     """
     import soundfile as sf
 
-    with suppress(sf.LibsndfileError), sf.SoundFile(path) as file:
+    with suppress(sf.LibsndfileError), sf.SoundFile(os.fsencode(path)) as file:
         if n_samples == 0 or (file.frames >= n_samples and file.seek(n_samples - 1) >= 0 and len(file.read(1))):
             return
     raise PipelineError("can't write: the last of it does not read back; is the disk full?")
