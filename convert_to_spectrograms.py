@@ -355,6 +355,19 @@ def powers_to_log_mel(x: np.ndarray, dynamic_range_db: float) -> None:
         x[:, piece] = log_mel(x[:, piece].T, dynamic_range_db, peak)
 
 
+def powers_and_peak(
+    settings: SpectrogramSettings, sr: int
+) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, float]]:
+    """For `stft_blocks`: powers of the mel bands and of the analysis band's bins, and the largest sample."""
+    weights, band, hop_length = band_weights(settings, sr).T, settings.grain.band_for(sr), settings.grain.hop_for(sr)
+
+    def look(windows: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        P = mean_power(D)
+        return P @ weights, np.ascontiguousarray(P[:, band]), peak_of_frames(windows, hop_length)
+
+    return look
+
+
 def bands_and_grain(sound: Sound, settings: SpectrogramSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`band_powers_of` and `grain_per_frame` in one pass over the sound.
 
@@ -371,15 +384,9 @@ def bands_and_grain(sound: Sound, settings: SpectrogramSettings) -> tuple[np.nda
     """
     check_sound(sound, settings.grain)
     n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
-    weights, band = band_weights(settings, sound.sr).T, settings.grain.band_for(sound.sr)
-
-    def look(windows: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        P = mean_power(D)
-        return P @ weights, np.ascontiguousarray(P[:, band]), peak_of_frames(windows, hop_length)
-
     bands = large_array(((sound.n_samples - n_fft) // hop_length + 1, settings.n_mels))
     meter, first = GrainMeter(settings.grain, n_fft), 0
-    for some, P, sample_peak in stft_blocks(sound, settings.grain, look):
+    for some, P, sample_peak in stft_blocks(sound, settings.grain, powers_and_peak(settings, sound.sr)):
         bands[first : first + len(some)] = some
         meter.add(P, sample_peak)
         first += len(some)
@@ -460,14 +467,9 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
     """
     check_sound(sound, settings.grain)
     n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
-    weights, band = band_weights(settings, sound.sr).T, settings.grain.band_for(sound.sr)
     level = LevelMeter()
     metered = padded(replace(sound, blocks=lambda: level.through(sound.blocks())), n_fft, hop_length)
-
-    def look(windows: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        P = mean_power(D)
-        return P @ weights, np.ascontiguousarray(P[:, band]), peak_of(windows)
-
+    look = powers_and_peak(settings, sound.sr)
     # Frames that reach into the padding are not measured.
     lead, n_measured = n_fft // hop_length - 1, (sound.n_samples - n_fft) // hop_length + 1
     meter, some, first = GrainMeter(settings.grain, n_fft), _SomeFrames(), -lead
