@@ -1369,13 +1369,13 @@ class PictureView:
         """Pixel of a time."""
         return self.left + self.size[0] * (seconds - self.span[0]) / max(1e-9, self.span[1] - self.span[0])
 
-    def hz_at(self, y: int) -> float:
-        """Frequency under a pixel."""
-        share = 1 - min(1.0, max(0.0, (y - self.top) / self.size[1]))
+    def hz_at(self, y: int | np.ndarray) -> float | np.ndarray:
+        """Frequency under a pixel, or some."""
+        share = 1 - np.clip((y - self.top) / self.size[1], 0, 1)
         centres = np.array(self.edges_hz[1:-1])
         if self.is_log:
-            return float(centres[0] * (centres[-1] / centres[0]) ** share)
-        return float(np.interp(share * len(centres) - 0.5, np.arange(len(centres)), centres))
+            return centres[0] * (centres[-1] / centres[0]) ** share
+        return np.interp(share * len(centres) - 0.5, np.arange(len(centres)), centres)
 
     def _share_of(self, hz: float) -> float:
         centres = np.array(self.edges_hz[1:-1])
@@ -1383,9 +1383,9 @@ class PictureView:
             return math.log(hz / centres[0]) / math.log(centres[-1] / centres[0])
         return (float(np.interp(hz, centres, np.arange(len(centres)))) + 0.5) / len(centres)
 
-    def band_at(self, y: int) -> int:
-        """Mel band under a pixel."""
-        return int(np.abs(np.array(self.edges_hz[1:-1]) - self.hz_at(y)).argmin())
+    def band_at(self, y: int | np.ndarray) -> int | np.ndarray:
+        """Mel band under a pixel, or some."""
+        return np.abs(np.array(self.edges_hz[1:-1]) - np.asarray(self.hz_at(y))[..., None]).argmin(axis=-1)
 
     def draw(self, levels: np.ndarray | None, colours: np.ndarray) -> None:
         """Show levels (n_mels, columns) in [0, 1] in some colours (256, 3), with axes; nothing if None."""
@@ -1401,7 +1401,7 @@ class PictureView:
             canvas.create_rectangle(self.left, self.top, right, bottom, outline=palette["line"])
             return
         if self._rows is None or self._rows[0] != (height, self.is_log):
-            self._rows = (height, self.is_log), np.array([self.band_at(self.top + y) for y in range(height)])
+            self._rows = (height, self.is_log), self.band_at(self.top + np.arange(height))
         rows = self._rows[1]
         columns = np.arange(width) * levels.shape[1] // width
         index = np.clip(levels * 255, 0, 255).astype(np.uint8)[np.ix_(rows, columns)]
