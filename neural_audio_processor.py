@@ -120,6 +120,7 @@ FADE_S = 0.006  # from one sound to another: short enough to feel at once, long 
 AHEAD_S = 0.3  # rendered before it is heard
 PREPARE_S = 0.02
 
+MEASURING = "measuring ..."
 SETTLE_MS = 120  # the hand rests so long before a new rendering is measured
 POLL_MS = 30
 HOLD_S = 0.35  # a shorter press is a tap
@@ -1101,6 +1102,9 @@ class Worker:
     """
 
     def __init__(self, model_path: Path, device: str):
+        # Before the window is there: imported by the thread, its libraries would stop the window for 0.3 s.
+        import scipy.optimize  # noqa: F401
+
         self.messages: queue.Queue[Message] = queue.Queue()
         self._tasks: queue.Queue[tuple[str, Callable[[], object]] | None] = queue.Queue()
         self._device = device
@@ -1127,6 +1131,10 @@ class Worker:
         self._wanted += 1
         ticket = self._wanted
         self._put("rendered", lambda: self._render(opened, octaves, ticket))
+
+    def forget(self) -> None:
+        """Give up a rendering whose position has been left."""
+        self._wanted += 1
 
     def save(self, jobs: list[Job]) -> None:
         """Render one file to disk, at one position or several, over older files if the dialog was told so."""
@@ -2098,6 +2106,7 @@ class GrainWindow:
         if self._settle is not None:
             self.root.after_cancel(self._settle)
         self._settle = self.root.after(SETTLE_MS, self._settled)
+        self.worker.forget()
         if self.mixer is not None:
             self.mixer.want(self._amounts())
         self._draw_soon()
@@ -2106,7 +2115,7 @@ class GrainWindow:
     def _settled(self) -> None:
         self._settle = None
         if self.opened is not None and not (self.rendered and self.rendered.rendering.asked_octaves == self.octaves):
-            self._start("measuring ...")
+            self._start(MEASURING)
             self.worker.render(self.opened, self.octaves)
 
     def close_file(self) -> bool:
@@ -2213,8 +2222,10 @@ class GrainWindow:
         self._settled()
 
     def _take_rendered(self, rendered: Rendered | None) -> None:
+        if self.note == MEASURING:
+            self.note = ""
         if rendered is not None and rendered.opened is self.opened:
-            self.rendered, self.note = rendered, ""
+            self.rendered = rendered
             self.mixer.want(self._amounts())
             self._draw_soon()
 

@@ -19,7 +19,16 @@ from conftest import BAD_FILES, SR, FakeDevice, drone, noise, run, sine, write_b
 
 import neural_audio_processor as stage4
 from measure_audio_grain import GrainSettings, measure_file, sound_from_array
-from neural_audio_processor import Asked, GrainProcessor, Mixer, Player, native_dtype, output_name, to_sample_format
+from neural_audio_processor import (
+    Asked,
+    GrainProcessor,
+    Mixer,
+    Player,
+    Worker,
+    native_dtype,
+    output_name,
+    to_sample_format,
+)
 
 NO_DISPLAY = {"DISPLAY": "", "WAYLAND_DISPLAY": ""}
 
@@ -567,3 +576,24 @@ def test_a_tone_alone_is_not_broken_by_any_position(processor, tmp_path):
         ).rendering
         assert rendering.within_reach is False or rendering.got_octaves == pytest.approx(octaves, abs=0.05)
         assert sf.info(tmp_path / "out.wav").frames == 2 * SR
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_a_measurement_is_given_up_when_its_position_is_left(project, tmp_path, is_left):
+    path = tmp_path / "long.wav"
+    sf.write(path, np.tile(drone(-40), 30), SR, "PCM_16")
+    worker = Worker(project.model, "cpu")
+
+    def content_of(kind: str):
+        while (message := worker.messages.get(timeout=60)).kind != kind:
+            assert message.kind in ("model", "progress"), message
+        return message.content
+
+    try:
+        worker.open(path)
+        worker.render(content_of("opened"), 1.0)
+        if is_left:
+            worker.forget()
+        assert (content_of("rendered") is None) == is_left
+    finally:
+        worker.close()
