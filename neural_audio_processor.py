@@ -28,6 +28,7 @@ if __name__ == "__main__":  # while packages are imported nothing is under way: 
     signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
 
 import argparse
+import gc
 import hashlib
 import json
 import math
@@ -1195,6 +1196,15 @@ class Worker:
 
     def _load(self, path: Path) -> GrainProcessor:
         self._model_path = path
+        if "cak_grain_processor" not in sys.modules:
+            # torch comes with 200,000 objects that stay: each time the garbage collector went through
+            # them all, while they are made or later, every thread would wait 0.2 s, and the window as well.
+            gc.disable()
+            try:
+                import cak_grain_processor  # noqa: F401
+            finally:
+                gc.freeze()
+                gc.enable()
         processor = GrainProcessor.load(path, self._device)
         self._processor = processor  # an older one stays if this can't be read
         return processor
@@ -1356,7 +1366,9 @@ class PictureView:
         self.is_log = False
         self.edges_hz: tuple[float, ...] = ()
         self._image = None
-        self._rows: tuple[tuple[int, bool], np.ndarray] | None = None  # band of each pixel row
+        self._looks: tuple | None = None  # what the axes that are there depend on
+        self._marks: list[float | None] | None = None  # pixels of playhead and selection
+        self._rows: np.ndarray | None = None  # band of each pixel row
 
     def px(self, n: float) -> int:
         """Pixels of this screen."""
@@ -1399,22 +1411,35 @@ class PictureView:
         """Show levels (n_mels, columns) in [0, 1] in some colours (256, 3), with axes; nothing if None."""
         from PIL import Image, ImageTk
 
+        width, height = self.size
+        looks = (self.size, self.span, self.is_log, self.edges_hz, self.title, self.palette["back"], levels is None)
+        if looks != self._looks:
+            self._looks, self._marks = looks, None
+            self._rows = None if levels is None else self.band_at(self.top + np.arange(height))
+            self._draw_axes(is_empty=levels is None)
+        if levels is None:
+            return
+        columns = np.arange(width) * levels.shape[1] // width
+        bands = colours[np.clip(levels * 255, 0, 255).astype(np.uint8)[:, columns]]
+        picture = Image.fromarray(np.take(bands, self._rows, axis=0))
+        if self._image is not None and (self._image.width(), self._image.height()) == self.size:
+            self._image.paste(picture)
+            return
+        self._image = ImageTk.PhotoImage(picture, master=self.canvas)
+        self.canvas.itemconfigure("picture", image=self._image)
+
+    def _draw_axes(self, *, is_empty: bool) -> None:
         canvas, palette, px = self.canvas, self.palette, self.px
         canvas.delete("all")
         canvas.configure(background=palette["back"])
         width, height = self.size
         right, bottom = self.left + width, self.top + height
         canvas.create_text(self.left + px(6), self.top / 2, text=self.title, anchor="w", fill=palette["text"])
-        if levels is None:
+        if is_empty:
             canvas.create_rectangle(self.left, self.top, right, bottom, outline=palette["line"])
             return
-        if self._rows is None or self._rows[0] != (height, self.is_log):
-            self._rows = (height, self.is_log), self.band_at(self.top + np.arange(height))
-        rows = self._rows[1]
-        columns = np.arange(width) * levels.shape[1] // width
-        index = np.clip(levels * 255, 0, 255).astype(np.uint8)[np.ix_(rows, columns)]
-        self._image = ImageTk.PhotoImage(Image.fromarray(colours[index]), master=canvas)
-        canvas.create_image(self.left, self.top, image=self._image, anchor="nw")
+        image = {} if self._image is None else {"image": self._image}
+        canvas.create_image(self.left, self.top, anchor="nw", tags="picture", **image)
         for hz in TICKS_HZ:
             if self.edges_hz[1] <= hz <= self.edges_hz[-2]:
                 y = bottom - height * self._share_of(hz)
@@ -1430,14 +1455,21 @@ class PictureView:
 
     def mark(self, playhead_s: float | None, selection_s: tuple[float, float] | None) -> None:
         """Draw the playhead and the selection."""
-        canvas, bottom = self.canvas, self.top + self.size[1]
-        canvas.delete("mark")
-        if selection_s is not None:
-            left, right = (min(max(self.x_at(s), self.left), self.left + self.size[0]) for s in selection_s)
-            canvas.create_rectangle(left, self.top, right, bottom, outline="#ffffff", width=2, dash=(4, 3), tags="mark")
+        canvas, right, bottom = self.canvas, self.left + self.size[0], self.top + self.size[1]
+        marks: list[float | None] = [None, None, None]
         if playhead_s is not None and self.span[0] <= playhead_s <= self.span[1]:
-            x = self.x_at(playhead_s)
-            canvas.create_line(x, self.top, x, bottom, fill="#ffffff", tags="mark")
+            marks[0] = round(self.x_at(playhead_s))
+        if selection_s is not None:
+            marks[1:] = (min(max(self.x_at(s), self.left), right) for s in selection_s)
+        if marks == self._marks:
+            return
+        self._marks = marks
+        canvas.delete("mark")
+        head, start, stop = marks
+        if start is not None:
+            canvas.create_rectangle(start, self.top, stop, bottom, outline="#ffffff", width=2, dash=(4, 3), tags="mark")
+        if head is not None:
+            canvas.create_line(head, self.top, head, bottom, fill="#ffffff", tags="mark")
 
 
 def time_ticks(start_s: float, stop_s: float, n: int) -> list[float]:
@@ -1497,7 +1529,9 @@ class GrainWindow:
         self._held: tuple[str, float] | None = None  # what was heard before a button or B went down, and when
         self._released: str | None = None  # the callback that ends the hold unless the key only repeats
         self._before: tuple[tuple, np.ndarray] | None = None  # the left picture, and what it is of
-        self._looks: tuple | None = None
+        self._looks: tuple | None = None  # what the left picture shows
+        self._bar_looks: tuple | None = None
+        self._options: dict[object, dict[str, object]] = {}  # of the widgets, as `_show` set them
         self._is_turning = False  # the progress bar, when nobody knows how far the work is
         self._build()
         self._refresh()
@@ -1573,8 +1607,8 @@ class GrainWindow:
         """Long notes go on in a second line, and leave room for the progress."""
         room = self.progress.winfo_reqwidth() + self.cancel_button.winfo_reqwidth() + self._px(24)
         width = self.below.winfo_width()
-        self.note_label.configure(wraplength=max(1, width - (room if self.busy else 0)))
-        self.grain_label.configure(wraplength=max(1, width))
+        self._show(self.note_label, wraplength=max(1, width - (room if self.busy else 0)))
+        self._show(self.grain_label, wraplength=max(1, width))
 
     def _build_slider(self, outer) -> None:
         from tkinter import ttk
@@ -1718,11 +1752,13 @@ class GrainWindow:
         """Derive every label and every enabled or disabled control from the state."""
         octaves = self.octaves
         if self.root.focus_get() is not self.value_entry:
-            self.value_entry.delete(0, "end")
-            self.value_entry.insert(0, f"{octaves:+.1f}" if octaves else "0")
-        self.file_label["text"] = self._file_text()
-        self.grain_label["text"] = self._grain_text()
-        self.note_label.configure(text=self.note, style="Error.TLabel" if self.is_error else "TLabel")
+            value = f"{octaves:+.1f}" if octaves else "0"
+            if self.value_entry.get() != value:
+                self.value_entry.delete(0, "end")
+                self.value_entry.insert(0, value)
+        self._show(self.file_label, text=self._file_text())
+        self._show(self.grain_label, text=self._grain_text())
+        self._show(self.note_label, text=self.note, style="Error.TLabel" if self.is_error else "TLabel")
         ready = self.opened is not None
         for widget, is_on in (
             (self.open_button, self.has_model),
@@ -1734,13 +1770,13 @@ class GrainWindow:
             (self.difference_button, ready),
             (self.save_button, ready),
         ):
-            widget.state(["!disabled" if is_on else "disabled"])
-        self.play_button["text"] = "Pause" if self.mixer is not None and self.mixer.is_playing else "Play"
+            self._show(widget, is_on=is_on)
+        self._show(self.play_button, text="Pause" if self.mixer is not None and self.mixer.is_playing else "Play")
         for name in ("before", "after", "difference"):
             style = "On.TButton" if ready and self.listening == name else "TButton"
-            getattr(self, f"{name}_button").configure(style=style)
+            self._show(getattr(self, f"{name}_button"), style=style)
         for i, is_on in ((0, self.has_model), (2, ready), (3, ready), (4, self.has_model), (6, ready)):
-            self.file_menu.entryconfigure(i, state="normal" if is_on else "disabled")
+            self._show((self.file_menu, i), is_on=is_on)
         is_busy = self.busy > 0
         if is_busy != bool(self.progress.winfo_manager()):
             if is_busy:
@@ -1762,6 +1798,22 @@ class GrainWindow:
         elif self._is_turning:
             self.progress.stop()
             self._is_turning = False
+
+    def _show(self, what, **options: object) -> None:
+        """Set options of a widget, or of a menu's entry, that are other than they were: each call into Tk may have
+        to wait for the threads that compute, and there are many at every move of the slider."""
+        shown = self._options.setdefault(what, {})
+        options = {name: value for name, value in options.items() if name not in shown or shown[name] != value}
+        shown.update(options)
+        if "is_on" in options:
+            is_on = options.pop("is_on")
+            if isinstance(what, tuple):
+                menu, i = what
+                menu.entryconfigure(i, state="normal" if is_on else "disabled")
+            else:
+                what.state(["!disabled" if is_on else "disabled"])
+        if options:
+            what.configure(**options)
 
     def _file_text(self) -> str:
         if self.opened is None:
@@ -1835,6 +1887,10 @@ class GrainWindow:
         """The colour bar."""
         bar, is_gain = self.bar, self.view == "gain" and self.opened is not None
         canvas, height, px = bar.canvas, bar.size[1], bar.px
+        looks = height, is_gain, self.remembered.is_dark
+        if looks == self._bar_looks:
+            return
+        self._bar_looks = looks
         from PIL import Image, ImageTk
 
         canvas.delete("all")
