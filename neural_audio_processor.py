@@ -1199,12 +1199,17 @@ class Worker:
         if "cak_grain_processor" not in sys.modules:
             # torch comes with 200,000 objects that stay: each time the garbage collector went through
             # them all, while they are made or later, every thread would wait 0.2 s, and the window as well.
+            from threadpoolctl import threadpool_limits
+
             gc.disable()
             try:
                 import cak_grain_processor  # noqa: F401
             finally:
                 gc.freeze()
                 gc.enable()
+            # One thread for each small product and convolution: several that must wait for each other on cores that
+            # others use as well took up to thirty times as long. What is long is divided by time (`in_order`).
+            threadpool_limits(1)
         processor = GrainProcessor.load(path, self._device)
         self._processor = processor  # an older one stays if this can't be read
         return processor
