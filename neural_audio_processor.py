@@ -1052,11 +1052,9 @@ class Player:
             self._thread.join(timeout=5)
         stream, self._stream, self._mixer, self._thread = self._stream, None, None, None
         if stream is not None:
-            try:
-                stream.abort()
-                stream.close()
-            except self._device.PortAudioError:
-                return  # it was gone already
+            for end in (stream.abort, stream.close):
+                with suppress(self._device.PortAudioError):  # the device has vanished: `check` says so
+                    end()
 
 
 # The work behind the window
@@ -1293,7 +1291,7 @@ def system_dialogs(root) -> Dialogs:
         lambda: filedialog.askopenfilename(title="Choose a model", filetypes=[("Model", "*.pt"), ("All files", "*")]),
         lambda: list(filedialog.askopenfilenames(title="Render many files", filetypes=audio)),
         lambda title: filedialog.askdirectory(title=title),
-        lambda: messagebox.askyesnocancel("Neural Grain Processor", "Save the result before closing?", parent=root),
+        lambda: messagebox.askyesnocancel("Neural Grain Processor", "Save the result first?", parent=root),
         lambda title, text: messagebox.showinfo(title, text, parent=root),
     )
 
@@ -1946,6 +1944,8 @@ class GrainWindow:
 
     def open(self, path: Path) -> None:
         """Open a file; the picture comes when the worker has it."""
+        if not self._may_leave():
+            return
         self._start(f"reading {one_line(path.name)} ...")
         self.worker.open(path)
 
@@ -1978,7 +1978,7 @@ class GrainWindow:
 
     def ask_model(self) -> None:
         """Ask for another model and read it; an open sound is looked at anew with it."""
-        if name := self.dialogs.model_name():
+        if (name := self.dialogs.model_name()) and self._may_leave():
             self._start(f"loading {one_line(Path(name).name)} ...")
             self.worker.load(Path(name))
             if self.opened is not None:
@@ -2168,6 +2168,8 @@ class GrainWindow:
             self.root.after_cancel(self._settle)
         self._settle = self.root.after(SETTLE_MS, self._settled)
         self.worker.forget()
+        if self.is_error:
+            self.note, self.is_error = "", False
         if self.mixer is not None:
             self.mixer.want(self._amounts())
         self._draw_soon()
@@ -2183,19 +2185,24 @@ class GrainWindow:
         """Close the file that is open; returns whether it was."""
         if self.opened is None:
             return True
-        if self.octaves != self.saved_at and self.octaves != 0:
-            answer = self.dialogs.shall_save()
-            if answer is None:
-                return False
-            if answer:
-                self.ask_save()
-                return False
-            self.saved_at = self.octaves  # asked once
+        if not self._may_leave():
+            return False
         self._leave_file()
         self.note, self.is_error = "", False
         self._refresh()
         self._draw_soon()
         return True
+
+    def _may_leave(self) -> bool:
+        """Whether what the slider made may be lost: it is saved, or was asked about. If it shall be saved, it may not yet."""
+        if self.opened is None or self.octaves in (0, self.saved_at):
+            return True
+        answer = self.dialogs.shall_save()
+        if answer:
+            self.ask_save()
+        elif answer is not None:
+            self.saved_at = self.octaves  # asked once
+        return answer is False
 
     def _leave_file(self) -> None:
         self.player.close()
@@ -2221,8 +2228,17 @@ class GrainWindow:
 
     def _start(self, note: str) -> None:
         self.busy += 1
-        self.note, self.is_error, self.share = note, False, None
+        self.share = None
+        if note == MEASURING:
+            self._say_unless_error(note)
+        else:
+            self.note, self.is_error = note, False
         self._refresh()
+
+    def _say_unless_error(self, note: str) -> None:
+        """What nobody asked for must not wipe an error: that stays until the user does something else."""
+        if not self.is_error:
+            self.note = note
 
     def _poll(self) -> None:
         try:
@@ -2243,7 +2259,8 @@ class GrainWindow:
 
     def _take(self, message: Message) -> None:
         if message.kind == "progress":
-            self.note, self.share = f"{message.content[0]} ...", message.content[1]
+            self._say_unless_error(f"{message.content[0]} ...")
+            self.share = message.content[1]
             self._refresh()
             return
         self.busy -= 1
@@ -2255,13 +2272,13 @@ class GrainWindow:
         self._refresh()
 
     def _take_cancelled(self, _kind: str) -> None:
-        self.note = "cancelled"
+        self.note, self.is_error = "cancelled", False
 
     def _take_model(self, processor: GrainProcessor) -> None:
         self.has_model = True
         training, audit = processor.loaded.training, processor.loaded.audit
         verdict = audit.get("verdict", "not audited")
-        self.note = f"model ready: {verdict}"
+        self.note, self.is_error = f"model ready: {verdict}", False
         self.model_note = (
             f"trained on {training.get('files', '?')} files, {training.get('tiles', '?')} tiles, "
             f"{training.get('epochs_done', '?')} epochs\n\naudit: {verdict}"
@@ -2269,7 +2286,8 @@ class GrainWindow:
 
     def _take_opened(self, opened: Opened) -> None:
         self._leave_file()
-        self.opened, self.note, self.saved_at = opened, "", 0.0
+        self.opened, self.saved_at = opened, 0.0
+        self._say_unless_error("")
         self.mixer = Mixer(opened.y, opened.analysis.sound.sr, opened.solver)
         self.mixer.volume = self.remembered.volume
         self.mixer.listen(self.listening)
@@ -2291,7 +2309,7 @@ class GrainWindow:
             self._draw_soon()
 
     def _take_saved(self, saved: list[FileRendering]) -> None:
-        last = saved[-1]
+        last, self.is_error = saved[-1], False
         if len(saved) == 1:
             self.note = f"saved {last.output}: {describe(last.rendering)}"
             self.saved_at = last.rendering.asked_octaves if last.rendering else 0.0
@@ -2353,9 +2371,10 @@ def accept_drops(window: GrainWindow) -> bool:
     except (ImportError, RuntimeError):
         return False
 
-    def dropped(event) -> None:
+    def dropped(event) -> str:
         for name in root.tk.splitlist(event.data)[:1]:
-            window.open(Path(name))
+            root.after_idle(window.open, Path(name))  # the source waits for the end of the drop: no question inside it
+        return event.action
 
     window.outer.drop_target_register(DND_FILES)
     window.outer.dnd_bind("<<Drop>>", dropped)

@@ -12,6 +12,7 @@ import sys
 import time
 import tkinter as tk
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from conftest import ROOT, SR, FakeDevice, drone
 
 from convert_to_spectrograms import analyse
 from measure_audio_grain import GrainSettings, measure_file, sound_from_array
-from neural_audio_processor import Dialogs, GrainWindow, Player
+from neural_audio_processor import Dialogs, GrainWindow, Player, accept_drops
 
 
 @contextmanager
@@ -455,6 +456,56 @@ def test_faults_are_one_line_in_the_window(drive, sound, tmp_path):
         d.until(lambda message=message: message in d.window.note_label["text"])
         assert "\n" not in d.window.note_label["text"]
         assert d.window.opened.path == sound
+
+
+def test_measuring_does_not_wipe_an_error(drive, sound, tmp_path):
+    d = drive(source=sound)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    d.answers["save"] = str(tmp_path / "x.xyz")
+    d.click(d.window.slider)
+    d.hand("key", "Right", "ctrl+s")  # refused before the slider's hand rests
+    d.until(lambda: d.window.is_error)
+    d.settle()
+    assert d.window.rendered.rendering.asked_octaves == d.window.octaves != 0
+    assert "can't write .xyz" in d.window.note_label["text"]
+    d.hand("key", "Right")
+    d.settle()
+    assert d.window.note_label["text"] == ""
+
+
+def test_a_file_that_is_dropped_is_opened(drive, sound, tmp_path):
+    d = drive(source=sound)
+    assert accept_drops(d.window)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    dropped = tmp_path / "a {name} with a ] and звук.wav"
+    shutil.copy(sound, dropped)
+    source = subprocess.Popen([sys.executable, Path(__file__).with_name("drop_files.py"), dropped])
+    d.until(lambda: source.poll() is not None)
+    assert source.returncode == 0
+    d.until(lambda: d.window.opened.path == dropped)
+
+
+def test_unsaved_work_is_asked_about_before_another_file_comes(drive, sound, tmp_path):
+    d = drive(source=sound)
+    d.until(lambda: d.window.rendered is not None)
+    d.drag_slider(-1.0)
+    d.settle()
+    other = tmp_path / "other.wav"
+    shutil.copy(sound, other)
+    d.answers.update(open=str(other), shall_save=None)
+    d.click(d.window.open_button)
+    d.settle()
+    assert (d.window.opened.path, d.window.octaves) == (sound, pytest.approx(-1.0, abs=0.2))
+    d.answers.update(shall_save=True, save=str(tmp_path / "kept.wav"))
+    d.click(d.window.open_button)
+    d.until(lambda: (tmp_path / "kept.wav").exists())
+    d.settle()
+    assert d.window.opened.path == sound
+    d.answers["shall_save"] = None  # it is saved: nothing to ask about
+    d.click(d.window.open_button)
+    d.until(lambda: d.window.opened.path == other)
 
 
 def test_a_damaged_model_is_said_in_the_window(drive, sound, tmp_path):
