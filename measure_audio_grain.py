@@ -43,7 +43,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -817,8 +817,8 @@ def shown(value: object) -> str:
     return f"of type {type(value).__name__}, or too long"
 
 
-def parse_record(kind: type, record: object, where: str):
-    """Build a dataclass of numbers, texts and paths from a JSON object, every field checked.
+def parse_record(kind: type, record: object, where: str, folder: Path = Path()):
+    """Build a dataclass of numbers, texts and paths (relative to ``folder``) from a JSON object, every field checked.
 
     Raises
     ------
@@ -850,7 +850,7 @@ def parse_record(kind: type, record: object, where: str):
         if item.type.startswith("Path"):
             if not _can_be_a_path(value):
                 raise PipelineError(f"{where}: field {item.name} is {shown(value)}, which no file can be named")
-            value = Path(value)
+            value = Path(os.path.abspath(os.path.join(folder, value)))
         values[item.name] = value
     return kind(**values)
 
@@ -874,18 +874,7 @@ def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
     if not isinstance(entries, list):
         raise PipelineError(f"{path}: field {name} is not a list")
     folder = Path(os.path.abspath(path)).parent
-    parsed = [parse_record(kind, entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
-    return tuple(
-        replace(
-            item,
-            **{
-                key: Path(os.path.abspath(os.path.join(folder, value)))
-                for key, value in vars(item).items()
-                if isinstance(value, Path)
-            },
-        )
-        for item in parsed
-    )
+    return tuple(parse_record(kind, entry, f"{path}: {name}[{i}]", folder) for i, entry in enumerate(entries))
 
 
 def json_path(path: Path, folder: Path) -> str:
