@@ -93,7 +93,7 @@ DEFAULT_OUTPUT_DIR = "spectrograms"
 PAIRS_VERSION = 1
 N_MELS = 128
 TILE_FRAMES = 256
-PICTURE_LEVELS = 224  # of a picture's 256 colours, 0.36 dB each; the rest are greys, for text (all colours take five times as long)
+PICTURE_LEVELS = 224  # colours, 0.36 dB each; the other 32 are greys, for text. Three bytes take five times as long
 DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
 
 CUT = 0.02  # share of the loudest sample of a window that the first one may have of a sound that begins in silence

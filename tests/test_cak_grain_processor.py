@@ -320,7 +320,11 @@ class TestTraining:
 
     def test_killed_between_its_last_checkpoint_and_the_pictures_it_draws_them_when_it_goes_on(self, copied):
         output_dir = copied.folder / "grain_processor_v2_output"
-        drawn = [*output_dir.glob("checkpoints/epoch_*.pt"), *output_dir.glob("samples/*"), *output_dir.glob("*history*")]
+        drawn = [
+            *output_dir.glob("checkpoints/epoch_*.pt"),
+            *output_dir.glob("samples/*"),
+            *output_dir.glob("*history*"),
+        ]
         before = {path: path.read_bytes() for path in drawn}
         assert len(before) == 4
         for path in drawn:
