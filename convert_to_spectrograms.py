@@ -1684,6 +1684,7 @@ def convert_dataset(
     files = list(files)
     kept = {item.path: made[key] for item in files if (key := (item.path, item.size_bytes, item.mtime_ns)) in made}
     wanted = [item for item in files if item.path not in kept]
+    wanted.sort(key=lambda item: item.size_bytes, reverse=True)  # as in stage 1
     painter = TilePainter(settings) if images and wanted else None
     convert = partial(convert_file, settings=settings, output_dir=output_dir, base=base, painter=painter)
     results = {}

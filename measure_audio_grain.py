@@ -1099,6 +1099,7 @@ def measure_folder(
         known = {item.path: item for item in (*earlier.files, *earlier.skipped)}
     results = {path: known[path] for path in found if path in known and _is_unchanged(known[path])}
     wanted = [path for path in found if path not in results]
+    wanted.sort(key=_n_bytes, reverse=True)  # no long file is left to one core when all others are done
 
     def metadata_of(items: dict[Path, FileGrain | SkippedFile]) -> Metadata:
         ordered = [items[path] for path in found if path in items]
@@ -1118,6 +1119,12 @@ def measure_folder(
     metadata = metadata_of(results)
     gone = sum(item.path not in results for item in (*earlier.files, *earlier.skipped)) if earlier else 0
     return metadata, MeasureCounts(len(wanted), len(found) - len(wanted), gone)
+
+
+def _n_bytes(path: Path) -> int:
+    with suppress(PipelineError):
+        return file_stamp(path)[0]
+    return 0  # gone since it was found: measuring it will say so
 
 
 def _is_unchanged(item: FileGrain | SkippedFile) -> bool:
