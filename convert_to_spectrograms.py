@@ -491,14 +491,14 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
     meter, some, first = GrainMeter(settings.grain, n_fft), _SomeFrames(), -lead
     n_frames = (metered.n_samples - n_fft) // hop_length + 1
     x = large_array((settings.n_mels, n_frames))  # powers first
-    step_power = np.empty((settings.n_mels, -(-n_frames // STEP_FRAMES)), np.float32)
+    step_db = large_array((settings.n_mels, -(-n_frames // STEP_FRAMES)))  # powers first
     for bands, P, sample_peak in stft_blocks(metered, settings.grain, look, threads):
         at = first + lead
         x[:, at : at + len(bands)] = bands.T
         starts = np.arange(0, len(bands), STEP_FRAMES)
         sums = np.add.reduceat(bands, starts, axis=0)
         means = sums / np.diff(np.append(starts, len(bands)))[:, None]
-        step_power[:, at // STEP_FRAMES : at // STEP_FRAMES + len(starts)] = means.T
+        step_db[:, at // STEP_FRAMES : at // STEP_FRAMES + len(starts)] = means.T
         measured = slice(max(0, -first), max(0, min(len(P), n_measured - first)))
         if len(P[measured]):
             meter.add(P[measured], sample_peak)
@@ -506,7 +506,9 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
         first += len(P)
     flatness, active = meter.result(lambda: band_powers(sound, settings.grain, threads))
     powers_to_log_mel(x, settings.dynamic_range_db)
-    step_db = settings.dynamic_range_db * (log_mel(step_power.T, settings.dynamic_range_db) - 1)
+    powers_to_log_mel(step_db, settings.dynamic_range_db)
+    step_db -= 1
+    step_db *= settings.dynamic_range_db
     return Analysis(
         sound,
         settings,
