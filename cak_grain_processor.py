@@ -1426,6 +1426,20 @@ def train(
 
     middle = int(np.argsort(held_out.log2_grain)[len(held_out.arrays) // 2])
     sample = torch.from_numpy(np.array(held_out.arrays[middle])).to(device)
+
+    def show() -> None:
+        epoch = len(history)
+        if epoch % CHECKPOINT_EVERY and epoch != settings.epochs:
+            return
+        save_checkpoint(
+            output_dir / "checkpoints" / f"epoch_{epoch:04d}.pt", final_content(model, pairs, settings, history, {})
+        )
+        draw_sample(output_dir / "samples" / f"epoch_{epoch:04d}.png", model, sample, pairs.settings)
+        write_history(output_dir / "training_history.csv", history)
+        draw_history(output_dir / "training_history.png", history)
+
+    if history and begun is None and team.is_first:
+        show()  # the run that stopped may have been killed before it did
     for epoch in progress(range(len(history) + 1, settings.epochs + 1), settings.epochs - len(history)):
         started = time.monotonic()
         try:
@@ -1450,13 +1464,7 @@ def train(
         if not team.is_first:
             continue
         save(None)
-        if epoch % CHECKPOINT_EVERY == 0 or epoch == settings.epochs:
-            save_checkpoint(
-                output_dir / "checkpoints" / f"epoch_{epoch:04d}.pt", final_content(model, pairs, settings, history, {})
-            )
-            draw_sample(output_dir / "samples" / f"epoch_{epoch:04d}.png", model, sample, pairs.settings)
-            write_history(output_dir / "training_history.csv", history)
-            draw_history(output_dir / "training_history.png", history)
+        show()
     return model, history
 
 

@@ -93,6 +93,7 @@ DEFAULT_OUTPUT_DIR = "spectrograms"
 PAIRS_VERSION = 1
 N_MELS = 128
 TILE_FRAMES = 256
+PICTURE_LEVELS = 224  # colours, 0.36 dB each; the other 32 are greys, for text. Three bytes take five times as long
 DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
 
 CUT = 0.02  # share of the loudest sample of a window that the first one may have of a sound that begins in silence
@@ -199,6 +200,20 @@ class TrainingPairs:
 # Audio to tiles
 
 
+def triangles(at: np.ndarray, n: int) -> np.ndarray:
+    """Linear interpolation: what each of the points 0 to n - 1 counts at the places ``at``, 1 on it and 0 one away.
+
+    Returns
+    -------
+    np.ndarray, shape (n, len(at)), float64
+    """
+    weights, below = np.zeros((n, len(at))), np.floor(at).astype(int)
+    for i in (below, below + 1):
+        inside = np.flatnonzero((i >= 0) & (i < n))
+        weights[i[inside], inside] = 1 - np.abs(at - i)[inside]
+    return weights
+
+
 def band_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
     """Mel filterbank: each band's power is a weighted mean of bin powers.
 
@@ -213,8 +228,7 @@ def band_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
     hz = np.arange(n_fft // 2 + 1) * sr / n_fft
     edges = settings.band_edges_hz
     # In the scale of edge numbers each triangle is 2 wide and as high as its distance to the bin leaves it.
-    at = np.interp(hz, edges, np.arange(settings.n_mels + 2))
-    weights = np.maximum(0, 1 - np.abs(at - np.arange(1, settings.n_mels + 1)[:, None]))
+    weights = triangles(np.interp(hz, edges, np.arange(-1, settings.n_mels + 1)), settings.n_mels)
     for b in np.flatnonzero(weights.sum(axis=1) == 0):
         if edges[b + 1] <= sr / 2:
             weights[b, round(edges[b + 1] * n_fft / sr)] = 1.0
@@ -232,8 +246,7 @@ def bin_weights(settings: SpectrogramSettings, sr: int) -> np.ndarray:
     n_fft = settings.grain.n_fft_for(sr)
     hz = np.arange(n_fft // 2 + 1) * sr / n_fft
     centres = settings.band_edges_hz[1:-1]
-    at = np.interp(hz, centres, np.arange(settings.n_mels))
-    return np.maximum(0, 1 - np.abs(at - np.arange(settings.n_mels)[:, None])).astype(np.float32)
+    return triangles(np.interp(hz, centres, np.arange(settings.n_mels)), settings.n_mels).astype(np.float32)
 
 
 def bins_per_band(settings: SpectrogramSettings) -> np.ndarray:
@@ -360,10 +373,13 @@ def powers_and_peak(
 ) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, float]]:
     """For `stft_blocks`: powers of the mel bands and of the analysis band's bins, and the largest sample."""
     weights, band, hop_length = band_weights(settings, sr).T, settings.grain.band_for(sr), settings.grain.hop_for(sr)
+    counts = np.flatnonzero(weights.any(axis=1))  # a narrow band's nearest bin may lie beside the analysis band
+    first, end = min(band.start, counts[0]), max(band.stop, counts[-1] + 1)
 
     def look(windows: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        P = mean_power(D)
-        return P @ weights, np.ascontiguousarray(P[:, band]), peak_of_frames(windows, hop_length)
+        P = mean_power(D[..., first:end])
+        in_band = np.ascontiguousarray(P[:, band.start - first : band.stop - first])
+        return P @ weights[first:end], in_band, peak_of_frames(windows, hop_length)
 
     return look
 
@@ -475,14 +491,14 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
     meter, some, first = GrainMeter(settings.grain, n_fft), _SomeFrames(), -lead
     n_frames = (metered.n_samples - n_fft) // hop_length + 1
     x = large_array((settings.n_mels, n_frames))  # powers first
-    step_power = np.empty((settings.n_mels, -(-n_frames // STEP_FRAMES)), np.float32)
+    step_db = large_array((settings.n_mels, -(-n_frames // STEP_FRAMES)))  # powers first
     for bands, P, sample_peak in stft_blocks(metered, settings.grain, look, threads):
         at = first + lead
         x[:, at : at + len(bands)] = bands.T
         starts = np.arange(0, len(bands), STEP_FRAMES)
         sums = np.add.reduceat(bands, starts, axis=0)
         means = sums / np.diff(np.append(starts, len(bands)))[:, None]
-        step_power[:, at // STEP_FRAMES : at // STEP_FRAMES + len(starts)] = means.T
+        step_db[:, at // STEP_FRAMES : at // STEP_FRAMES + len(starts)] = means.T
         measured = slice(max(0, -first), max(0, min(len(P), n_measured - first)))
         if len(P[measured]):
             meter.add(P[measured], sample_peak)
@@ -490,7 +506,9 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
         first += len(P)
     flatness, active = meter.result(lambda: band_powers(sound, settings.grain, threads))
     powers_to_log_mel(x, settings.dynamic_range_db)
-    step_db = settings.dynamic_range_db * (log_mel(step_power.T, settings.dynamic_range_db) - 1)
+    powers_to_log_mel(step_db, settings.dynamic_range_db)
+    step_db -= 1
+    step_db *= settings.dynamic_range_db
     return Analysis(
         sound,
         settings,
@@ -1396,12 +1414,18 @@ class TilePainter:
         axes.set_xlabel("time in the tile (s)")
         figure.colorbar(mesh, cax=figure.add_axes((0.88, 0.13, 0.02, 0.75)), label="level (dB under the loudest band)")
         canvas.draw()
-        self._empty = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        magma = colormaps["magma"](np.linspace(0, 1, PICTURE_LEVELS))[:, :3]
+        greys = np.linspace((0, 0, 0), (1, 1, 1), 256 - PICTURE_LEVELS)
+        self._palette = np.round(255 * np.concatenate((magma, greys))).astype(np.uint8)
+        drawn = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+        colours, number = np.unique(drawn @ (1 << 16, 1 << 8, 1), return_inverse=True)
+        colours = np.stack((colours >> 16, colours >> 8 & 255, colours & 255), axis=1)
+        nearest = np.abs(colours[:, None] - self._palette.astype(int)).sum(axis=2).argmin(axis=1)
+        height = drawn.shape[0]
+        self._empty = nearest.astype(np.uint8)[number].reshape(drawn.shape[:2])
         box = axes.get_window_extent()
-        height = self._empty.shape[0]
         self._rows = slice(height - round(box.y1), height - round(box.y0))
         self._columns = slice(round(box.x0), round(box.x1))
-        self._colours = np.round(255 * colormaps["magma"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
         self._title_at = (self._columns.start, self._rows.start - 22)
         n_rows, n_columns = self._rows.stop - self._rows.start, self._columns.stop - self._columns.start
         self._from_band = np.arange(n_rows)[::-1] * shape[0] // n_rows
@@ -1413,11 +1437,17 @@ class TilePainter:
         from PIL import Image, ImageDraw, ImageFont
 
         pixels = self._empty.copy()
-        levels = np.round(255 * np.clip(x, 0, 1)).astype(np.uint8)
-        pixels[self._rows, self._columns] = self._colours[levels[np.ix_(self._from_band, self._from_frame)]]
-        picture = Image.fromarray(pixels)
+        levels = np.round((PICTURE_LEVELS - 1) * np.clip(x, 0, 1)).astype(np.uint8)
+        pixels[self._rows, self._columns] = levels[self._from_band][:, self._from_frame]
         font = ImageFont.truetype(findfont("DejaVu Sans"), 12)  # not kept: on another machine it lies elsewhere
-        ImageDraw.Draw(picture).text(self._title_at, title, fill=(0, 0, 0), font=font)
+        left, top = self._title_at
+        strip = Image.new("L", (pixels.shape[1] - left, 20), 255)  # where colours are numbers it would be drawn jagged
+        ImageDraw.Draw(strip).text((0, 0), title, fill=0, font=font)
+        letters = np.asarray(strip, int)
+        greys = PICTURE_LEVELS + letters * (256 - PICTURE_LEVELS) // 256
+        np.copyto(pixels[top : top + strip.height, left:], greys, "unsafe", where=letters < 255)
+        picture = Image.fromarray(pixels)
+        picture.putpalette(self._palette.tobytes())
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG", compress_level=1)
 
@@ -1578,9 +1608,9 @@ def convert_file(
         check_unchanged(item.path, (size_bytes, mtime_ns))
     except PipelineError as err:
         return SkippedFile(item.path, str(err), size_bytes, mtime_ns)
-    to_picture = partial(log_mel, dynamic_range_db=settings.dynamic_range_db, peak=float(bands.max()))
-    pieces = (bands[i : i + PIECE_FRAMES] for i in range(0, len(bands), PIECE_FRAMES))
-    loudest_frame_db = max(float(frame_levels_db(to_picture(piece), settings).max()) for piece in pieces)
+    x = bands.T
+    powers_to_log_mel(x, settings.dynamic_range_db)
+    loudest_frame_db = float(frame_levels_db(x, settings).max())
     hop_s = settings.grain.hop_for(sound.sr) / sound.sr
     source = json_path(item.path, base)
     stem = (
@@ -1589,7 +1619,7 @@ def convert_file(
         + hashlib.sha1(os.fsencode(source)).hexdigest()[:8]
     )
     tiles = []
-    for start in tile_starts(len(bands), settings.tile_frames):
+    for start in tile_starts(x.shape[1], settings.tile_frames):
         span = slice(start, start + settings.tile_frames)
         if not active[span].any():
             continue  # silence inside the file
@@ -1602,7 +1632,7 @@ def convert_file(
             float(flatness[span][active[span]].mean(dtype=np.float64)),
             round(loudest_frame_db, 3),
         )
-        picture = fill_tile(to_picture(bands[span]), settings.tile_frames)
+        picture = np.ascontiguousarray(fill_tile(x[:, span], settings.tile_frames))
         with replacing(tile.array) as temporary, temporary.open("wb") as file:
             np.save(file, picture, allow_pickle=False)
         if painter:
@@ -1656,6 +1686,7 @@ def convert_dataset(
     files = list(files)
     kept = {item.path: made[key] for item in files if (key := (item.path, item.size_bytes, item.mtime_ns)) in made}
     wanted = [item for item in files if item.path not in kept]
+    wanted.sort(key=lambda item: item.size_bytes, reverse=True)  # as in stage 1
     painter = TilePainter(settings) if images and wanted else None
     convert = partial(convert_file, settings=settings, output_dir=output_dir, base=base, painter=painter)
     results = {}

@@ -43,7 +43,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -209,28 +209,22 @@ def frame_blocks(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> I
     ------
     np.ndarray, shape (channels, frames, n_fft), a read-only view, at most BLOCK_FRAMES frames
     """
-    pending: list[np.ndarray] = []
-    n_pending = 0
-    rest = None
+    y, n = np.empty((0, 0), np.float32), 0
     for block in blocks:
-        n_frames = block_frames(block.shape[1])
-        wanted = (n_frames - 1) * hop_length + n_fft
-        pending.append(block)
-        n_pending += len(block)
-        if n_pending < wanted:
-            continue
-        y = np.ascontiguousarray(np.concatenate(pending).T)  # (channels, samples)
-        start = 0
-        while y.shape[1] - start >= wanted:
-            windows = np.lib.stride_tricks.sliding_window_view(y[:, start : start + wanted], n_fft, axis=1)
-            yield windows[:, ::hop_length]
-            start += n_frames * hop_length
-        rest = y[:, start:]
-        pending, n_pending = [rest.T], rest.shape[1]
-    if pending:
-        y = np.ascontiguousarray(np.concatenate(pending).T)
-        if y.shape[1] >= n_fft:
-            yield np.lib.stride_tricks.sliding_window_view(y, n_fft, axis=1)[:, ::hop_length]
+        n_frames, start = block_frames(block.shape[1]), 0
+        while start < len(block):
+            if not n:
+                y = np.empty((block.shape[1], (n_frames - 1) * hop_length + n_fft), np.float32)
+            part = block[start : start + y.shape[1] - n]
+            y[:, n : n + len(part)] = part.T
+            start, n = start + len(part), n + len(part)
+            if n == y.shape[1]:
+                yield np.lib.stride_tricks.sliding_window_view(y, n_fft, axis=1)[:, ::hop_length]
+                rest = y[:, n_frames * hop_length :]
+                y, n = np.empty_like(y), rest.shape[1]  # a new one: the windows are a view of the old
+                y[:, :n] = rest
+    if n >= n_fft:
+        yield np.lib.stride_tricks.sliding_window_view(y[:, :n], n_fft, axis=1)[:, ::hop_length]
 
 
 def block_frames(channels: int) -> int:
@@ -284,12 +278,11 @@ def band_powers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Iter
 
 def mean_power(D: np.ndarray) -> np.ndarray:
     """Bin powers averaged over channels: (channels, frames, bins) complex -> (frames, bins) float32."""
-    P = np.zeros(D.shape[1:], np.float32)
-    for channel in D:  # one at a time: their powers stay in the cache
-        power = channel.real**2
-        power += channel.imag**2
-        P += power
-    return P / np.float32(len(D))
+    parts = D.view(np.float32)  # real, imaginary, real ...
+    P = np.square(parts[0])
+    for channel in parts[1:]:
+        P += np.square(channel)
+    return (P[:, ::2] + P[:, 1::2]) / np.float32(len(D))
 
 
 def peak_of(y: np.ndarray) -> float:
@@ -824,8 +817,8 @@ def shown(value: object) -> str:
     return f"of type {type(value).__name__}, or too long"
 
 
-def parse_record(kind: type, record: object, where: str):
-    """Build a dataclass of numbers, texts and paths from a JSON object, every field checked.
+def parse_record(kind: type, record: object, where: str, folder: Path = Path()):
+    """Build a dataclass of numbers, texts and paths (relative to ``folder``) from a JSON object, every field checked.
 
     Raises
     ------
@@ -857,7 +850,7 @@ def parse_record(kind: type, record: object, where: str):
         if item.type.startswith("Path"):
             if not _can_be_a_path(value):
                 raise PipelineError(f"{where}: field {item.name} is {shown(value)}, which no file can be named")
-            value = Path(value)
+            value = Path(os.path.abspath(os.path.join(folder, value)))
         values[item.name] = value
     return kind(**values)
 
@@ -881,18 +874,7 @@ def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
     if not isinstance(entries, list):
         raise PipelineError(f"{path}: field {name} is not a list")
     folder = Path(os.path.abspath(path)).parent
-    parsed = [parse_record(kind, entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
-    return tuple(
-        replace(
-            item,
-            **{
-                key: Path(os.path.abspath(os.path.join(folder, value)))
-                for key, value in vars(item).items()
-                if isinstance(value, Path)
-            },
-        )
-        for item in parsed
-    )
+    return tuple(parse_record(kind, entry, f"{path}: {name}[{i}]", folder) for i, entry in enumerate(entries))
 
 
 def json_path(path: Path, folder: Path) -> str:
@@ -1035,8 +1017,8 @@ def in_parallel(function: Callable, items: Iterable, jobs: int) -> Iterator[tupl
             yield delayed(sent_call)(i, sent(item))
 
     pool = Parallel(n_jobs=jobs, prefer="threads", pre_dispatch=dispatched, return_as="generator_unordered")
-    # Each thread is busy with small products: threads of BLAS on top of that would only wait for each other.
-    with threadpool_limits(1 if jobs > 1 else None, "blas"):
+    np.empty(1 << 24, np.uint8)  # glibc keeps freed blocks up to the largest it saw freed; else each one faults in anew
+    with threadpool_limits(1, "blas"):  # products are small: threads of BLAS would only wait for each other
         for i, result in pool(tasks()):
             yield at_work.pop(i), result
 
@@ -1117,6 +1099,7 @@ def measure_folder(
         known = {item.path: item for item in (*earlier.files, *earlier.skipped)}
     results = {path: known[path] for path in found if path in known and _is_unchanged(known[path])}
     wanted = [path for path in found if path not in results]
+    wanted.sort(key=_n_bytes, reverse=True)  # no long file is left to one core when all others are done
 
     def metadata_of(items: dict[Path, FileGrain | SkippedFile]) -> Metadata:
         ordered = [items[path] for path in found if path in items]
@@ -1136,6 +1119,12 @@ def measure_folder(
     metadata = metadata_of(results)
     gone = sum(item.path not in results for item in (*earlier.files, *earlier.skipped)) if earlier else 0
     return metadata, MeasureCounts(len(wanted), len(found) - len(wanted), gone)
+
+
+def _n_bytes(path: Path) -> int:
+    with suppress(PipelineError):
+        return file_stamp(path)[0]
+    return 0  # gone since it was found: measuring it will say so
 
 
 def _is_unchanged(item: FileGrain | SkippedFile) -> bool:

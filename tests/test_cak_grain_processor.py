@@ -318,6 +318,21 @@ class TestTraining:
         assert len(history) == 2
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
+    def test_killed_between_its_last_checkpoint_and_the_pictures_it_draws_them_when_it_goes_on(self, copied):
+        output_dir = copied.folder / "grain_processor_v2_output"
+        drawn = [
+            *output_dir.glob("checkpoints/epoch_*.pt"),
+            *output_dir.glob("samples/*"),
+            *output_dir.glob("*history*"),
+        ]
+        before = {path: path.read_bytes() for path in drawn}
+        assert len(before) == 4
+        for path in drawn:
+            path.unlink()
+        pairs = read_pairs(copied.folder / "training_pairs.json")
+        stage3.train(pairs, stage3.TrainSettings(epochs=10), output_dir, resume=True)
+        assert before == {path: path.read_bytes() for path in drawn}
+
     def test_tiles_that_are_mapped_from_disk_train_the_same(self, project, tmp_path, monkeypatch):
         pairs = read_pairs(project.folder / "training_pairs.json")
         in_memory = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -333,7 +334,7 @@ def unsteady(request, tmp_path, monkeypatch):
                     changes.pop()(path)
                 yield block
 
-        return stage1.replace(sound, blocks=blocks)
+        return replace(sound, blocks=blocks)
 
     open_it = stage1.open_sound
     for module in (stage1, stage2, stage4):
