@@ -68,6 +68,7 @@ from convert_to_spectrograms import (
     SpectrogramSettings,
     TrainingPairs,
     analyse,
+    band_weights,
     bins_per_band,
     check_as_measured,
     is_inside,
@@ -99,7 +100,7 @@ from measure_audio_grain import (
 
 DEFAULT_OUTPUT_DIR = "grain_processor_v2_output"
 FINAL_NAME = "final_grain_processor_v2.pt"
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 CHECKPOINT_BYTES = 1 << 26  # at most; one takes 0.1 MB, and its history 0.3 kB an epoch
 CHECKPOINT_NAMES = ("torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict")
 CONTROL_RANGE = 3.0  # octaves to either side of 0
@@ -113,10 +114,8 @@ GATE_TEMPERATURES = (2.0, 20.0)  # first and last epoch
 CLAIM_OCTAVES = 0.3  # a tile is moved by at least so much, and at most by CONTROL_RANGE
 FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
 CRITIC_WEIGHT = 500.0  # 100 and 2000 come to within 2 % of it on a real library
-LEVEL_WEIGHT = 4.0  # of the level critic beside the distribution critic
+NOISE_WEIGHT = 4.0  # of the noise critic beside the distribution critic
 NATURAL_TILES = 8  # a step compares so many moved tiles in each direction with so many natural ones
-PRECISION_SPREAD = 0.03  # a band whose level the critic knows to 2.4 dB has weight 1
-STAY_WEIGHT = 0.4  # where the critic knows little, what need not move stays
 VIOLATION_WEIGHT = 1.0
 SMALL = 0.01  # of a pattern: so much of it moves grain in proportion
 SECANT_LIMITS = (0.4, 2.5)
@@ -124,8 +123,17 @@ LEAST_SLOPE = 0.25  # of an expander's: a pattern for an octave is at most so ma
 UNIT_PATTERN = 0.04  # root mean square of x for one octave, about
 CONTROL_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # where the auditor looks for the amount, in claims
 BISECTIONS = 8
-LAW_STEPS, LAW_BATCH, LAW_RATE, LAW_WIDTH = 1000, 32, 1e-2, 32
-TONE_REACH_BANDS = (3, 12, 40)  # how far to either side the critic looks for tones
+LAW_STEPS, LAW_BATCH, LAW_RATE, LAW_WIDTH = 800, 32, 1e-2, 32
+TONE_REACH_BANDS = (2, 6, 16, 40)  # how far to either side the critic looks for tones
+MODULATION_BINS = slice(3, 13)  # 8 to 32 Hz of a cell's modulation spectrum: below it is swell, above it noise is weak
+LEAST_SHARE = 1e-4  # of noise in a band; less can't be told from nothing
+SHARE_SPREAD = 0.03  # of x, 2.4 dB: how well a share of noise is measured
+AMOUNTS = torch.linspace(-0.75, 0.75, 51)  # of a sound's own noise, of x: where the critic looks for it
+AMOUNT_SPREAD = 1.8  # of x, so wide that the amount is nearly free
+STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
+STRAY_RANGE = 0.75  # of x, 60 dB: where measurements lie that are not of this noise
+MORE_NOISE = (0.04, 0.35)  # of x, 3 to 28 dB: by how much the critic's pairs differ
+CROP_FRAMES = 2 * CELL_FRAMES
 GRADIENT_LIMIT = 10.0
 MIN_STEPS = 16  # steps an epoch has at least: a small library is gone through more often
 HELD_OUT_EVERY = 4
@@ -140,7 +148,7 @@ GOOD_OCTAVES = 0.05
 SAMPLE_CONTROLS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 HISTORY_PANELS = {
     "distance to natural tiles of the same grain (dB)": ("distance_texture", "distance_smooth", "held_out_distance"),
-    "distance to the likely level of each band (dB)": ("level_texture", "level_smooth", "held_out_level"),
+    "distance to the same sound with more or less noise (dB)": ("noise_texture", "noise_smooth", "held_out_noise"),
     "auditor: |measured - claimed| (octaves)": ("violation_texture", "violation_smooth", "held_out_violation"),
     "learning rate": ("learning_rate",),
 }
@@ -225,10 +233,10 @@ class Tiles:
         return cls(arrays, loudest_frame_db, torch.cat(grains).numpy(), device)
 
     def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-        """A cell each of ``n`` random tiles, (n, n_mels, CELL_FRAMES), and their files' loudest frames, (n,)."""
+        """Two cells each of ``n`` random tiles, (n, n_mels, CROP_FRAMES), and their files' loudest frames, (n,)."""
         index = rng.choice(len(self.arrays) if among is None else among, n)
-        starts = rng.integers(0, self.arrays[0].shape[1] - CELL_FRAMES + 1, n)
-        x = np.stack([self.arrays[i][:, a : a + CELL_FRAMES] for i, a in zip(index, starts, strict=True)])
+        starts = rng.integers(0, self.arrays[0].shape[1] - CROP_FRAMES + 1, n)
+        x = np.stack([self.arrays[i][:, a : a + CROP_FRAMES] for i, a in zip(index, starts, strict=True)])
         loudest = torch.as_tensor(self.loudest_frame_db[index], dtype=torch.float32)
         return torch.from_numpy(x).to(self.device), loudest.to(self.device)
 
@@ -236,51 +244,76 @@ class Tiles:
 # The model
 
 
-def noise_variance(settings: SpectrogramSettings) -> Tensor:
-    """Variance over time of each band of x for Gaussian noise, shape (n_mels, 1).
+def noise_modulation(settings: SpectrogramSettings) -> Tensor:
+    """Modulation spectrum of a cell of Gaussian noise, each band's power over its mean: (n_mels, modulation bins).
 
-    The power of a band of n bins of noise is a mean of n exponential variables: its logarithm has
-    the variance trigamma(n).
+    Powers of noise in two bins or frames have as correlation the square of that of the windows
+    they are seen through; a band of several bins is their mean.
     """
-    sr = settings.grain.sample_rate_hz
-    band = settings.grain.band_for(sr)
-    n_bins = torch.tensor(bins_per_band(settings) * (band.stop - band.start), dtype=torch.float32)
-    variance = torch.special.polygamma(1, n_bins.clamp(min=1))
-    return (variance / (NEPER_PER_DB * settings.dynamic_range_db) ** 2)[:, None]
+    grain = settings.grain
+    sr, n_fft, hop_length = (
+        grain.sample_rate_hz,
+        grain.n_fft_for(grain.sample_rate_hz),
+        grain.hop_for(grain.sample_rate_hz),
+    )
+    window = np.hanning(n_fft + 1)[:-1]
+    lags = np.arange(-(CELL_FRAMES - 1), CELL_FRAMES) * hop_length
+    alike = np.array([(window[abs(lag) :] * window[: max(n_fft - abs(lag), 0)]).sum() for lag in lags])
+    alike = np.square(alike / np.square(window).sum())  # (lags,)
+    hann = np.hanning(CELL_FRAMES)
+    overlap = np.correlate(hann, hann, "full") / np.square(hann).sum()
+    bins = np.arange(CELL_FRAMES // 2 + 1)[MODULATION_BINS, None]
+    spectrum = (alike * overlap * np.cos(2 * np.pi * bins * lags / hop_length / CELL_FRAMES)).sum(1)
+    weights = band_weights(settings, sr)  # (n_mels, bins)
+    beside = np.zeros_like(weights)
+    for step, likeness in ((-2, 1 / 36), (-1, 4 / 9), (0, 1.0), (1, 4 / 9), (2, 1 / 36)):  # of bins under a Hann window
+        beside += likeness * np.roll(weights, step, axis=1)
+    of_one = (weights * beside).sum(1) / np.square(weights.sum(1))
+    return torch.tensor(of_one[:, None] * spectrum, dtype=torch.float32)
 
 
-def fluctuation(cells: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """How much each band moves inside a cell, 1 for noise and 0 for a steady tone; what all bands share left out.
+def noise_share(cells: Tensor, modulation: Tensor, dynamic_range_db: float) -> Tensor:
+    """Share of each band's power that is noise, 0 to 1, near a cell.
+
+    The power of a steady tone stands still, that of tones that beat has lines in its modulation
+    spectrum, that of noise has all modulation frequencies. So the median of the spectrum tells the
+    noise, however loud the tones are: beside a tone, noise of a share w of the power moves it as
+    w (2 - w) of what noise alone does.
 
     Parameters
     ----------
-    cells : Tensor, shape (batch, n_mels, cells, frames)
-    variance : Tensor, shape (n_mels, 1), `noise_variance`
+    cells : Tensor, shape (batch, n_mels, cells, CELL_FRAMES)
+    modulation : Tensor, `noise_modulation`
 
     Returns
     -------
-    Two tensors of shape (batch, n_mels, cells): over the whole cell, and from frame to frame
+    Tensor, shape (batch, n_mels, cells)
     """
-    own = cells - cells.mean(1, keepdim=True)
-    slow = (own - own.mean(3, keepdim=True)).square().mean(3) / variance
-    fast = own.diff(dim=3).square().mean(3) / variance
-    return (slow + 1e-4).sqrt().clamp(max=4), (fast + 1e-4).sqrt().clamp(max=4)
+    power = band_levels(cells, dynamic_range_db).exp()
+    hann = torch.hann_window(cells.shape[3], periodic=False, device=cells.device)
+    own = power / power.mean(3, keepdim=True) - 1
+    spectrum = torch.fft.rfft(own * hann, dim=3).abs().square() / hann.square().sum()
+    ratio = spectrum[..., MODULATION_BINS] / modulation[:, None]
+    middle = ratio.sort(3).values[..., ratio.shape[3] // 2 - 1 : ratio.shape[3] // 2 + 1].mean(3) / math.log(2)
+    if middle.shape[2] > 1:
+        middle = F.avg_pool1d(F.pad(middle, (1, 1), mode="replicate"), 3, stride=1)
+    return (1 - (1 - middle.clamp(max=1)).sqrt()).clamp(min=LEAST_SHARE)
 
 
 class PatternDetector(nn.Module):
     """D: picture (batch, n_mels, frames) -> pattern of the same shape, zero mean over bands.
 
-    It looks at cells of 0.37 s: in each band the mean level and how much the level moves, which
-    tells noise from tone. The frequency coordinate lets it learn that texture lives in some bands
-    even where a sound has none yet. Between cells the pattern is interpolated. It starts as the
-    spectral expander x - mean(x).
+    It looks at cells of 0.37 s: in each band the mean level and which share of it is noise. The
+    frequency coordinate lets it learn that texture lives in some bands even where a sound has none
+    yet. Between cells the pattern is interpolated. It starts as the spectral expander x - mean(x).
     """
 
     def __init__(self, settings: SpectrogramSettings, channels: int = CHANNELS):
         super().__init__()
-        n_inputs = 6  # level, level minus mean, mean, two fluctuations, frequency
+        n_inputs = 6  # level, level minus mean, mean, share of noise and its logarithm, frequency
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels)[:, None], persistent=False)
-        self.register_buffer("variance", noise_variance(settings), persistent=False)
+        self.register_buffer("modulation", noise_modulation(settings), persistent=False)
+        self.dynamic_range_db = settings.dynamic_range_db
         self.layers = nn.ModuleList(
             nn.Conv1d(channels if i else n_inputs, channels, 5, dilation=step) for i, step in enumerate(BAND_STEPS)
         )
@@ -297,12 +330,14 @@ class PatternDetector(nn.Module):
         cells = x.unflatten(2, (x.shape[2] // CELL_FRAMES, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
         level = cells.mean(3)
         mean = level.mean(1, keepdim=True)
+        share = noise_share(cells, self.modulation, self.dynamic_range_db)
         inputs = torch.stack(
             (
                 2 * level - 1,
                 2 * (level - mean),
                 (2 * mean - 1).expand_as(level),
-                *fluctuation(cells, self.variance),
+                2 * share - 1,
+                1 + share.log10() / 2,
                 self.frequency.expand_as(level),
             ),
             1,
@@ -394,12 +429,15 @@ def held_energy(x: Tensor, change: Tensor, log_shares: Tensor, dynamic_range_db:
     return y - y.amax((1, 2), keepdim=True) + x.amax((1, 2), keepdim=True)
 
 
-class NaturalLevels(nn.Module):
-    """Critic: how loud a band is in natural tiles of a grain, as mean and spread of a Gaussian.
+class NaturalNoise(nn.Module):
+    """Critic: how loud the noise of each band is in natural tiles, and how it rises when a sound has more of it.
 
-    It is told what a change of grain leaves as it is: frequency, how much the band and its
-    neighbours fluctuate, and how loud the tones around it are. So it knows the level of a noise
-    well, that of a tone hardly, and weighs what it asks for accordingly.
+    A small network says it from the frequency and from how loud the tones around are: noise of
+    the library's kind, which rises by a slope times the sound's own amount, over noise that stands
+    still; the spread of both, and how often what is measured is something else. It is trained by
+    likelihood on the noise that can be measured; where there is less than can be, the likelihood is
+    that of there being less (Tobin, "Estimation of relationships for limited dependent
+    variables", Econometrica 26, 1958). Each tile's amount is the likeliest.
 
     Parameters
     ----------
@@ -408,62 +446,87 @@ class NaturalLevels(nn.Module):
 
     def __init__(self, settings: SpectrogramSettings):
         super().__init__()
-        n_inputs = 5 + len(TONE_REACH_BANDS) + 1
+        self.dynamic_range_db = settings.dynamic_range_db
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
-        self.register_buffer("variance", noise_variance(settings), persistent=False)
-        self.register_buffer("grain_mean", torch.tensor(0.0))
-        self.register_buffer("grain_spread", torch.tensor(1.0))
+        self.register_buffer("modulation", noise_modulation(settings), persistent=False)
+        self.register_buffer("amounts", AMOUNTS.clone(), persistent=False)
         self.net = nn.Sequential(
-            nn.Linear(n_inputs, LAW_WIDTH),
+            nn.Linear(2 + len(TONE_REACH_BANDS), LAW_WIDTH),
             nn.SiLU(),
             nn.Linear(LAW_WIDTH, LAW_WIDTH),
             nn.SiLU(),
-            nn.Linear(LAW_WIDTH, 2),
+            nn.Linear(LAW_WIDTH, 5),
         )
+        with torch.no_grad():
+            self.net[4].weight.mul_(0.3)
+            self.net[4].bias.copy_(torch.tensor([0.3, 0.0, -0.2, -2.5, -2.0]))
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean levels of some cells, (batch, n_mels), and what they are judged by, (batch, n_mels, inputs)."""
-        level = x.mean(2)
-        noisy = fluctuation(x[:, :, None], self.variance)[1][..., 0].clamp(max=1.5)
-        tones = (level * (1.2 - 1.5 * noisy).clamp(0, 1))[:, None]
-
-        def around(n_bands: int) -> Tensor:
-            return F.avg_pool1d(F.pad(noisy[:, None], (n_bands, n_bands), mode="replicate"), 2 * n_bands + 1, stride=1)[
-                :, 0
-            ]
-
-        loudest = [F.max_pool1d(tones, 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Levels and noise of pictures (batch, n_mels, frames), both (batch, n_mels), and what noise hangs on."""
+        neper = NEPER_PER_DB * self.dynamic_range_db
+        share = noise_share(x.unflatten(2, (-1, CELL_FRAMES)), self.modulation, self.dynamic_range_db).mean(2)
+        level = 1 + band_levels(x, self.dynamic_range_db).exp().mean(2).log() / neper
+        tones = (level + (1 - share).clamp(min=1e-3).log() / neper).clamp(min=0) * (share < 0.7)
+        loudest = [F.max_pool1d(tones[:, None], 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
         frequency = self.frequency.expand_as(level)
-        return level, torch.stack((frequency, frequency.square(), noisy, around(1), around(5), *loudest), 2)
+        return level, level + share.log() / neper, torch.stack((frequency, frequency.square(), *loudest), 2)
 
-    def forward(self, inputs: Tensor, log2_grain: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and spread of the level, (batch, n_mels) each, at grains of shape (batch,)."""
-        grain = ((log2_grain - self.grain_mean) / self.grain_spread)[:, None, None]
-        mean, log_spread = self.net(torch.cat((inputs, grain.expand(*inputs.shape[:2], 1)), 2)).unbind(2)
-        return mean, log_spread.clamp(-4.5, 1).exp()
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Noise at amount 0, slope, noise that stands still, spread, log odds of something else: (batch, n_mels) each."""
+        base, slope, still, log_spread, stray = self.net(inputs).unbind(2)
+        return base, 2 * slope.sigmoid(), still, log_spread.clamp(-4, 0).exp(), stray.clamp(-6, 3)
 
-    def wanted(self, x: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """The change of level that keeps a band as likely as it is, from one grain to another, and its weight.
+    def level_at(self, law: tuple[Tensor, ...], amount: Tensor) -> Tensor:
+        """The noise at an amount, (batch, n_mels)."""
+        neper = NEPER_PER_DB * self.dynamic_range_db
+        return torch.logaddexp(neper * (law[0] + law[1] * amount), neper * law[2]) / neper
 
-        For Gaussians this is the optimal transport map (Peyre and Cuturi, "Computational Optimal
-        Transport", 2019, 2.6).
+    def likelihood(self, law: tuple[Tensor, ...], amount: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithm of the likelihood of what was measured, and the share of it that is due to noise of this kind."""
+        _, _, _, spread, stray = law
+        is_less = noise <= 0
+        z = (noise.clamp(min=0) - self.level_at(law, amount)) / spread
+        below = torch.special.log_ndtr(z)
+        gaussian = F.logsigmoid(-stray) - 0.5 * z.square() - spread.log() - 0.5 * math.log(2 * math.pi)
+        either = torch.logaddexp(gaussian, F.logsigmoid(stray) - math.log(STRAY_RANGE) + below)
+        return torch.where(is_less, below, either), torch.where(is_less, 0.0, (gaussian - either).exp())
+
+    @torch.no_grad()
+    def amount(self, law: tuple[Tensor, ...], noise: Tensor) -> Tensor:
+        """The likeliest amount of noise of each tile, (batch, 1)."""
+        wide = tuple(values[..., None] for values in law)
+        likelihood = self.likelihood(wide, self.amounts, noise[..., None])[0].mean(1)
+        return self.amounts[(likelihood - 0.5 * (self.amounts / AMOUNT_SPREAD).square()).argmax(1)][:, None]
+
+    def loss(self, x: Tensor) -> Tensor:
+        """Minus the likelihood of natural tiles, and the price of slopes that are not 1."""
+        _, noise, inputs = self.look(x)
+        law = self(inputs)
+        likelihood, _ = self.likelihood(law, self.amount(law, noise), noise)
+        return STEADY_SLOPE * (law[1] - 1).square().mean() - likelihood.mean()
+
+    @torch.no_grad()
+    def with_more(self, x: Tensor, more: Tensor) -> Tensor:
+        """The change of each band's level in sounds that have more or less of their noise, (batch, n_mels).
 
         Parameters
         ----------
-        x : Tensor, shape (batch, n_mels, CELL_FRAMES)
-        before, after : Tensor, shape (batch,), log2 grain
-
-        Returns
-        -------
-        change, weight : Tensor, shape (batch, n_mels)
+        x : Tensor, shape (batch, n_mels, CROP_FRAMES)
+        more : Tensor, shape (batch,), of x: by how much the amount is other
         """
-        level, inputs = self.look(x)
-        mean_before, spread_before = self(inputs, before)
-        mean_after, spread_after = self(inputs, after)
-        change = (
-            mean_after - mean_before + ((level - mean_before) * (spread_after / spread_before - 1)).clamp(-0.1, 0.1)
-        )
-        return change, (2 * PRECISION_SPREAD / (spread_before + spread_after)).square()
+        neper = NEPER_PER_DB * self.dynamic_range_db
+        level, measured, inputs = self.look(x)
+        law = self(inputs)
+        amount = self.amount(law, measured)
+        _, trust = self.likelihood(law, amount, measured)
+        likely = self.level_at(law, amount)
+        # Of what a measurement says beyond the law, so much is the sound and the rest is chance.
+        own = 1 - (SHARE_SPREAD / law[3]).square().clamp(max=1)
+        noise = torch.where(trust > 0, likely + trust * own * (measured - likely), likely)
+        noise = torch.minimum(noise, level)
+        rise = self.level_at(law, amount + more[:, None]) - likely
+        share = (neper * (noise - level)).exp()
+        return (1 + share * torch.expm1(neper * rise)).clamp(min=LEAST_SHARE).log() / neper
 
 
 def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
@@ -634,8 +697,7 @@ class Moves:
     """What the referees say of moved tiles: means over those of each direction, as tensors without shape."""
 
     distance: Tensor  # squares of x: from the values of natural tiles of the grain
-    level_distance: Tensor  # and from the likely level of each band
-    staying: Tensor  # the change itself
+    noise_distance: Tensor  # and from the same sound with more, or less, of its noise
     violation: Tensor  # octaves
 
 
@@ -655,29 +717,21 @@ class AuditGame:
         self.natural = natural
         self.team = team
         self.shares = band_shares(settings).to(natural.device)
-        self.critic, self.range = self._learn_levels(natural, np.random.default_rng([seed, 2**31 + 1]))
+        self.critic = self._learn_noise(natural, np.random.default_rng([seed, 2**31 + 1]))
         team.copy_first(self.critic)
 
-    def _learn_levels(self, natural: Tiles, rng: np.random.Generator) -> tuple[NaturalLevels, tuple[float, float]]:
-        """Train the critic to its optimum before the game: natural levels do not depend on the model."""
-        critic = NaturalLevels(self.settings).to(natural.device)
-        grains = torch.cat([self.log2_flatness(natural.crops(LAW_BATCH, rng)[0]) for _ in range(16)])
-        critic.grain_mean.fill_(grains.mean())
-        critic.grain_spread.fill_(grains.std() + 1e-3)
+    def _learn_noise(self, natural: Tiles, rng: np.random.Generator) -> NaturalNoise:
+        """Train the critic to its optimum before the game: natural noise does not depend on the model."""
+        critic = NaturalNoise(self.settings).to(natural.device)
         optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
         for step in range(LAW_STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = LAW_RATE * (1.01 - step / LAW_STEPS)
-            x, _ = natural.crops(LAW_BATCH, rng)
-            level, inputs = critic.look(x)
-            mean, spread = critic(inputs, self.log2_flatness(x))
-            seen = level > 0.01  # a level on the floor says only that it is not higher
-            loss = (0.5 * ((level - mean) / spread).square() + spread.log())[seen].mean()
+            loss = critic.loss(natural.crops(LAW_BATCH, rng)[0])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        low, high = torch.quantile(grains, torch.tensor((0.02, 0.98), device=grains.device)).tolist()
-        return critic.requires_grad_(False), (low, high)
+        return critic.requires_grad_(False)
 
     def log2_flatness(self, x: Tensor) -> Tensor:
         """log2 of the flatness of pictures (batch, n_mels, frames): (batch,)."""
@@ -743,30 +797,34 @@ class AuditGame:
         dict with "texture" and "smooth"
         """
         x, loudest_frame_db = movers.crops(batch_size, rng)
-        drawn = rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, batch_size) * np.where(np.arange(batch_size) % 2, 1, -1)
-        claim = torch.as_tensor(drawn, dtype=torch.float32, device=x.device)
-        grain = self.log2_flatness(x)
-        claim = torch.maximum(claim, grain + FLATTEST_OCTAVES)
+        sign = np.where(np.arange(batch_size) % 2, 1, -1)
+        drawn = torch.as_tensor(rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, batch_size) * sign, dtype=torch.float32)
+        claim = torch.maximum(drawn.to(x.device), self.log2_flatness(x) + FLATTEST_OCTAVES)
+        more = torch.as_tensor(rng.uniform(*MORE_NOISE, batch_size) * -sign, dtype=torch.float32, device=x.device)
         mine, whole = self.team.share(batch_size), partial(self.team.whole, n=batch_size)
-        x, loudest_frame_db, claim, grain = (values[mine] for values in (x, loudest_frame_db, claim, grain))
+        x, loudest_frame_db, claim, more = (values[mine] for values in (x, loudest_frame_db, claim, more))
         pattern = model.pattern(x)
-        # The critic knows no grain that no natural tile has: what it judges goes only so far.
-        target = (grain - claim).clamp(*self.range)
-        moved = (self._moved(x, pattern, loudest_frame_db, grain - target) - x).mean(2)  # (batch, n_mels)
-        wanted, weight = self.critic.wanted(x, grain, target)
-        level_distance = whole((weight * (moved - wanted).square()).mean(1))
+        noise_distance = whole(self._noise_distance(x, pattern, loudest_frame_db, more))
         violation = whole((self._audited(x, model(x, claim), loudest_frame_db) - claim).abs())
-        moved = whole(moved)
         distances = self._natural_distances(model, movers, rng)
         return {
             name: Moves(
                 distances[name],
-                level_distance[part::2].mean(),
-                moved[part::2].square().mean(),
+                noise_distance[part::2].mean(),
                 violation[part::2].mean(),
             )
             for part, name in enumerate(("texture", "smooth"))
         }
+
+    def _noise_distance(self, x: Tensor, pattern: Tensor, loudest_frame_db: Tensor, more: Tensor) -> Tensor:
+        """Mean square over bands between moved tiles and the same with so much more noise, at its grain: (batch,)."""
+        change = self.critic.with_more(x, more)[:, :, None].expand_as(x)
+        octaves = self._audited(x, change, loudest_frame_db)
+        wanted = held_energy(x, change, self.shares.log(), self.settings.dynamic_range_db)
+        moved = self._moved(x, pattern, loudest_frame_db, octaves)
+        is_told = (octaves * more < 0) & (octaves.abs() > SMALL) & (octaves.abs() < CONTROL_RANGE + 1)
+        away = (moved.clamp(0, 1).mean(2) - wanted.clamp(0, 1).mean(2)).square().mean(1)
+        return torch.where(is_told, away, 0.0)
 
     def _natural_distances(self, model: GrainModel, movers: Tiles, rng: np.random.Generator) -> dict[str, Tensor]:
         """Tiles of lower and of higher grain moved to one natural grain, compared with natural tiles of it."""
@@ -808,12 +866,12 @@ class EpochScores:
     epoch: int
     distance_texture: float  # dB
     distance_smooth: float
-    level_texture: float  # dB
-    level_smooth: float
+    noise_texture: float  # dB
+    noise_smooth: float
     violation_texture: float  # octaves
     violation_smooth: float
     held_out_distance: float
-    held_out_level: float
+    held_out_noise: float
     held_out_violation: float
     learning_rate: float
     gate_temperature: float
@@ -907,8 +965,7 @@ def train_epoch(
             group["lr"] = learning_rate_at((epoch - 1 + step / n_steps) / settings.epochs)
         moves = game.play(model, movers, settings.batch_size, rng)
         loss = sum(
-            CRITIC_WEIGHT * (move.distance + LEVEL_WEIGHT * move.level_distance + STAY_WEIGHT * move.staying)
-            + VIOLATION_WEIGHT * move.violation
+            CRITIC_WEIGHT * (move.distance + NOISE_WEIGHT * move.noise_distance) + VIOLATION_WEIGHT * move.violation
             for move in moves.values()
         )
         optimizer.zero_grad()
@@ -920,7 +977,7 @@ def train_epoch(
         optimizer.step()
         for name, move in moves.items():
             progress.scores.setdefault(f"distance_{name}", []).append(move.distance.item())
-            progress.scores.setdefault(f"level_{name}", []).append(move.level_distance.item())
+            progress.scores.setdefault(f"noise_{name}", []).append(move.noise_distance.item())
             progress.scores.setdefault(f"violation_{name}", []).append(move.violation.item())
         if game.team.any(is_stopped()):
             raise Stopped(EpochProgress(step + 1, rng.bit_generator.state, progress.scores))
@@ -945,7 +1002,7 @@ def judge(game: AuditGame, model: GrainModel, held_out: Tiles, settings: TrainSe
     dynamic_range_db = game.settings.dynamic_range_db
     return {
         "held_out_distance": distance_in_db((move.distance.item() for move in moves), dynamic_range_db),
-        "held_out_level": distance_in_db((move.level_distance.item() for move in moves), dynamic_range_db),
+        "held_out_noise": distance_in_db((move.noise_distance.item() for move in moves), dynamic_range_db),
         "held_out_violation": float(np.mean([move.violation.item() for move in moves])),
     }
 

@@ -59,7 +59,7 @@ class SingleKernel(GrainModel):
         self.detector = Kernel()
 
 
-class LevelGame(AuditGame):
+class NoiseGame(AuditGame):
     """Without the distribution critic."""
 
     def _natural_distances(self, *_args) -> dict[str, torch.Tensor]:
@@ -92,15 +92,14 @@ def blind(model: GrainModel, inputs: list[int]) -> GrainModel:
 # name: (constants of stage 3 that are other, game, model)
 VARIANTS: dict[str, tuple[dict, type[AuditGame], Callable]] = {
     "full": ({}, AuditGame, GrainModel),
-    "distribution critic alone": ({"LEVEL_WEIGHT": 0.0, "STAY_WEIGHT": 0.0}, AuditGame, GrainModel),
-    "level critic alone": ({}, LevelGame, GrainModel),
+    "distribution critic alone": ({"NOISE_WEIGHT": 0.0}, AuditGame, GrainModel),
+    "noise critic alone": ({}, NoiseGame, GrainModel),
     "no critic": ({"CRITIC_WEIGHT": 0.0}, AuditGame, GrainModel),
-    "no price for moving": ({"STAY_WEIGHT": 0.0}, AuditGame, GrainModel),
     "no violation": ({"VIOLATION_WEIGHT": 0.0}, AuditGame, GrainModel),
     "violation one way": ({}, OneWayGame, GrainModel),
     "no gate": ({"GATE_TEMPERATURES": (1e3, 1e3)}, AuditGame, GrainModel),
     "D without frequency": ({}, AuditGame, lambda settings: blind(GrainModel(settings), [5])),
-    "D without fluctuation": ({}, AuditGame, lambda settings: blind(GrainModel(settings), [3, 4])),
+    "D without the share of noise": ({}, AuditGame, lambda settings: blind(GrainModel(settings), [3, 4])),
     "D with 8 channels": ({}, AuditGame, lambda settings: GrainModel(settings, 8)),
     "D with 48 channels": ({}, AuditGame, lambda settings: GrainModel(settings, 48)),
     "the paper's 3 x 3 kernel": ({}, AuditGame, SingleKernel),
