@@ -1367,6 +1367,7 @@ class PictureView:
         self.left, self.top = self.px(self.LEFT), self.px(self.TOP)
         self.span = (0.0, 1.0)  # seconds shown
         self.is_log = False
+        self.mark_colour = "#ffffff"  # of playhead and selection
         self.edges_hz: tuple[float, ...] = ()
         self._image = None
         self._looks: tuple | None = None  # what the axes that are there depend on
@@ -1470,9 +1471,11 @@ class PictureView:
         canvas.delete("mark")
         head, start, stop = marks
         if start is not None:
-            canvas.create_rectangle(start, self.top, stop, bottom, outline="#ffffff", width=2, dash=(4, 3), tags="mark")
+            canvas.create_rectangle(
+                start, self.top, stop, bottom, outline=self.mark_colour, width=self.px(2), dash=(4, 3), tags="mark"
+            )
         if head is not None:
-            canvas.create_line(head, self.top, head, bottom, fill="#ffffff", tags="mark")
+            canvas.create_line(head, self.top, head, bottom, fill=self.mark_colour, width=self.px(1), tags="mark")
 
 
 def time_ticks(start_s: float, stop_s: float, n: int) -> list[float]:
@@ -1577,20 +1580,20 @@ class GrainWindow:
             self.after_button,
             self.difference_button,
         ):
-            button.pack(side="left", padx=(0, 6))
-        self.save_button.pack(side="left", padx=(0, 6))
+            button.pack(side="left", padx=(0, self._px(6)))
+        self.save_button.pack(side="left", padx=(0, self._px(6)))
         self.meter = ttk.Progressbar(bar, length=self._px(80), maximum=60, style="Accent.Horizontal.TProgressbar")
         self.meter.pack(side="right")
         self.volume = ttk.Scale(
             bar, from_=0, to=1, length=self._px(80), value=self.remembered.volume, command=self._set_volume
         )
-        ttk.Label(bar, text="level").pack(side="right", padx=6)
+        ttk.Label(bar, text="level").pack(side="right", padx=self._px(6))
         self.volume.pack(side="right")
-        ttk.Label(bar, text="volume").pack(side="right", padx=6)
+        ttk.Label(bar, text="volume").pack(side="right", padx=self._px(6))
         self.file_label = ttk.Label(outer)
-        self.file_label.pack(fill="x", pady=(6, 0))
+        self.file_label.pack(fill="x", pady=(self._px(6), 0))
         below = ttk.Frame(outer)  # packed before the pictures: what is packed last is squeezed first
-        below.pack(side="bottom", fill="x", pady=(4, 0))
+        below.pack(side="bottom", fill="x", pady=(self._px(4), 0))
         self.note_label = ttk.Label(below)
         self.note_label.pack(side="left", anchor="w")
         self.progress = ttk.Progressbar(below, length=self._px(160), style="Accent.Horizontal.TProgressbar")
@@ -1598,7 +1601,7 @@ class GrainWindow:
         below.bind("<Configure>", lambda _: self._wrap())
         self.below = below
         self.grain_label = ttk.Label(outer, style="Grain.TLabel")
-        self.grain_label.pack(side="bottom", anchor="w", pady=(6, 0))
+        self.grain_label.pack(side="bottom", anchor="w", pady=(self._px(6), 0))
         self._build_slider(outer)
         self._build_pictures(outer)
         self._build_menus()
@@ -1617,13 +1620,13 @@ class GrainWindow:
         from tkinter import ttk
 
         sliding = ttk.Frame(outer)
-        sliding.pack(side="bottom", fill="x", pady=(8, 0))
+        sliding.pack(side="bottom", fill="x", pady=(self._px(8), 0))
         ttk.Label(sliding, text="texture  -3").pack(side="left")
         self.slider = ttk.Scale(sliding, from_=-SLIDER_RANGE, to=SLIDER_RANGE, command=self._slid, takefocus=True)
-        self.slider.pack(side="left", fill="x", expand=True, padx=8)
+        self.slider.pack(side="left", fill="x", expand=True, padx=self._px(8))
         ttk.Label(sliding, text="+3  smooth").pack(side="left")
         self.value_entry = ttk.Entry(sliding, width=6, justify="right", font=("TkDefaultFont", 13))
-        self.value_entry.pack(side="left", padx=(8, 0))
+        self.value_entry.pack(side="left", padx=(self._px(8), 0))
         self.slider.bind("<Button-1>", lambda _: self.slider.focus_set(), add=True)
         for key in ("<Return>", "<KP_Enter>", "<FocusOut>"):
             self.value_entry.bind(key, lambda _: self._typed())
@@ -1639,7 +1642,7 @@ class GrainWindow:
         self.readout = ttk.Label(outer)
         self.readout.pack(side="bottom", anchor="w")
         frame = ttk.Frame(outer)
-        frame.pack(fill="both", expand=True, pady=(6, 0))
+        frame.pack(fill="both", expand=True, pady=(self._px(6), 0))
         frame.rowconfigure(0, weight=1)
         self.views = []
         for i, title in enumerate(("before", "after")):
@@ -1784,7 +1787,7 @@ class GrainWindow:
         if is_busy != bool(self.progress.winfo_manager()):
             if is_busy:
                 self.cancel_button.pack(side="right")
-                self.progress.pack(side="right", padx=6)
+                self.progress.pack(side="right", padx=self._px(6))
             else:
                 self.progress.pack_forget()
                 self.cancel_button.pack_forget()
@@ -1859,6 +1862,7 @@ class GrainWindow:
             view.span, view.is_log, view.edges_hz = self.span, self.remembered.is_log, settings.band_edges_hz
             if view is self.views[0] and looks == self._looks:
                 continue  # the slider moved: only what comes after is other
+            view.mark_colour = LIGHT["text"] if is_gain else "#ffffff"  # no gain is white, in light and dark
             view.title = "gain (dB)" if is_gain else "after" if view is self.views[1] else "before"
             view.draw(levels, self._gain_colours if is_gain else self._colours)
         self._shown, self._looks = (before, gain_db), looks

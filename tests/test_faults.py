@@ -220,7 +220,8 @@ def write_tile(path):
 
 
 def write_picture(path):
-    stage2.TilePainter(stage2.default_settings(SETTINGS)).save(path, np.random.rand(128, 256).astype(np.float32), "x")
+    x = np.random.default_rng(0).random((128, 256), np.float32)  # the same again: the limit hangs on the size of the first
+    stage2.TilePainter(stage2.default_settings(SETTINGS)).save(path, x, "x")
 
 
 def write_figure(path):

@@ -115,7 +115,8 @@ class TestLaw:
         sf.write(tmp_path / "in.wav", 0.999 * y / np.abs(y).max(), SR, "PCM_16")
         rendering = processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", Asked(2.0)).rendering
         z, _ = sf.read(tmp_path / "out.wav", dtype="int16")
-        assert (np.abs(z.astype(int)) >= 32767).sum() <= 8  # the limiter lets each of the eight strokes touch it once
+        at_full_scale = np.flatnonzero(np.abs(z.astype(int)) >= 32767)
+        assert np.all(np.diff(at_full_scale) > 10_000)  # each of the eight strokes may touch it once, none is cut off
         assert rendering.got_octaves == pytest.approx(2.0, abs=0.02)
 
 
