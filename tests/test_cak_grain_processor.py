@@ -28,14 +28,13 @@ from cak_grain_processor import (
     GrainModel,
     Tiles,
     audited_octaves,
-    fluctuation,
     held_energy,
     load_model,
     natural_distance,
     pattern_in_db,
     read_checkpoint,
 )
-from convert_to_spectrograms import bins_per_band, default_settings, log_mel_of, read_pairs
+from convert_to_spectrograms import band_powers_of, bins_per_band, default_settings, log_mel_of, read_pairs
 from measure_audio_grain import GrainSettings, PipelineError, sound_from_array
 
 SETTINGS = default_settings(GrainSettings())
@@ -132,39 +131,55 @@ class TestReferees:
         )
         torch.testing.assert_close(alone, both)
 
-    def test_noise_fluctuates_by_one_and_a_steady_tone_by_nothing(self):
-        sr, n = 44_100, 2048 + 511 * 512
-        noise = np.random.default_rng(0).standard_normal(n).astype(np.float32)
-        tone = np.sin(2 * np.pi * 1000 * np.arange(n) / sr).astype(np.float32)
-        variance = stage3.noise_variance(SETTINGS)
+    def test_the_share_of_noise_is_found_beside_tones_that_beat(self):
+        """Two tones that beat 13 times a second with noise under them: its share of their band's power to 3 dB."""
+        sr, n = 44_100, 2048 + 255 * 512
+        t = np.arange(n) / sr
+        tones = np.sin(2 * np.pi * 3000 * t) + 0.7 * np.sin(2 * np.pi * 3013 * t)
+        noise = np.random.default_rng(0).standard_normal(n)
+        band = np.argmin(np.abs(np.array(SETTINGS.band_edges_hz[1:-1]) - 3000))
 
-        def slow_and_fast(y):
-            x = torch.from_numpy(log_mel_of(sound_from_array(y, sr), SETTINGS))[None]
-            return [value.mean((0, 2)) for value in fluctuation(x.unflatten(2, (-1, stage3.CELL_FRAMES)), variance)]
+        def picture(y):
+            return torch.from_numpy(log_mel_of(sound_from_array(np.float32(y), sr), SETTINGS))[None]
 
-        for value in slow_and_fast(noise):
-            assert 0.75 < value.median() < 1.3
-            assert value.min() > 0.6
-            assert value.max() < 1.6
-        for value in slow_and_fast(tone):
-            assert value[np.argmin(np.abs(np.array(SETTINGS.band_edges_hz[1:-1]) - 1000))] < 0.1
+        def share(y):
+            cells = picture(y).unflatten(2, (-1, stage3.CELL_FRAMES))
+            return stage3.noise_share(cells, stage3.noise_modulation(SETTINGS), 80.0).mean((0, 2))
 
-    def test_the_critic_learns_how_levels_hang_on_grain(self):
-        """Tiles whose bands lie at a level that is a known function of their grain: it is found to 1 dB."""
+        assert 0.7 < share(noise).median() <= 1
+        assert share(tones)[band] < 1e-3
+        for level in (1.5, 4, 10, 30):  # shares from 1.6 to 87 %
+            powers = [
+                band_powers_of(sound_from_array(np.float32(y), sr), SETTINGS)[:, band].mean()
+                for y in (tones, level * noise)
+            ]
+            expected = powers[1] / sum(powers)
+            assert abs(10 * math.log10(share(tones + level * noise)[band] / expected)) < 3
+
+    def test_the_critic_learns_how_a_library_gets_noisier(self):
+        """Tones with noise above 4 kHz and hiss that stands still below: more noise is more of the first alone."""
         rng = np.random.default_rng(0)
-        arrays = []
-        for _ in range(24):
-            floor = rng.uniform(0.3, 0.9)
-            x = np.full((128, 64), floor, np.float32) + 0.01 * rng.standard_normal((128, 64)).astype(np.float32)
-            x[10:14] = 1.0
-            arrays.append(x.clip(0, 1))
-        game = AuditGame(SETTINGS, Tiles.of(arrays, np.zeros(24, np.float32), SETTINGS), seed=0)
-        x = torch.from_numpy(np.stack(arrays))[:2, :, : stage3.CELL_FRAMES]
-        before, after = game.log2_flatness(x), game.log2_flatness(x).flip(0)
-        change, weight = game.critic.wanted(x, before, after)
-        expected = (x.mean(2).flip(0) - x.mean(2))[:, 40:]
-        assert 80 * (change[:, 40:] - expected).abs().median() < 1.0
-        assert torch.all(weight > 0)
+        sr, n = 44_100, 2048 + 127 * 512
+        hz = np.fft.rfftfreq(n, 1 / sr)
+
+        def tile(level_db):
+            y = sum(np.sin(2 * np.pi * k * 150.7 * np.arange(n) / sr + k) / k for k in range(1, 20))
+            high = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * (hz > 4000), n)
+            low = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * (hz < 4000), n)
+            y = y + 10 ** (level_db / 20) * high + 10 ** (-45 / 20) * low
+            return log_mel_of(sound_from_array(np.float32(0.1 * y), sr), SETTINGS)
+
+        arrays = [tile(level) for level in rng.uniform(-50, -10, 32)]
+        game = AuditGame(SETTINGS, Tiles.of(arrays, np.zeros(32, np.float32), SETTINGS), seed=0)
+        centres = np.array(SETTINGS.band_edges_hz[1:-1])
+        x = torch.from_numpy(tile(-30.0))[None, :, : stage3.CROP_FRAMES]
+        change = 80 * game.critic.with_more(x, torch.tensor([0.15]))[0].numpy()
+        high = change[(centres > 4500) & (centres < 14_000)]
+        assert high.std() < 0.15 * high.mean()  # all of it rises as one
+        assert np.abs(change[centres < 3500]).max() < 0.15 * high.mean()
+        less = 80 * game.critic.with_more(x, torch.tensor([-0.15]))[0].numpy()
+        assert less[(centres > 4500) & (centres < 14_000)].mean() < -0.25 * high.mean()  # down to what stands still
+        assert np.abs(less[centres < 3500]).max() < 0.15 * high.mean()
 
     def test_the_solved_amount_has_the_grain_claimed(self):
         game = AuditGame(SETTINGS, Tiles.of(list(tiles(4, 64).numpy()), np.zeros(4, np.float32), SETTINGS), seed=0)
@@ -200,7 +215,7 @@ class TestReferees:
         weak = game.play(model, movers, 8, np.random.default_rng(0))
         for name in ("texture", "smooth"):
             torch.testing.assert_close(weak[name].distance, once[name].distance)
-            torch.testing.assert_close(weak[name].level_distance, once[name].level_distance)
+            torch.testing.assert_close(weak[name].noise_distance, once[name].noise_distance)
             assert weak[name].violation > once[name].violation + 0.3  # the auditor does ask
 
     def test_held_energy_holds_it(self):
@@ -513,7 +528,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"version": 99}, "is no model of version 2"),
+            ({"version": 99}, "is no model of version 3"),
             ({"channels": 9}, "weights do not fit"),
             ({"channels": "many"}, "field channels is 'many'"),
             ({"weights": {}}, "weights do not fit"),
