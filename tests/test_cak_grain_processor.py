@@ -100,6 +100,24 @@ class TestModel:
         )
 
 
+def breathy(level_db: float, rng: np.random.Generator) -> np.ndarray:
+    """A tile of tones with noise above 4 kHz at a level, and hiss that stands still below."""
+    sr, n = 44_100, 2048 + 127 * 512
+    hz = np.fft.rfftfreq(n, 1 / sr)
+    y = sum(np.sin(2 * np.pi * k * 150.7 * np.arange(n) / sr + k) / k for k in range(1, 20))
+    high = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * (hz > 4000), n)
+    low = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * (hz < 4000), n)
+    y = y + 10 ** (level_db / 20) * high + 10 ** (-45 / 20) * low
+    return log_mel_of(sound_from_array(np.float32(0.1 * y), sr), SETTINGS)
+
+
+def breathy_library() -> Tiles:
+    """Tiles of many levels of breath."""
+    rng = np.random.default_rng(0)
+    arrays = [breathy(level, rng) for level in rng.uniform(-50, -10, 32)]
+    return Tiles.of(arrays, np.zeros(32, np.float32), SETTINGS)
+
+
 class TestReferees:
     def test_the_auditor_agrees_with_librosa_on_the_bins(self):
         """Flat inside each band, gains constant inside each band: then band powers decide everything."""
@@ -158,21 +176,9 @@ class TestReferees:
 
     def test_the_critic_learns_how_a_library_gets_noisier(self):
         """Tones with noise above 4 kHz and hiss that stands still below: more noise is more of the first alone."""
-        rng = np.random.default_rng(0)
-        sr, n = 44_100, 2048 + 127 * 512
-        hz = np.fft.rfftfreq(n, 1 / sr)
-
-        def tile(level_db):
-            y = sum(np.sin(2 * np.pi * k * 150.7 * np.arange(n) / sr + k) / k for k in range(1, 20))
-            high = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * (hz > 4000), n)
-            low = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * (hz < 4000), n)
-            y = y + 10 ** (level_db / 20) * high + 10 ** (-45 / 20) * low
-            return log_mel_of(sound_from_array(np.float32(0.1 * y), sr), SETTINGS)
-
-        arrays = [tile(level) for level in rng.uniform(-50, -10, 32)]
-        game = AuditGame(SETTINGS, Tiles.of(arrays, np.zeros(32, np.float32), SETTINGS), seed=0)
+        game = AuditGame(SETTINGS, breathy_library(), seed=0)
         centres = np.array(SETTINGS.band_edges_hz[1:-1])
-        x = torch.from_numpy(tile(-30.0))[None, :, : stage3.CROP_FRAMES]
+        x = torch.from_numpy(breathy(-30.0, np.random.default_rng(1)))[None, :, : stage3.CROP_FRAMES]
         change = 80 * game.critic.with_more(x, torch.tensor([0.15]))[0].numpy()
         high = change[(centres > 4500) & (centres < 14_000)]
         assert high.std() < 0.15 * high.mean()  # all of it rises as one
@@ -241,13 +247,30 @@ class TestTraining:
         assert "audit: the slider keeps its word within 0.05 octaves on 3 of 3 files" in ran.out
         assert "next: python neural_audio_processor.py" in ran.out
 
-    def test_it_learns_and_keeps_its_word_on_what_it_did_not_learn_from(self, project):
+    def test_it_keeps_its_word_on_what_it_did_not_learn_from(self, project):
         with (project.folder / "grain_processor_v2_output/training_history.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 10
-        for name in ("distance_texture", "distance_smooth"):
-            assert float(rows[-1][name]) < 0.95 * float(rows[0][name])
         assert float(rows[-1]["held_out_violation"]) < 0.1
+
+    def test_it_learns_where_a_library_gets_noisier(self):
+        """A model of the breathy library moves tiles nearer to what they would be than the expander that it began as."""
+        tiles_of_breath = breathy_library()
+        game = AuditGame(SETTINGS, tiles_of_breath, seed=0)
+        torch.manual_seed(0)
+        model = GrainModel(SETTINGS)
+
+        def distance() -> float:
+            rng = np.random.default_rng(7)
+            with torch.no_grad():
+                moves = [game.play(model, tiles_of_breath, 32, rng) for _ in range(4)]
+            return sum(move.noise_distance.item() for both in moves for move in both.values())
+
+        before = distance()
+        optimizer = torch.optim.Adam(model.parameters(), stage3.LEARNING_RATE, betas=(0.9, 0.99))
+        for epoch in range(1, 9):
+            stage3.train_epoch(game, model, optimizer, tiles_of_breath, epoch, stage3.TrainSettings(epochs=8))
+        assert distance() < 0.5 * before
 
     def test_the_audit_reports_what_stage_1_measures(self, project):
         content = json.loads((project.folder / "grain_processor_v2_output/audit.json").read_text())
