@@ -114,9 +114,7 @@ GATE_TEMPERATURES = (2.0, 20.0)  # first and last epoch
 CLAIM_OCTAVES = 0.3  # a tile is moved by at least so much, and at most by CONTROL_RANGE
 FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
 CRITIC_WEIGHT = 1000.0  # 500 without more violation came out 4 % worse on a real library
-NOISE_WEIGHT = (
-    1.0  # of the noise critic beside the distribution critic; 4 suits one kind of noise better, a real library less
-)
+NOISE_WEIGHT = 1.0  # of the noise critic beside the other; 4 suits one kind of noise better, a real library less
 NATURAL_TILES = 8  # a step compares so many moved tiles in each direction with so many natural ones
 VIOLATION_WEIGHT = 5.0  # at a fifth of it the model is 0.26 octaves off where it never learned, and no nearer to nature
 SMALL = 0.01  # of a pattern: so much of it moves grain in proportion
@@ -135,7 +133,7 @@ AMOUNT_SPREAD = 1.8  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
 STRAY_RANGE = 0.75  # of x, 60 dB: where measurements lie that are not of this noise
 MORE_NOISE = (0.04, 0.35)  # of x, 3 to 28 dB: by how much the critic's pairs differ
-CROP_FRAMES = 2 * CELL_FRAMES
+CROP_FRAMES = 2 * CELL_FRAMES  # what the referees see of a tile: noise is told better from two cells than from one
 GRADIENT_LIMIT = 10.0
 MIN_STEPS = 16  # steps an epoch has at least: a small library is gone through more often
 HELD_OUT_EVERY = 4
@@ -253,11 +251,8 @@ def noise_modulation(settings: SpectrogramSettings) -> Tensor:
     they are seen through; a band of several bins is their mean.
     """
     grain = settings.grain
-    sr, n_fft, hop_length = (
-        grain.sample_rate_hz,
-        grain.n_fft_for(grain.sample_rate_hz),
-        grain.hop_for(grain.sample_rate_hz),
-    )
+    sr = grain.sample_rate_hz
+    n_fft, hop_length = grain.n_fft_for(sr), grain.hop_for(sr)
     window = np.hanning(n_fft + 1)[:-1]
     lags = np.arange(-(CELL_FRAMES - 1), CELL_FRAMES) * hop_length
     alike = np.array([(window[abs(lag) :] * window[: max(n_fft - abs(lag), 0)]).sum() for lag in lags])
@@ -449,6 +444,7 @@ class NaturalNoise(nn.Module):
     def __init__(self, settings: SpectrogramSettings):
         super().__init__()
         self.dynamic_range_db = settings.dynamic_range_db
+        self.neper = NEPER_PER_DB * settings.dynamic_range_db  # of one unit of x
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
         self.register_buffer("modulation", noise_modulation(settings), persistent=False)
         self.register_buffer("amounts", AMOUNTS.clone(), persistent=False)
@@ -465,13 +461,13 @@ class NaturalNoise(nn.Module):
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Levels and noise of pictures (batch, n_mels, frames), both (batch, n_mels), and what noise hangs on."""
-        neper = NEPER_PER_DB * self.dynamic_range_db
+        x = x.to(self.frequency.device)
         share = noise_share(x.unflatten(2, (-1, CELL_FRAMES)), self.modulation, self.dynamic_range_db).mean(2)
-        level = 1 + band_levels(x, self.dynamic_range_db).exp().mean(2).log() / neper
-        tones = (level + (1 - share).clamp(min=1e-3).log() / neper).clamp(min=0) * (share < 0.7)
+        level = 1 + band_levels(x, self.dynamic_range_db).exp().mean(2).log() / self.neper
+        tones = (level + (1 - share).clamp(min=1e-3).log() / self.neper).clamp(min=0) * (share < 0.7)
         loudest = [F.max_pool1d(tones[:, None], 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
         frequency = self.frequency.expand_as(level)
-        return level, level + share.log() / neper, torch.stack((frequency, frequency.square(), *loudest), 2)
+        return level, level + share.log() / self.neper, torch.stack((frequency, frequency.square(), *loudest), 2)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Noise at amount 0, slope, noise that stands still, spread, log odds of something else: (batch, n_mels) each."""
@@ -480,8 +476,7 @@ class NaturalNoise(nn.Module):
 
     def level_at(self, law: tuple[Tensor, ...], amount: Tensor) -> Tensor:
         """The noise at an amount, (batch, n_mels)."""
-        neper = NEPER_PER_DB * self.dynamic_range_db
-        return torch.logaddexp(neper * (law[0] + law[1] * amount), neper * law[2]) / neper
+        return torch.logaddexp(self.neper * (law[0] + law[1] * amount), self.neper * law[2]) / self.neper
 
     def likelihood(self, law: tuple[Tensor, ...], amount: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithm of the likelihood of what was measured, and the share of it that is due to noise of this kind."""
@@ -516,7 +511,6 @@ class NaturalNoise(nn.Module):
         x : Tensor, shape (batch, n_mels, CROP_FRAMES)
         more : Tensor, shape (batch,), of x: by how much the amount is other
         """
-        neper = NEPER_PER_DB * self.dynamic_range_db
         level, measured, inputs = self.look(x)
         law = self(inputs)
         amount = self.amount(law, measured)
@@ -526,9 +520,10 @@ class NaturalNoise(nn.Module):
         own = 1 - (SHARE_SPREAD / law[3]).square().clamp(max=1)
         noise = torch.where(trust > 0, likely + trust * own * (measured - likely), likely)
         noise = torch.minimum(noise, level)
-        rise = self.level_at(law, amount + more[:, None]) - likely
-        share = (neper * (noise - level)).exp()
-        return (1 + share * torch.expm1(neper * rise)).clamp(min=LEAST_SHARE).log() / neper
+        rise = self.level_at(law, amount + more.to(amount.device)[:, None]) - likely
+        share = (self.neper * (noise - level)).exp()
+        change = (1 + share * torch.expm1(self.neper * rise)).clamp(min=LEAST_SHARE).log() / self.neper
+        return change.to(x.device)
 
 
 def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
@@ -724,7 +719,8 @@ class AuditGame:
 
     def _learn_noise(self, natural: Tiles, rng: np.random.Generator) -> NaturalNoise:
         """Train the critic to its optimum before the game: natural noise does not depend on the model."""
-        critic = NaturalNoise(self.settings).to(natural.device)
+        # MPS knows no log_ndtr: there the critic, which is small, stays on the CPU.
+        critic = NaturalNoise(self.settings).to("cpu" if natural.device == "mps" else natural.device)
         optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
         for step in range(LAW_STEPS):
             for group in optimizer.param_groups:
@@ -1116,7 +1112,7 @@ def draw_history(path: Path, history: list[EpochScores]) -> None:
         if len(names) > 1:
             axes.legend()
     figure.suptitle(
-        "Distances and violation should fall and then stay; held-out curves that rise again mean too small a library",
+        "Held-out curves should fall or stay; if they rise, the library is too small. How well the law is kept: audit.png",
         fontsize=10,
     )
     save_figure(figure, path)
@@ -1486,17 +1482,7 @@ def train(
     middle = int(np.argsort(held_out.log2_grain)[len(held_out.arrays) // 2])
     sample = torch.from_numpy(np.array(held_out.arrays[middle])).to(device)
 
-    def show() -> None:
-        epoch = len(history)
-        if epoch % CHECKPOINT_EVERY and epoch != settings.epochs:
-            return
-        save_checkpoint(
-            output_dir / "checkpoints" / f"epoch_{epoch:04d}.pt", final_content(model, pairs, settings, history, {})
-        )
-        draw_sample(output_dir / "samples" / f"epoch_{epoch:04d}.png", model, sample, pairs.settings)
-        write_history(output_dir / "training_history.csv", history)
-        draw_history(output_dir / "training_history.png", history)
-
+    show = partial(write_reports, output_dir, model, sample, pairs, settings, history)
     if history and begun is None and team.is_first:
         show()  # the run that stopped may have been killed before it did
     for epoch in progress(range(len(history) + 1, settings.epochs + 1), settings.epochs - len(history)):
@@ -1525,6 +1511,26 @@ def train(
         save(None)
         show()
     return model, history
+
+
+def write_reports(
+    output_dir: Path,
+    model: GrainModel,
+    sample: Tensor,
+    pairs: TrainingPairs,
+    settings: TrainSettings,
+    history: list[EpochScores],
+) -> None:
+    """What every tenth epoch leaves, and the last: a model, its sample, and the history."""
+    epoch = len(history)
+    if epoch % CHECKPOINT_EVERY and epoch != settings.epochs:
+        return
+    save_checkpoint(
+        output_dir / "checkpoints" / f"epoch_{epoch:04d}.pt", final_content(model, pairs, settings, history, {})
+    )
+    draw_sample(output_dir / "samples" / f"epoch_{epoch:04d}.png", model, sample, pairs.settings)
+    write_history(output_dir / "training_history.csv", history)
+    draw_history(output_dir / "training_history.png", history)
 
 
 def check_device(game: AuditGame, model: GrainModel, movers: Tiles) -> None:

@@ -220,9 +220,7 @@ def write_tile(path):
 
 
 def write_picture(path):
-    x = np.random.default_rng(0).random(
-        (128, 256), np.float32
-    )  # the same again: the limit hangs on the size of the first
+    x = np.random.default_rng(0).random((128, 256), np.float32)  # the same each time, or the size would be another
     stage2.TilePainter(stage2.default_settings(SETTINGS)).save(path, x, "x")
 
 
