@@ -1529,6 +1529,7 @@ class GrainWindow:
         self.selection_s: tuple[float, float] | None = None
         self.span = (0.0, 1.0)
         self.saved_at: float | None = 0.0  # the position that is on disk, or needs no saving
+        self._after_save: tuple[Path, Callable[[], None]] | None = None  # what goes on once this file is saved
         self._settle: str | None = None  # the callback that renders once the hand rests
         self._redraw: str | None = None
         self._drag_from: float | None = None
@@ -1948,19 +1949,23 @@ class GrainWindow:
 
     def open(self, path: Path) -> None:
         """Open a file; the picture comes when the worker has it."""
-        if not self._may_leave():
-            return
+        self._leave_then(lambda: self._open(path))
+
+    def _open(self, path: Path) -> None:
         self._start(f"reading {one_line(path.name)} ...")
         self.worker.open(path)
 
-    def ask_save(self) -> None:
-        """Ask for a name and render the file to it."""
+    def ask_save(self) -> Path | None:
+        """Ask for a name and render the file to it; returns the name, if one was given."""
         if self.opened is None:
-            return
+            return None
         asked = Asked(self.octaves)
-        if name := self.dialogs.save_name(self._dialog_folder(), output_name(self.opened.path, asked)):
-            self._start(f"saving {one_line(Path(name).name)} ...")
-            self.worker.save([Job(self.opened.path, Path(name), asked)])
+        name = self.dialogs.save_name(self._dialog_folder(), output_name(self.opened.path, asked))
+        if not name:
+            return None
+        self._start(f"saving {one_line(Path(name).name)} ...")
+        self.worker.save([Job(self.opened.path, Path(name), asked)])
+        return Path(name)
 
     def ask_save_variations(self) -> None:
         """Ask for a folder and render all whole positions into it."""
@@ -1982,11 +1987,14 @@ class GrainWindow:
 
     def ask_model(self) -> None:
         """Ask for another model and read it; an open sound is looked at anew with it."""
-        if (name := self.dialogs.model_name()) and self._may_leave():
-            self._start(f"loading {one_line(Path(name).name)} ...")
-            self.worker.load(Path(name))
-            if self.opened is not None:
-                self.open(self.opened.path)
+        if name := self.dialogs.model_name():
+            self._leave_then(lambda: self._load(Path(name)))
+
+    def _load(self, path: Path) -> None:
+        self._start(f"loading {one_line(path.name)} ...")
+        self.worker.load(path)
+        if self.opened is not None:
+            self._open(self.opened.path)
 
     def toggle_play(self) -> None:
         """Play or pause."""
@@ -2185,28 +2193,30 @@ class GrainWindow:
             self._start(MEASURING)
             self.worker.render(self.opened, self.octaves)
 
-    def close_file(self) -> bool:
-        """Close the file that is open; returns whether it was."""
-        if self.opened is None:
-            return True
-        if not self._may_leave():
-            return False
+    def close_file(self) -> None:
+        """Close the file that is open."""
+        if self.opened is not None:
+            self._leave_then(self._close_file)
+
+    def _close_file(self) -> None:
         self._leave_file()
         self.note, self.is_error = "", False
         self._refresh()
         self._draw_soon()
-        return True
 
-    def _may_leave(self) -> bool:
-        """Whether what the slider made may be lost: it is saved, or was asked about. If it shall be saved, it may not yet."""
+    def _leave_then(self, go_on: Callable[[], None]) -> None:
+        """Go on once what the slider made is saved, or may be lost, which is asked once; not at all if it is kept."""
+        self._after_save = None  # an earlier wish has been overtaken
         if self.opened is None or self.octaves in (0, self.saved_at):
-            return True
+            go_on()
+            return
         answer = self.dialogs.shall_save()
         if answer:
-            self.ask_save()
+            if output := self.ask_save():
+                self._after_save = output, go_on
         elif answer is not None:
-            self.saved_at = self.octaves  # asked once
-        return answer is False
+            self.saved_at = self.octaves
+            go_on()
 
     def _leave_file(self) -> None:
         self.player.close()
@@ -2214,8 +2224,10 @@ class GrainWindow:
 
     def close(self) -> None:
         """End the sound, the worker and the window."""
-        if not self.close_file():
-            return
+        self._leave_then(self._close)
+
+    def _close(self) -> None:
+        self._leave_file()
         width, height = self.root.winfo_width(), self.root.winfo_height()
         if width > 1:
             self.remembered.geometry = f"{width}x{height}"
@@ -2223,7 +2235,6 @@ class GrainWindow:
         for callback in (self._poll_id, self._settle, self._redraw, self._released):
             if callback is not None:
                 self.root.after_cancel(callback)
-        self.player.close()
         self.root.withdraw()
         self.worker.close()
         self.root.destroy()
@@ -2269,6 +2280,8 @@ class GrainWindow:
             return
         self.busy -= 1
         self.share = None
+        if message.kind in ("error", "cancelled"):
+            self._after_save = None
         if message.kind == "error":
             self.note, self.is_error = str(message.content), True
         else:
@@ -2317,6 +2330,9 @@ class GrainWindow:
         if len(saved) == 1:
             self.note = f"saved {last.output}: {describe(last.rendering)}"
             self.saved_at = last.rendering.asked_octaves if last.rendering else 0.0
+            if self._after_save is not None and self._after_save[0] == last.output:
+                # Not here: it may end the window, which still has to be refreshed. Asked again if the slider moved on.
+                self.root.after_idle(self._leave_then, self._after_save[1])
         else:
             self.note = f"saved {len(saved)} variations in {last.output.parent}"
 

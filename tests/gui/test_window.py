@@ -498,14 +498,37 @@ def test_unsaved_work_is_asked_about_before_another_file_comes(drive, sound, tmp
     d.click(d.window.open_button)
     d.settle()
     assert (d.window.opened.path, d.window.octaves) == (sound, pytest.approx(-1.0, abs=0.2))
-    d.answers.update(shall_save=True, save=str(tmp_path / "kept.wav"))
+    d.answers.update(shall_save=True, save="")
     d.click(d.window.open_button)
-    d.until(lambda: (tmp_path / "kept.wav").exists())
     d.settle()
-    assert d.window.opened.path == sound
-    d.answers["shall_save"] = None  # it is saved: nothing to ask about
+    assert d.window.opened.path == sound  # no name was given
+    d.answers["save"] = str(tmp_path / "kept.wav")
     d.click(d.window.open_button)
     d.until(lambda: d.window.opened.path == other)
+    assert sf.info(tmp_path / "kept.wav").frames == sf.info(sound).frames
+
+
+def test_quit_saves_first_and_stays_if_that_fails(drive, sound, tmp_path):
+    d = drive(source=sound)
+    d.until(lambda: d.window.rendered is not None)
+    d.drag_slider(-1.0)
+    d.settle()
+    d.answers.update(shall_save=True, save=str(tmp_path / "x.xyz"))
+    d.hand("key", "ctrl+q")
+    d.until(lambda: "can't write .xyz" in d.window.note_label["text"])
+    d.answers["save"] = str(tmp_path / "kept.wav")
+    d.click(d.window.save_button)
+    d.until(lambda: d.window.note.startswith("saved "))
+    d.settle()
+    assert d.window.opened is not None  # the wish to quit ended with the error
+    d.drag_slider(-2.0)
+    d.settle()
+    asked = d.window.octaves
+    d.hand("key", "ctrl+q")
+    d.until(lambda: not d.root.children)
+    assert not d.window.worker._thread.is_alive()
+    grains = [measure_file(path, GrainSettings()).grain for path in (sound, tmp_path / "kept.wav")]
+    assert math.log2(grains[0] / grains[1]) == pytest.approx(asked, abs=0.02)
 
 
 def test_a_damaged_model_is_said_in_the_window(drive, sound, tmp_path):
