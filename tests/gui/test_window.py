@@ -513,10 +513,12 @@ def test_quit_saves_first_and_stays_if_that_fails(drive, sound, tmp_path):
     d.until(lambda: d.window.rendered is not None)
     d.drag_slider(-1.0)
     d.settle()
-    d.answers.update(shall_save=True, save=str(tmp_path / "x.xyz"))
+    kept = tmp_path / "kept.wav"
+    kept.mkdir()
+    d.answers.update(shall_save=True, save=str(kept))
     d.hand("key", "ctrl+q")
-    d.until(lambda: "can't write .xyz" in d.window.note_label["text"])
-    d.answers["save"] = str(tmp_path / "kept.wav")
+    d.until(lambda: "kept.wav: is a folder" in d.window.note_label["text"])
+    kept.rmdir()
     d.click(d.window.save_button)
     d.until(lambda: d.window.note.startswith("saved "))
     d.settle()
@@ -527,7 +529,7 @@ def test_quit_saves_first_and_stays_if_that_fails(drive, sound, tmp_path):
     d.hand("key", "ctrl+q")
     d.until(lambda: not d.root.children)
     assert not d.window.worker._thread.is_alive()
-    grains = [measure_file(path, GrainSettings()).grain for path in (sound, tmp_path / "kept.wav")]
+    grains = [measure_file(path, GrainSettings()).grain for path in (sound, kept)]
     assert math.log2(grains[0] / grains[1]) == pytest.approx(asked, abs=0.02)
 
 
