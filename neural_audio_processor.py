@@ -1471,8 +1471,9 @@ class PictureView:
         canvas.delete("mark")
         head, start, stop = marks
         if start is not None:
+            dash = self.px(4), self.px(3)  # grows with the line, whose ends would close the gaps
             canvas.create_rectangle(
-                start, self.top, stop, bottom, outline=self.mark_colour, width=self.px(2), dash=(4, 3), tags="mark"
+                start, self.top, stop, bottom, outline=self.mark_colour, width=self.px(2), dash=dash, tags="mark"
             )
         if head is not None:
             canvas.create_line(head, self.top, head, bottom, fill=self.mark_colour, width=self.px(1), tags="mark")
@@ -1562,6 +1563,20 @@ class GrainWindow:
         self.style.theme_use("clam")
         self.outer = outer = ttk.Frame(root, padding=self._px(12))
         outer.pack(fill="both", expand=True)
+        self._build_bar(outer)
+        self.file_label = ttk.Label(outer)
+        self.file_label.pack(fill="x", pady=(self._px(6), 0))
+        self._build_notes(outer)  # packed before the pictures: what is packed last is squeezed first
+        self._build_slider(outer)
+        self._build_pictures(outer)
+        self._build_menus()
+        self._bind_keys()
+        self._paint()
+        root.protocol("WM_DELETE_WINDOW", self.close)
+
+    def _build_bar(self, outer) -> None:
+        from tkinter import ttk
+
         bar = ttk.Frame(outer)
         bar.pack(fill="x")
         self.open_button = ttk.Button(bar, text="Open ...", command=self.ask_open)
@@ -1574,15 +1589,8 @@ class GrainWindow:
             button.bind("<Button-1>", lambda _, which=which: self._hold(which))
             button.bind("<ButtonRelease-1>", lambda _: self._let_go())
         self.save_button = ttk.Button(bar, text="Save as ...", command=self.ask_save)
-        for button in (
-            self.open_button,
-            self.play_button,
-            self.before_button,
-            self.after_button,
-            self.difference_button,
-        ):
+        for button in bar.winfo_children():
             button.pack(side="left", padx=(0, self._px(6)))
-        self.save_button.pack(side="left", padx=(0, self._px(6)))
         self.meter = ttk.Progressbar(bar, length=self._px(80), maximum=60, style="Accent.Horizontal.TProgressbar")
         self.meter.pack(side="right")
         self.volume = ttk.Scale(
@@ -1591,24 +1599,22 @@ class GrainWindow:
         ttk.Label(bar, text="level").pack(side="right", padx=self._px(6))
         self.volume.pack(side="right")
         ttk.Label(bar, text="volume").pack(side="right", padx=self._px(6))
-        self.file_label = ttk.Label(outer)
-        self.file_label.pack(fill="x", pady=(self._px(6), 0))
-        below = ttk.Frame(outer)  # packed before the pictures: what is packed last is squeezed first
+
+    def _build_notes(self, outer) -> None:
+        from tkinter import ttk
+
+        self.below = below = ttk.Frame(outer)
         below.pack(side="bottom", fill="x", pady=(self._px(4), 0))
+        below.columnconfigure(0, weight=1)
         self.note_label = ttk.Label(below)
-        self.note_label.pack(side="left", anchor="w")
+        self.note_label.grid(row=0, column=0, sticky="w")
         self.progress = ttk.Progressbar(below, length=self._px(160), style="Accent.Horizontal.TProgressbar")
+        self.progress.grid(row=0, column=1, padx=self._px(6))
         self.cancel_button = ttk.Button(below, text="Cancel", command=self.worker.cancel)
+        self.cancel_button.grid(row=0, column=2)
         below.bind("<Configure>", lambda _: self._wrap())
-        self.below = below
         self.grain_label = ttk.Label(outer, style="Grain.TLabel")
         self.grain_label.pack(side="bottom", anchor="w", pady=(self._px(6), 0))
-        self._build_slider(outer)
-        self._build_pictures(outer)
-        self._build_menus()
-        self._bind_keys()
-        self._paint()
-        root.protocol("WM_DELETE_WINDOW", self.close)
 
     def _wrap(self) -> None:
         """Long notes go on in a second line, and leave room for the progress."""
@@ -1745,7 +1751,7 @@ class GrainWindow:
         style.configure("Error.TLabel", foreground=self.palette["error"])
         style.configure("Accent.Horizontal.TProgressbar", background=ACCENT)
         style.configure("TScale", background=ACCENT, lightcolor=ACCENT, darkcolor=ACCENT, gripcount=0)
-        style.map("TScale", lightcolor=[("disabled", line)], darkcolor=[("disabled", line)])
+        style.map("TScale", **{name: [("disabled", line)] for name in ("background", "lightcolor", "darkcolor")})
         self.root.configure(background=back)
         for menu in (self.menu, *self.menu.winfo_children(), self.recent_menu):
             menu.configure(background=back, foreground=text, activebackground=ACCENT, activeforeground="#ffffff")
@@ -1786,12 +1792,10 @@ class GrainWindow:
             self._show((self.file_menu, i), is_on=is_on)
         is_busy = self.busy > 0
         if is_busy != bool(self.progress.winfo_manager()):
-            if is_busy:
-                self.cancel_button.pack(side="right")
-                self.progress.pack(side="right", padx=self._px(6))
-            else:
-                self.progress.pack_forget()
-                self.cancel_button.pack_forget()
+            # The row keeps its height: the pictures above would jump each time the hand rests.
+            self.below.rowconfigure(0, minsize=self.cancel_button.winfo_reqheight())
+            for widget in (self.progress, self.cancel_button):
+                widget.grid() if is_busy else widget.grid_remove()
         self._wrap()
         if is_busy:
             is_known = self.share is not None
