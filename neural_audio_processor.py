@@ -130,6 +130,7 @@ DETENT = 0.05  # the slider rests at 0
 GAIN_RANGE_DB = 40.0
 CLICK_PIXELS = 4
 N_RECENT = 10
+SHEET_LINES = 24  # of a text that the window shows; a longer one is scrolled
 ACCENT = "#c2571a"
 LIGHT = {
     "back": "#f4f2ee",
@@ -159,7 +160,8 @@ wheel\tzoom in time (0: all)
 G\tafter, or the gain that is applied
 L\tmel or log frequency
 Ctrl-O, Ctrl-S\topen, save
-Ctrl-W, Ctrl-Q\tclose the file, quit"""
+Ctrl-W, Ctrl-Q\tclose the file, quit
+F1\tthis sheet (Esc: away with it)"""
 
 
 # Sample formats
@@ -1292,8 +1294,40 @@ def system_dialogs(root) -> Dialogs:
         lambda: list(filedialog.askopenfilenames(title="Render many files", filetypes=audio)),
         lambda title: filedialog.askdirectory(title=title),
         lambda: messagebox.askyesnocancel("Neural Grain Processor", "Save the result first?", parent=root),
-        lambda title, text: messagebox.showinfo(title, text, parent=root),
+        lambda title, text: show_sheet(root, title, text),
     )
+
+
+def show_sheet(root, title: str, text: str) -> None:
+    """Show text in place of the sheet before, tabs as columns; Tk's message box would break its lines at 3 inches."""
+    import tkinter as tk
+    from tkinter import font, ttk
+
+    if "sheet" in root.children:
+        root.children["sheet"].destroy()
+    sheet = tk.Toplevel(root, name="sheet")
+    sheet.title(title)
+    sheet.transient(root)
+    sheet.geometry(f"+{root.winfo_rootx() + root.winfo_width() // 8}+{root.winfo_rooty() + root.winfo_height() // 8}")
+    lines, letters, style = text.split("\n"), font.nametofont("TkDefaultFont"), ttk.Style(root)
+    em = letters.measure("m")
+    column = max((letters.measure(line.split("\t")[0]) for line in lines if "\t" in line), default=0) + 2 * em
+    words = tk.Text(sheet, width=60, height=min(len(lines) + 1, SHEET_LINES), wrap="word", font=letters, tabs=column)
+    words.configure(background=style.lookup(".", "background"), foreground=style.lookup(".", "foreground"))
+    edge = style.lookup(".", "bordercolor")
+    words.configure(
+        relief="flat", highlightbackground=edge, highlightcolor=edge, padx=2 * em, pady=em, spacing3=em // 4
+    )
+    words.insert("1.0", text)
+    words.configure(state="disabled")
+    words.pack(side="left", fill="both", expand=True)
+    if len(lines) > SHEET_LINES:
+        bar = ttk.Scrollbar(sheet, command=words.yview)
+        bar.pack(side="right", fill="y")
+        words.configure(yscrollcommand=bar.set)
+    for key in ("<Escape>", "<Return>", "<F1>"):
+        sheet.bind(key, lambda _: sheet.destroy())
+    words.focus_set()
 
 
 def settings_path() -> Path:
@@ -1534,6 +1568,7 @@ class GrainWindow:
         self._settle: str | None = None  # the callback that renders once the hand rests
         self._redraw: str | None = None
         self._drag_from: float | None = None
+        self._pointed: tuple[PictureView, int, int] | None = None  # picture and pixel under the pointer
         self._held: tuple[str, float] | None = None  # what was heard before a button or B went down, and when
         self._released: str | None = None  # the callback that ends the hold unless the key only repeats
         self._before: tuple[tuple, np.ndarray] | None = None  # the left picture, and what it is of
@@ -1662,7 +1697,7 @@ class GrainWindow:
             canvas.bind("<B1-Motion>", lambda event, view=view: self._drag(view, event))
             canvas.bind("<ButtonRelease-1>", lambda event, view=view: self._release(view, event))
             canvas.bind("<Motion>", lambda event, view=view: self._point(view, event))
-            canvas.bind("<Leave>", lambda _: self.readout.configure(text=" "))
+            canvas.bind("<Leave>", lambda _: self._point(None, None))
             for wheel, factor in (("<Button-4>", 0.8), ("<Button-5>", 1.25)):
                 canvas.bind(wheel, lambda event, view=view, factor=factor: self._zoom(view.seconds_at(event.x), factor))
             canvas.bind(
@@ -1764,7 +1799,8 @@ class GrainWindow:
     def _refresh(self) -> None:
         """Derive every label and every enabled or disabled control from the state."""
         octaves = self.octaves
-        if self.root.focus_get() is not self.value_entry:
+        # Not `focus_get`: it knows nothing of the system's dialogs, and fails while one has the focus.
+        if str(self.root.tk.call("focus")) != str(self.value_entry):
             value = f"{octaves:+.1f}" if octaves else "0"
             if self.value_entry.get() != value:
                 self.value_entry.delete(0, "end")
@@ -1856,6 +1892,7 @@ class GrainWindow:
             for view in self.views:
                 view.draw(None, self._colours)
             self._draw_bar()
+            self._show(self.readout, text=self._readout_text())
             return
         settings = self.opened.analysis.settings
         before, gain_db = self._picture(self.views[0].size[0])
@@ -1873,6 +1910,7 @@ class GrainWindow:
         self._shown, self._looks = (before, gain_db), looks
         self._draw_bar()
         self._mark()
+        self._show(self.readout, text=self._readout_text())
 
     def _picture(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Picture and gains in dB of what is shown, (n_mels, columns) each: a column has the loudest of its frames."""
@@ -2133,16 +2171,21 @@ class GrainWindow:
             self.seek(self._drag_from)
         self._drag_from = None
 
-    def _point(self, view: PictureView, event) -> None:
+    def _point(self, view: PictureView | None, event) -> None:
+        self._pointed = None if view is None else (view, event.x, event.y)
+        self._show(self.readout, text=self._readout_text())
+
+    def _readout_text(self) -> str:
         """Time, frequency and level under the pointer."""
-        if self.opened is None or not view.edges_hz:
-            return
+        if self.opened is None or self._pointed is None:
+            return " "
+        view, x, y = self._pointed
         before, gain_db = self._shown
-        column = min(max(0, event.x - view.left), view.size[0] - 1) * before.shape[1] // view.size[0]
-        band = view.band_at(event.y)
+        column = min(max(0, x - view.left), view.size[0] - 1) * before.shape[1] // view.size[0]
+        band = view.band_at(y)
         level_db = DYNAMIC_RANGE_DB * (before[band, column] - 1)
-        self.readout["text"] = (
-            f"{view.seconds_at(event.x):.2f} s   {view.hz_at(event.y):,.0f} Hz   "
+        return (
+            f"{view.seconds_at(x):.2f} s   {view.hz_at(y):,.0f} Hz   "
             f"before {level_db:.0f} dB, gain {gain_db[band, column]:+.1f} dB"
         )
 

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from conftest import ROOT, SR, FakeDevice, drone
 
 from convert_to_spectrograms import analyse
 from measure_audio_grain import GrainSettings, measure_file, sound_from_array
-from neural_audio_processor import Dialogs, GrainWindow, Player, accept_drops
+from neural_audio_processor import Dialogs, GrainWindow, Player, accept_drops, system_dialogs
 
 
 @contextmanager
@@ -69,7 +70,7 @@ class Driver:
         self.root = tk.Tk()
         self.root.report_callback_exception = lambda *error: self.errors.append(repr(error[1]))
         answers = self.answers
-        dialogs = Dialogs(
+        self.dialogs = Dialogs(
             lambda folder: answers["open"],
             lambda folder, name: answers["save"],
             lambda: answers["model"],
@@ -79,7 +80,7 @@ class Driver:
             lambda title, text: self.shown.append((title, text)),
         )
         remember = tmp_path / "remembered" / "window.json"
-        self.window = GrainWindow(self.root, model or project.model, "cpu", source, dialogs, player, remember)
+        self.window = GrainWindow(self.root, model or project.model, "cpu", source, self.dialogs, player, remember)
         self.root.geometry("+0+0")
 
     def until(self, condition, timeout_s: float = 60) -> None:
@@ -140,6 +141,7 @@ def drive(display, project, tmp_path):
     while drivers:
         driver = drivers.pop()
         if driver.root.children:
+            driver.window.dialogs = driver.dialogs
             driver.answers["shall_save"] = False
             driver.window.close()
         errors += driver.errors
@@ -182,7 +184,7 @@ def test_open_slide_and_save_end_in_a_file_that_obeys_the_law(drive, sound, tmp_
     assert sf.info(tmp_path / "saved.wav").subtype == "PCM_24"
 
 
-def test_keys_step_the_slider_and_home_brings_back_zero(drive, sound):
+def test_keys_step_the_slider_and_a_double_click_brings_back_zero(drive, sound):
     d = drive(source=sound)
     d.until(lambda: d.window.rendered is not None)
     d.settle()
@@ -256,6 +258,83 @@ def test_a_click_seeks_a_drag_loops_and_the_wheel_zooms(drive, sound):
     d.until(lambda: d.window.span != (0.0, 3.0))
     assert d.window.span[1] - d.window.span[0] == pytest.approx(2.4, abs=0.01)
     assert d.window.span[0] < 1.5 < d.window.span[1]
+
+
+def test_home_goes_to_the_start(drive, sound):
+    d = drive(source=sound)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    d.window.seek(1.5)
+    playhead = d.window.views[1].canvas.coords("mark")[0]
+    assert playhead > d.window.views[1].x_at(1.4)
+    d.root.focus_force()
+    d.hand("key", "Home")
+    d.until(lambda: d.window.mixer.position == 0)
+    assert d.window.views[1].canvas.coords("mark")[0] == d.window.views[1].left
+
+
+def test_zoom_is_shared_by_both_pictures(drive, sound):
+    def axis(view) -> list[str]:
+        canvas = view.canvas
+        return [canvas.itemcget(item, "text") for item in canvas.find_all() if canvas.type(item) == "text"][1:]
+
+    d = drive(source=sound)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    before, after = d.window.views
+    whole = axis(before)
+    for view in (after, before):
+        d.hand("mousemove", *d.middle(view.canvas), "click", "--repeat", 6, 4)
+        d.until(lambda: axis(before) != whole and d.window._redraw is None)
+        assert before.span == after.span == d.window.span
+        assert axis(before) == axis(after)
+        d.hand("key", "0")
+        d.until(lambda: axis(before) == whole)
+        assert axis(after) == whole
+
+
+def test_the_readout_tells_time_frequency_and_level_and_follows_what_is_shown(drive, tmp_path):
+    tone, other = tmp_path / "tone.wav", tmp_path / "other.wav"
+    t = np.arange(3 * SR) / SR
+    y = 0.5 * np.sin(2 * np.pi * 1000 * t) * (t > 1.5)
+    sf.write(tone, y + 1e-4 * np.random.default_rng(0).standard_normal(len(t)), SR, "PCM_24")
+    shutil.copy(tone, other)
+    d = drive(source=tone)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    view = d.window.views[0]
+    canvas, y = view.canvas, round(view.top + view.size[1] * (1 - view._share_of(1000)))
+
+    def read(seconds: float, y: int) -> list[float]:
+        """Seconds, Hz, level and gain in dB."""
+        shown = d.window.readout["text"]
+        d.hand("mousemove", canvas.winfo_rootx() + round(view.x_at(seconds)), canvas.winfo_rooty() + y)
+        d.until(lambda: d.window.readout["text"] not in (shown, " "))
+        return numbers()
+
+    def numbers() -> list[float]:
+        return [float(n.replace(",", "")) for n in re.findall(r"[-+]?[\d,.]*\d", d.window.readout["text"])]
+
+    seconds, hz, level_db, gain_db = read(2.0, y)
+    assert (seconds, hz) == (pytest.approx(2.0, abs=0.02), pytest.approx(1000, rel=0.05))
+    assert level_db > -3
+    assert gain_db == 0
+    seconds, _, level_db, _ = read(0.5, y)
+    assert seconds == pytest.approx(0.5, abs=0.02)
+    assert level_db < -50
+    before = read(2.0, view.top + 5)
+    assert before[1:] == [pytest.approx(14_500, rel=0.05), pytest.approx(-65, abs=15), 0]
+    d.window.slider.set(-2.0)  # the pointer rests
+    d.settle()
+    assert numbers()[:3] == before[:3]
+    assert numbers()[3] > 0.5
+    d.window.saved_at = d.window.octaves
+    d.window.open(other)
+    d.until(lambda: d.window.opened.path == other)
+    d.settle()
+    assert numbers()[3] == 0
+    d.hand("mousemove", *d.middle(d.window.file_label))
+    d.until(lambda: d.window.readout["text"] == " ")
 
 
 def test_values_are_typed_and_nonsense_is_forgotten(drive, sound):
@@ -382,6 +461,96 @@ def test_before_and_after_are_held_or_tapped(drive, sound):
     d.until(lambda: d.window._held is None and d.window.listening == "before")
     d.hand("key", "b")
     d.until(lambda: d.window._held is None and d.window.listening == "after")
+
+
+def test_the_level_meter_moves_while_it_plays(drive, tmp_path):
+    path = tmp_path / "loud, then quiet.wav"
+    sf.write(path, drone(-40, 4) * np.repeat([1.0, 0.05], 2 * SR), SR)
+    d = drive(source=path, player=Player(FakeDevice()))
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    d.root.focus_force()
+    assert d.window.meter["value"] == 0
+    d.hand("key", "space")
+    d.until(lambda: d.window.mixer.position > SR)
+    loud = d.window.meter["value"]
+    peak_db = 20 * math.log10(np.abs(d.window.opened.y[:SR]).max())
+    assert loud == pytest.approx(60 + peak_db, abs=3)
+    d.until(lambda: d.window.mixer.position > 3 * SR)
+    assert loud - d.window.meter["value"] == pytest.approx(26, abs=3)
+    d.hand("key", "space")
+    d.until(lambda: d.window.meter["value"] == 0)
+
+
+def test_six_channels_are_opened_played_and_saved(drive, tmp_path):
+    path, saved = tmp_path / "six.wav", tmp_path / "saved.wav"
+    levels = 1 / np.arange(1, 7)
+    sf.write(path, levels * drone(-45)[:, None], SR, "PCM_24")
+    device = FakeDevice()
+    d = drive(source=path, player=Player(device))
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    assert "6 channels" in d.window.file_label["text"]
+    d.drag_slider(-1.5)
+    d.settle()
+    d.click(d.window.play_button)
+    d.until(lambda: d.window.mixer.position > SR)
+    heard = np.concatenate(device.streams[0].heard[-20:])
+    left, right = np.sqrt((heard**2).mean(axis=0))
+    assert left / right == pytest.approx(levels[::2].sum() / levels[1::2].sum(), rel=0.01)
+    d.answers["save"] = str(saved)
+    d.click(d.window.save_button)
+    d.until(lambda: d.window.note.startswith("saved "))
+    y, sr = sf.read(saved)
+    assert (y.shape, sr) == ((3 * SR, 6), SR)
+    assert np.sqrt((y**2).mean(axis=0)) / np.sqrt((y[:, 0] ** 2).mean()) == pytest.approx(levels, rel=1e-3)
+    grains = [measure_file(each, GrainSettings()).grain for each in (path, saved)]
+    assert math.log2(grains[0] / grains[1]) == pytest.approx(d.window.octaves, abs=0.02)
+
+
+def test_f1_opens_the_help_sheet_and_escape_closes_it(drive):
+    d = drive()
+    d.window.dialogs = system_dialogs(d.root)
+    d.until(lambda: d.window.has_model)
+    d.settle()
+    d.root.focus_force()
+    for close in ("Escape", "F1"):
+        d.hand("key", "F1")
+        d.until(lambda: "sheet" in d.root.children and d.root.children["sheet"].winfo_ismapped())
+        sheet = d.root.children["sheet"]
+        assert "play, pause" in sheet.winfo_children()[0].get("1.0", "end")
+        assert cut(sheet) == []
+        d.settle()
+        d.hand("key", close)
+        d.until(lambda: "sheet" not in d.root.children)
+        d.root.focus_force()
+
+
+def test_the_window_goes_on_behind_a_question_of_the_system(drive, sound):
+    d = drive(source=sound)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    d.window.dialogs = system_dialogs(d.root)
+    d.drag_slider(-1.0)
+    d.hand("key", "ctrl+q", "sleep", 1.5, "key", "Escape")  # asked before it is measured
+    d.settle()
+    assert d.window.opened is not None
+    assert d.window.rendered.rendering.asked_octaves == d.window.octaves != 0
+
+
+def test_pictures_keep_their_place_while_it_measures(drive, sound):
+    d = drive(source=sound)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    places = set()
+    d.window.views[0].canvas.bind(
+        "<Configure>", lambda event: places.add((event.x, event.y, event.width, event.height))
+    )
+    d.drag_slider(-1.0)
+    d.until(lambda: bool(d.window.progress.winfo_ismapped()))
+    d.settle()
+    assert not d.window.progress.winfo_ismapped()
+    assert places == set()
 
 
 def cut(widget) -> list[str]:
@@ -561,6 +730,19 @@ def test_without_sound_the_play_button_says_why(drive, sound):
     d.until(lambda: d.window.note.startswith("no sound: "))
 
 
+def run_code(code: str, project, tmp_path) -> subprocess.CompletedProcess:
+    """Run Python code in a process of its own, with a window's memory of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def test_collecting_garbage_does_not_go_through_the_libraries(display, project, tmp_path):
     """Through the 200,000 objects of torch it takes 0.2 s, with the window frozen."""
     code = (
@@ -571,34 +753,18 @@ def test_collecting_garbage_does_not_go_through_the_libraries(display, project, 
         "print(window.has_model, gc.isenabled(), len(gc.get_objects()))\n"
         "window.close()"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=project.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ran = run_code(code, project, tmp_path)
     assert ran.stderr == ""
     has_model, is_enabled, n_objects = ran.stdout.split()
     assert (has_model, is_enabled) == ("True", "True")
     assert int(n_objects) < 50_000
 
 
-def test_ctrl_c_ends_the_window_even_inside_a_callback(display, project):
+def test_ctrl_c_ends_the_window_even_inside_a_callback(display, project, tmp_path):
     code = (
         "import signal, neural_audio_processor as stage4\n"
         "stage4.GrainWindow._poll = lambda window: signal.raise_signal(signal.SIGINT)\n"
         "stage4.leave(stage4.main([]))"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=project.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ran = run_code(code, project, tmp_path)
     assert (ran.returncode, ran.stderr) == (130, "\ninterrupted; run the same command again\n")
