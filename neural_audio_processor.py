@@ -41,6 +41,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -397,6 +398,12 @@ class GrainProcessor:
         if last is None or last[0] != key:
             self._last = last = (key, self.solver(sound))
         return last[1]
+
+    def keep(self, source: Path, stamp: tuple[int, int], solver: AmountSolver) -> None:
+        """Take over a file's solver, so that it is rendered without another look; its stamp tells if it changes."""
+        fresh = copy(solver)
+        fresh.ends = {}  # measured in memory, they would differ a little from those measured in a file's sample format
+        self._last = (source, *stamp), fresh
 
     def render_file(
         self, source: Path, output: Path, asked: Asked, *, overwrite: bool = False, subtype: str | None = None
@@ -1218,6 +1225,7 @@ class Worker:
         if self._processor is None:
             raise PipelineError(f"{self._model_path}: no usable model; make one with: python cak_grain_processor.py")
         try:
+            stamp = file_stamp(path)
             sound = self._stoppable(open_sound(path), said="reading")
             y = large_array((sound.n_samples, sound.channels))
             at = 0
@@ -1227,6 +1235,7 @@ class Worker:
             solver = self._processor.solver(self._stoppable(sound_from_array(y, sound.sr), said="looking"))
             for sign in (-1.0, 1.0):
                 solver.reach(sign)  # found now, or the first move of the slider would wait for it
+            self._processor.keep(path, stamp, solver)
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
         return Opened(path, y, solver)

@@ -22,7 +22,7 @@ from conftest import ROOT, SR, FakeDevice, drone
 
 from convert_to_spectrograms import analyse
 from measure_audio_grain import GrainSettings, measure_file, sound_from_array
-from neural_audio_processor import Dialogs, GrainWindow, Player, accept_drops, system_dialogs
+from neural_audio_processor import Asked, Dialogs, GrainProcessor, GrainWindow, Player, accept_drops, system_dialogs
 
 
 @contextmanager
@@ -182,6 +182,51 @@ def test_open_slide_and_save_end_in_a_file_that_obeys_the_law(drive, sound, tmp_
     grains = [measure_file(path, GrainSettings()).grain for path in (sound, tmp_path / "saved.wav")]
     assert math.log2(grains[0] / grains[1]) == pytest.approx(asked, abs=0.02)
     assert sf.info(tmp_path / "saved.wav").subtype == "PCM_24"
+
+
+@pytest.mark.parametrize(("octaves", "within_reach"), [(-1.5, True), (3.0, False)])
+def test_saving_needs_no_second_look_and_writes_what_the_command_writes(
+    octaves, within_reach, drive, project, tmp_path, monkeypatch
+):
+    source, saved, other = (tmp_path / name for name in ("in.wav", "saved.wav", "other.wav"))
+    sf.write(source, drone(-75), SR, "PCM_16")
+    d = drive(source=source)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    d.window.slider.set(octaves)
+    d.settle()
+    assert d.window.rendered.rendering.within_reach is within_reach
+    d.answers["save"] = str(saved)
+    with monkeypatch.context() as patch:
+        patch.setattr("neural_audio_processor.analyse", None)
+        d.click(d.window.save_button)
+        d.until(lambda: d.window.note.startswith("saved "))
+    GrainProcessor.load(project.model, "cpu").render_file(source, other, Asked(d.window.octaves))
+    assert saved.read_bytes() == other.read_bytes()
+    sf.write(source, drone(-40, seed=1), SR, "PCM_16")  # changed: what was seen no longer holds
+    d.click(d.window.save_button)
+    d.settle()
+    d.until(lambda: d.window.note.startswith("saved ") and saved.read_bytes() != other.read_bytes())
+    GrainProcessor.load(project.model, "cpu").render_file(source, other, Asked(d.window.octaves), overwrite=True)
+    assert saved.read_bytes() == other.read_bytes()
+
+
+def test_saving_can_be_cancelled(drive, tmp_path):
+    long, saved = tmp_path / "long.wav", tmp_path / "saved.wav"
+    sf.write(long, np.tile(drone(-40), 60), SR, "PCM_16")
+    d = drive(source=long)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    d.window.slider.set(-1.5)
+    d.settle()
+    d.answers["save"] = str(saved)
+    d.click(d.window.save_button)
+    d.until(lambda: bool(d.window.cancel_button.winfo_ismapped()))
+    d.click(d.window.cancel_button)
+    d.settle()
+    assert d.window.note == "cancelled"
+    assert [path.name for path in tmp_path.glob("*.wav")] == ["long.wav"]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_keys_step_the_slider_and_a_double_click_brings_back_zero(drive, sound):
