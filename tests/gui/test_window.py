@@ -184,12 +184,12 @@ def test_open_slide_and_save_end_in_a_file_that_obeys_the_law(drive, sound, tmp_
     assert sf.info(tmp_path / "saved.wav").subtype == "PCM_24"
 
 
-@pytest.mark.parametrize(("octaves", "within_reach"), [(-1.5, True), (3.0, False)])
+@pytest.mark.parametrize(("texture_db", "octaves", "within_reach"), [(-75, -1.5, True), (20, -3.0, False)])
 def test_saving_needs_no_second_look_and_writes_what_the_command_writes(
-    octaves, within_reach, drive, project, tmp_path, monkeypatch
+    texture_db, octaves, within_reach, drive, project, tmp_path, monkeypatch
 ):
     source, saved, other = (tmp_path / name for name in ("in.wav", "saved.wav", "other.wav"))
-    sf.write(source, drone(-75), SR, "PCM_16")
+    sf.write(source, 0.3 * drone(texture_db), SR, "PCM_16")
     d = drive(source=source)
     d.until(lambda: d.window.rendered is not None)
     d.settle()
