@@ -387,9 +387,10 @@ class GrainProcessor:
         rendering = move_grain(solver, grain, ceiling=max(1.0, solver.analysis.peak))
         return np.concatenate(list(rendering.sound.blocks())).reshape(y.shape)
 
-    def solver(self, sound: Sound) -> AmountSolver:
-        """What depends on the sound alone: its analysis and its pattern."""
+    def solver(self, sound: Sound, looked: Callable[[Analysis], None] = lambda _: None) -> AmountSolver:
+        """What depends on the sound alone: its analysis, which is told as soon as it is there, and its pattern."""
         analysis = analyse(sound, self.loaded.settings, self.threads)
+        looked(analysis)
         return AmountSolver(analysis, self.loaded.pattern_db(analysis.x))
 
     def _solver_of(self, source: Path, sound: Sound) -> AmountSolver:
@@ -1097,7 +1098,8 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Message:
-    """What the worker tells the window: kind is model, opened, rendered, saved, batch, progress, cancelled or error."""
+    """What the worker tells the window: progress and looked under way; at the end of a task model, opened, rendered,
+    saved, batch, cancelled or error."""
 
     kind: str
     content: object
@@ -1232,7 +1234,12 @@ class Worker:
             for block in sound.blocks():
                 y[at : at + len(block)] = block
                 at += len(block)
-            solver = self._processor.solver(self._stoppable(sound_from_array(y, sound.sr), said="looking"))
+            solver = self._processor.solver(
+                self._stoppable(sound_from_array(y, sound.sr), said="looking"),
+                lambda analysis: self.messages.put(Message("looked", (path, analysis))),
+            )
+            if self._stop.is_set():
+                raise Cancelled
             for sign in (-1.0, 1.0):
                 solver.reach(sign)  # found now, or the first move of the slider would wait for it
             self._processor.keep(path, stamp, solver)
@@ -1565,6 +1572,7 @@ class GrainWindow:
         self.has_model, self.busy, self.note, self.is_error = False, 1, "loading the model ...", False
         self.model_note = ""
         self.share: float | None = None  # how far the work is
+        self.looked: tuple[Path, Analysis] | None = None  # a file that is being opened, as soon as it has a picture
         self.opened: Opened | None = None
         self.rendered: Rendered | None = None
         self.mixer: Mixer | None = None
@@ -1872,16 +1880,16 @@ class GrainWindow:
             what.configure(**options)
 
     def _file_text(self) -> str:
-        if self.opened is None:
+        if self._seen is None:
             return " "
-        sound, name = self.opened.analysis.sound, one_line(self.opened.path.name)
+        sound, name = self._seen[1].sound, one_line(self._seen[0].name)
         short = name if len(name) <= 60 else f"{name[:40]} ... {name[-14:]}"
         channels = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
         return f"{short}   {sound.n_samples / sound.sr:.1f} s, {channels}, {sound.sr} Hz"
 
     def _grain_text(self) -> str:
         if self.opened is None:
-            return "open a sound to begin" if self.has_model else " "
+            return "open a sound to begin" if self.has_model and self.looked is None else " "
         if self.rendered is not None and self.rendered.rendering.asked_octaves == self.octaves:
             return describe(self.rendered.rendering)
         before, octaves = self.opened.analysis.grain, self.octaves
@@ -1896,14 +1904,14 @@ class GrainWindow:
     def _draw(self) -> None:
         """Put the pictures of what is shown on the screen, on one scale."""
         self._redraw = None
-        if self.opened is None:
+        if self._seen is None:
             self._looks = None
             for view in self.views:
                 view.draw(None, self._colours)
             self._draw_bar()
             self._show(self.readout, text=self._readout_text())
             return
-        settings = self.opened.analysis.settings
+        settings = self._seen[1].settings
         before, gain_db = self._picture(self.views[0].size[0])
         looks = (id(before), self.views[0].size, self.remembered.is_log, self.remembered.is_dark)
         range_db = settings.dynamic_range_db
@@ -1923,7 +1931,7 @@ class GrainWindow:
 
     def _picture(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Picture and gains in dB of what is shown, (n_mels, columns) each: a column has the loudest of its frames."""
-        analysis = self.opened.analysis
+        analysis = self._seen[1]
         hop_s = analysis.settings.grain.hop_for(analysis.sound.sr) / analysis.sound.sr
         n_frames = analysis.x.shape[1]
         lead = (
@@ -1944,7 +1952,7 @@ class GrainWindow:
 
     def _draw_bar(self) -> None:
         """The colour bar."""
-        bar, is_gain = self.bar, self.view == "gain" and self.opened is not None
+        bar, is_gain = self.bar, self.view == "gain" and self._seen is not None
         canvas, height, px = bar.canvas, bar.size[1], bar.px
         looks = height, is_gain, self.remembered.is_dark
         if looks == self._bar_looks:
@@ -2145,8 +2153,13 @@ class GrainWindow:
         self.dialogs.show_text("About", "Neural Grain Processor\n\n" + "\n".join(lines))
 
     @property
+    def _seen(self) -> tuple[Path, Analysis] | None:
+        """The file whose picture is shown, and what is known of its sound."""
+        return self.looked if self.opened is None else (self.opened.path, self.opened.analysis)
+
+    @property
     def _duration_s(self) -> float:
-        sound = self.opened.analysis.sound
+        sound = self._seen[1].sound
         return sound.n_samples / sound.sr
 
     def _set_volume(self, _value: str) -> None:
@@ -2186,7 +2199,7 @@ class GrainWindow:
 
     def _readout_text(self) -> str:
         """Time, frequency and level under the pointer."""
-        if self.opened is None or self._pointed is None:
+        if self._seen is None or self._pointed is None:
             return " "
         view, x, y = self._pointed
         before, gain_db = self._shown
@@ -2276,7 +2289,7 @@ class GrainWindow:
 
     def _leave_file(self) -> None:
         self.player.close()
-        self.opened = self.rendered = self.mixer = self.selection_s = None
+        self.looked = self.opened = self.rendered = self.mixer = self.selection_s = None
 
     def close(self) -> None:
         """End the sound, the worker and the window."""
@@ -2329,20 +2342,31 @@ class GrainWindow:
         self._poll_id = self.root.after(POLL_MS, self._poll)
 
     def _take(self, message: Message) -> None:
-        if message.kind == "progress":
-            self._say_unless_error(f"{message.content[0]} ...")
-            self.share = message.content[1]
+        if message.kind in ("progress", "looked"):
+            getattr(self, f"_take_{message.kind}")(*message.content)
             self._refresh()
             return
         self.busy -= 1
         self.share = None
         if message.kind in ("error", "cancelled"):
-            self._after_save = None
+            self._after_save = self.looked = None
+            self._draw_soon()
         if message.kind == "error":
             self.note, self.is_error = str(message.content), True
         else:
             getattr(self, f"_take_{message.kind}")(message.content)
         self._refresh()
+
+    def _take_progress(self, note: str, share: float) -> None:
+        self._say_unless_error(f"{note} ...")
+        self.share = share
+
+    def _take_looked(self, path: Path, analysis: Analysis) -> None:
+        """A picture at once: the pattern of a long sound takes seconds."""
+        self._leave_file()
+        self.looked = path, analysis
+        self.span, self.share = (0.0, self._duration_s), None
+        self._draw()
 
     def _take_cancelled(self, _kind: str) -> None:
         self.note, self.is_error = "cancelled", False

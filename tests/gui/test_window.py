@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import tkinter as tk
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import pytest
 import soundfile as sf
 from conftest import ROOT, SR, FakeDevice, drone
 
+from cak_grain_processor import LoadedModel
 from convert_to_spectrograms import analyse
 from measure_audio_grain import GrainSettings, measure_file, sound_from_array
 from neural_audio_processor import Asked, Dialogs, GrainProcessor, GrainWindow, Player, accept_drops, system_dialogs
@@ -456,6 +458,37 @@ def test_opening_can_be_cancelled(drive, tmp_path, project):
     assert d.window.opened is None
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_picture_is_shown_while_the_pattern_is_looked_for(is_cancelled, drive, sound, tmp_path, monkeypatch):
+    other, may_go_on = tmp_path / "other.wav", threading.Event()
+    sf.write(other, drone(-40, 2), SR)
+    d = drive(source=sound)
+    d.until(lambda: d.window.rendered is not None)
+    d.settle()
+    d.drag_slider(-1.0)
+    d.settle()
+    d.window.saved_at = d.window.octaves
+    pattern_db = LoadedModel.pattern_db
+    monkeypatch.setattr(LoadedModel, "pattern_db", lambda *args: may_go_on.wait(60) and pattern_db(*args))
+    d.window.open(other)
+    d.until(lambda: "other.wav" in d.window.file_label["text"])
+    before, after = d.window.views
+    assert before._image is not None
+    assert before.span == after.span == (0.0, 2.0)
+    assert "disabled" in d.window.play_button.state()
+    if is_cancelled:
+        d.click(d.window.cancel_button)
+        d.until(lambda: d.window.worker._stop.is_set())
+    may_go_on.set()
+    d.settle()
+    if is_cancelled:
+        assert d.window.note == "cancelled"
+        assert (d.window.opened, d.window.file_label["text"]) == (None, " ")
+        assert not before.canvas.find_withtag("picture")
+    else:
+        assert (d.window.opened.path, d.window.octaves) == (other, 0)
+
+
 def test_play_slide_and_switch_by_keys_with_a_real_stream(drive, sound, tmp_path, monkeypatch):
     """ALSA's null device keeps no time, but everything else is real: PortAudio, the stream, its callbacks."""
     config = tmp_path / "asound.conf"
@@ -757,8 +790,6 @@ def test_a_damaged_model_is_said_in_the_window(drive, sound, tmp_path):
 
 
 def test_closing_while_working_ends_everything(drive, sound):
-    import threading
-
     d = drive(source=sound)
     d.until(lambda: d.window.busy > 0)
     d.window.close()
