@@ -2304,6 +2304,7 @@ class GrainWindow:
         for callback in (self._poll_id, self._settle, self._redraw, self._released):
             if callback is not None:
                 self.root.after_cancel(callback)
+        self.progress.stop()
         self.root.withdraw()
         self.worker.close()
         self.root.destroy()

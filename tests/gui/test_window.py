@@ -94,6 +94,10 @@ class Driver:
             time.sleep(0.005)
         assert not self.errors
 
+    def has(self, path: Path) -> bool:
+        """Whether a file is open."""
+        return self.window.opened is not None and self.window.opened.path == path
+
     def idle(self) -> bool:
         return self.window.busy == 0 and self.window._settle is None
 
@@ -377,7 +381,7 @@ def test_the_readout_tells_time_frequency_and_level_and_follows_what_is_shown(dr
     assert numbers()[3] > 0.5
     d.window.saved_at = d.window.octaves
     d.window.open(other)
-    d.until(lambda: d.window.opened.path == other)
+    d.until(lambda: d.has(other))
     d.settle()
     assert numbers()[3] == 0
     d.hand("mousemove", *d.middle(d.window.file_label))
@@ -731,7 +735,7 @@ def test_a_file_that_is_dropped_is_opened(drive, sound, tmp_path):
     source = subprocess.Popen([sys.executable, Path(__file__).with_name("drop_files.py"), dropped])
     d.until(lambda: source.poll() is not None)
     assert source.returncode == 0
-    d.until(lambda: d.window.opened.path == dropped)
+    d.until(lambda: d.has(dropped))
 
 
 def test_unsaved_work_is_asked_about_before_another_file_comes(drive, sound, tmp_path):
@@ -751,7 +755,7 @@ def test_unsaved_work_is_asked_about_before_another_file_comes(drive, sound, tmp
     assert d.window.opened.path == sound  # no name was given
     d.answers["save"] = str(tmp_path / "kept.wav")
     d.click(d.window.open_button)
-    d.until(lambda: d.window.opened.path == other)
+    d.until(lambda: d.has(other))
     assert sf.info(tmp_path / "kept.wav").frames == sf.info(sound).frames
 
 
