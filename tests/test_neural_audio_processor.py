@@ -587,7 +587,7 @@ def test_a_measurement_is_given_up_when_its_position_is_left(project, tmp_path, 
 
     def content_of(kind: str):
         while (message := worker.messages.get(timeout=60)).kind != kind:
-            assert message.kind in ("model", "progress"), message
+            assert message.kind in ("model", "progress", "looked"), message
         return message.content
 
     try:
