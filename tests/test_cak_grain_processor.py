@@ -111,10 +111,10 @@ def breathy(level_db: float, rng: np.random.Generator) -> np.ndarray:
     return log_mel_of(sound_from_array(np.float32(0.1 * y), sr), SETTINGS)
 
 
-def breathy_library() -> Tiles:
+def breathy_library(lowest_db: float = -50.0) -> Tiles:
     """Tiles of many levels of breath."""
     rng = np.random.default_rng(0)
-    arrays = [breathy(level, rng) for level in rng.uniform(-50, -10, 32)]
+    arrays = [breathy(level, rng) for level in rng.uniform(lowest_db, lowest_db + 40, 32)]
     return Tiles.of(arrays, np.zeros(32, np.float32), SETTINGS)
 
 
@@ -193,6 +193,18 @@ class TestReferees:
         less = 80 * game.critic.with_more(x, torch.tensor([-0.15]))[0].numpy()
         assert less[(centres > 4500) & (centres < 14_000)].mean() < -0.25 * high.mean()  # down to what stands still
         assert np.abs(less[centres < 3500]).max() < 0.15 * high.mean()
+
+    def test_noise_below_the_picture_rises_as_what_is_seen_of_it(self):
+        torch.manual_seed(0)
+        game = AuditGame(SETTINGS, breathy_library(-70.0), seed=0)
+        centres = np.array(SETTINGS.band_edges_hz[1:-1])
+        high = (centres > 4500) & (centres < 14_000)
+        rises = []
+        for level in (-40.0, -62.0):  # at -56 dB the breath goes below
+            x = torch.from_numpy(breathy(level, np.random.default_rng(1)))[None, :, : stage3.CROP_FRAMES]
+            rises.append(game.critic.with_more(x, torch.tensor([0.15]))[0][high].mean().item())
+        assert x[0, high].max() == 0
+        assert rises[1] > 0.9 * rises[0]
 
     def test_the_solved_amount_has_the_grain_claimed(self):
         game = AuditGame(SETTINGS, Tiles.of(list(tiles(4, 64).numpy()), np.zeros(4, np.float32), SETTINGS), seed=0)
