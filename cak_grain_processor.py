@@ -1668,6 +1668,8 @@ def _prepare(args: argparse.Namespace, team: Team, until_the_end: ExitStack) -> 
     pairs = read_pairs(args.pairs)
     if args.seed < 0:
         raise PipelineError(f"--seed {args.seed}: must be 0 or more")
+    if args.batch_size < 2:
+        raise PipelineError(f"--batch-size {args.batch_size}: must be 2 or more: half of the tiles go each way")
     if team.is_first:
         for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
             prepare_folder(folder)

@@ -509,6 +509,7 @@ class TestErrors:
             ("pickled array", "not readable as a tile"),
             ("array of another shape", "is no tile of 128 x 256 float32"),
             ("array with NaN", "holds values outside 0 to 1"),
+            ("a tile for one way only", "--batch-size 1: must be 2 or more"),
             ("nothing to resume", "no model there"),
         ],
     )
@@ -530,6 +531,8 @@ class TestErrors:
             np.save(array, np.zeros((64, 256), np.float32))
         elif damage == "array with NaN":
             np.save(array, np.full((128, 256), np.nan, np.float32))
+        elif damage == "a tile for one way only":
+            args = ("--batch-size", "1")
         else:
             (copied.folder / "grain_processor_v2_output/checkpoints/latest.pt").unlink()
             args = ("--resume",)
