@@ -131,7 +131,7 @@ SHARE_SPREAD = 0.03  # of x, 2.4 dB: how well a share of noise is measured
 AMOUNTS = torch.linspace(-0.75, 0.75, 51)  # of a sound's own noise, of x: where the critic looks for it
 AMOUNT_SPREAD = 1.8  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
-NEAR_FLOOR = 0.01  # of x: a band no louder than this is below the picture, and nothing but noise
+NEAR_FLOOR = 0.01  # of x: a band no louder than this is below the picture
 STRAY_RANGE = 0.75  # of x, 60 dB: where measurements lie that are not of this noise
 MORE_NOISE = (0.04, 0.35)  # of x, 3 to 28 dB: by how much the critic's pairs differ
 CROP_FRAMES = 2 * CELL_FRAMES  # what the referees see of a tile: noise is told better from two cells than from one
@@ -520,8 +520,10 @@ class NaturalNoise(nn.Module):
         # Of what a measurement says beyond the law, so much is the sound and the rest is chance.
         own = 1 - (SHARE_SPREAD / law[3]).square().clamp(max=1)
         noise = torch.where(trust > 0, likely + trust * own * (measured - likely), likely)
-        # What lies below the picture counts for grain all the same, and rises there too, unseen.
-        noise = torch.where(level < NEAR_FLOOR, level, torch.minimum(noise, level))
+        # A band is all noise if its share can't be told from that, or if it lies below the picture: what
+        # is there counts for grain all the same, and rises too, unseen.
+        is_noise = (level < NEAR_FLOOR) | (measured > level - SHARE_SPREAD)
+        noise = torch.where(is_noise, level, torch.minimum(noise, level))
         rise = self.level_at(law, amount + more.to(amount.device)[:, None]) - likely
         share = (self.neper * (noise - level)).exp()
         change = (1 + share * torch.expm1(self.neper * rise)).clamp(min=LEAST_SHARE).log() / self.neper

@@ -191,7 +191,7 @@ class TestReferees:
         assert high.std() < 0.15 * high.mean()  # all of it rises as one
         assert np.abs(change[centres < 3500]).max() < 0.15 * high.mean()
         less = 80 * game.critic.with_more(x, torch.tensor([-0.15]))[0].numpy()
-        assert less[(centres > 4500) & (centres < 14_000)].mean() < -0.25 * high.mean()  # down to what stands still
+        assert less[(centres > 4500) & (centres < 14_000)].mean() < -0.7 * high.mean()  # there it is all noise
         assert np.abs(less[centres < 3500]).max() < 0.15 * high.mean()
 
     def test_noise_below_the_picture_rises_as_what_is_seen_of_it(self):
