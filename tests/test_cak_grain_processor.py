@@ -301,6 +301,14 @@ class TestTraining:
             elif row["within_reach"]:
                 assert row["got_octaves"] == pytest.approx(row["asked_octaves"], abs=0.02)
 
+    def test_without_the_recordings_it_learns_and_says_that_none_could_be_audited(self, copied):
+        for path in copied.folder.rglob("*.wav"):
+            path.unlink()
+        ran = run("cak_grain_processor.py", "--epochs", "1", "--device", "cpu", cwd=copied.folder)
+        assert ran.status == 1
+        assert ran.err.count("warning: not audited") == 3
+        assert "audit: no held-out file could be audited" in ran.out
+
     def test_the_model_is_small_safe_and_says_where_it_comes_from(self, project):
         assert project.model.stat().st_size < 1e6
         content = torch.load(project.model, weights_only=True)
@@ -483,7 +491,9 @@ class TestSeveralProcesses:
         with (folder / "0/grain_processor_v2_output/training_history.csv").open() as file:
             for row, wanted in zip(csv.DictReader(file), history, strict=True):
                 for name, value in vars(wanted).items():
-                    assert name == "seconds" or float(row[name]) == pytest.approx(value, rel=1e-3, abs=1e-5), name
+                    # Where a tile is asked for more than its peak, rounding decides how far beyond it comes.
+                    near = 1e-2 if "violation" in name else 1e-3
+                    assert name == "seconds" or float(row[name]) == pytest.approx(value, rel=near, abs=1e-5), name
 
     def test_a_fault_in_one_is_one_line(self, machines):
         folder, start = machines
