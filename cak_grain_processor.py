@@ -116,9 +116,7 @@ FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this 
 CRITIC_WEIGHT = 1000.0  # 500 without more violation came out 4 % worse on a real library
 NOISE_WEIGHT = 3.0  # of the noise critic beside the other: more suits one kind of noise better, less a real library
 NATURAL_TILES = 8  # a step compares so many moved tiles in each direction with so many natural ones
-VIOLATION_WEIGHT = (
-    20.0  # a quarter of it comes nearer to nature, and stays 0.3 octaves short where texture is asked of noise
-)
+VIOLATION_WEIGHT = 15.0  # a third of it comes nearer to nature, but stays 0.3 octaves short
 SMALL = 0.01  # of a pattern: so much of it moves grain in proportion
 SECANT_STEPS = 2  # one leaves twice the violation where a few bands must do it all
 SECANT_LIMITS = (0.4, 2.5)
