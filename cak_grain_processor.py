@@ -100,13 +100,14 @@ from measure_audio_grain import (
 
 DEFAULT_OUTPUT_DIR = "grain_processor_v2_output"
 FINAL_NAME = "final_grain_processor_v2.pt"
-CHECKPOINT_VERSION = 3
+CHECKPOINT_VERSION = 4
 CHECKPOINT_BYTES = 1 << 26  # at most; one takes 0.1 MB, and its history 0.3 kB an epoch
 CHECKPOINT_NAMES = ("torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict")
 CONTROL_RANGE = 3.0  # octaves to either side of 0
 
 CHANNELS = 24
 BAND_STEPS = (1, 4, 16)  # dilation of D's three layers of five bands: at the end it sees 85 of 128
+AROUND_CELLS = 4  # to either side, in which a cell's noise is measured: so much as a tile has
 CHUNK_FRAMES = 128 * CELL_FRAMES  # a long picture is gone through in pieces
 
 LEARNING_RATE = 1e-2  # a fifth of it left D a smooth curve over frequency, blind to what is there; twice was unstable
@@ -128,7 +129,10 @@ LAW_STEPS, LAW_BATCH, LAW_RATE, LAW_WIDTH = 800, 32, 1e-2, 32
 TONE_REACH_BANDS = (2, 6, 16, 40)  # how far to either side the critic looks for tones
 MODULATION_BINS = slice(3, 13)  # 8 to 32 Hz of a cell's modulation spectrum: below it is swell, above it noise is weak
 LEAST_SHARE = 1e-4  # of noise in a band; less can't be told from nothing
-SHARE_SPREAD = 0.03  # of x, 2.4 dB: how well a share of noise is measured
+SHARE_SPREAD = 0.012  # of x, 1 dB: how well a share of noise is measured
+LEAST_SPREAD = 0.0125  # of x, 1 dB: no law of noise is thought better than that
+FLUCTUATION_SPREAD = 0.25  # nepers: chance in the fluctuation of a tile's bands is 0.16, and noise need not be Gaussian
+SHARE_STEPS = 80  # of STRAY_RANGE, in which the critic looks for a share
 AMOUNTS = torch.linspace(-0.75, 0.75, 51)  # of a sound's own noise, of x: where the critic looks for it
 AMOUNT_SPREAD = 1.8  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
@@ -217,33 +221,55 @@ def audited_octaves(
 class Tiles:
     """Tiles of some files, in memory or mapped from disk: ``arrays`` of shape (n_mels, frames).
 
-    ``log2_grain`` is the flatness of their bands, which is what the referees measure.
+    ``log2_grain`` is the flatness of their bands, which is what the referees measure; ``levels``
+    and ``fluctuations``, both (tiles, n_mels), are what the noise critic knows of each.
     """
 
     arrays: list[np.ndarray]
     loudest_frame_db: np.ndarray
     log2_grain: np.ndarray
+    levels: Tensor
+    fluctuations: Tensor
     device: str
 
     @classmethod
     def of(
         cls, arrays: list[np.ndarray], loudest_frame_db: np.ndarray, settings: SpectrogramSettings, device: str = "cpu"
     ) -> Tiles:
-        """Tiles with their grain."""
-        shares = band_shares(settings)
-        grains = [log2_flatness(torch.from_numpy(np.array(x))[None], shares, settings.dynamic_range_db) for x in arrays]
-        return cls(arrays, loudest_frame_db, torch.cat(grains).numpy(), device)
+        """Tiles with what is measured of them."""
+        shares, modulation = band_shares(settings), noise_modulation(settings)
+        dynamic_range_db = settings.dynamic_range_db
+        grains, levels, fluctuations = [], [], []
+        for array in arrays:
+            x = torch.from_numpy(np.array(array))[None]
+            grains.append(log2_flatness(x, shares, dynamic_range_db))
+            levels.append(mean_level(x, dynamic_range_db))
+            fluctuations.append(fluctuation_of(modulation_beside_noise(x, modulation, dynamic_range_db).mean(2)))
+        measured = (torch.cat(values).to(device) for values in (levels, fluctuations))
+        return cls(arrays, loudest_frame_db, torch.cat(grains).numpy(), *measured, device)
 
-    def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-        """Two cells each of ``n`` random tiles, (n, n_mels, CROP_FRAMES), and their files' loudest frames, (n,)."""
+    def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Two cells each of ``n`` random tiles.
+
+        Returns
+        -------
+        Tensor, shape (n, n_mels, CROP_FRAMES)
+        Tensor, shape (n,), the loudest frame of each tile's file
+        Tensor, shape (n, n_mels), fluctuations of the whole tiles
+        """
         index = rng.choice(len(self.arrays) if among is None else among, n)
         starts = rng.integers(0, self.arrays[0].shape[1] - CROP_FRAMES + 1, n)
         x = np.stack([self.arrays[i][:, a : a + CROP_FRAMES] for i, a in zip(index, starts, strict=True)])
         loudest = torch.as_tensor(self.loudest_frame_db[index], dtype=torch.float32)
-        return torch.from_numpy(x).to(self.device), loudest.to(self.device)
+        return torch.from_numpy(x).to(self.device), loudest.to(self.device), self.fluctuations[index]
 
 
 # The model
+
+
+def mean_level(x: Tensor, dynamic_range_db: float) -> Tensor:
+    """Level of each band's mean power, (batch, n_mels), of pictures (batch, n_mels, frames)."""
+    return 1 + band_levels(x, dynamic_range_db).exp().mean(2).log() / (NEPER_PER_DB * dynamic_range_db)
 
 
 def noise_modulation(settings: SpectrogramSettings) -> Tensor:
@@ -271,32 +297,41 @@ def noise_modulation(settings: SpectrogramSettings) -> Tensor:
     return torch.tensor(of_one[:, None] * spectrum, dtype=torch.float32)
 
 
-def noise_share(cells: Tensor, modulation: Tensor, dynamic_range_db: float) -> Tensor:
-    """Share of each band's power that is noise, 0 to 1, near a cell.
-
-    The power of a steady tone stands still, that of tones that beat has lines in its modulation
-    spectrum, that of noise has all modulation frequencies. So the median of the spectrum tells the
-    noise, however loud the tones are: beside a tone, noise of a share w of the power moves it as
-    w (2 - w) of what noise alone does.
+def modulation_beside_noise(x: Tensor, modulation: Tensor, dynamic_range_db: float) -> Tensor:
+    """Modulation spectra of a picture's cells, each half over the one before, over those of noise.
 
     Parameters
     ----------
-    cells : Tensor, shape (batch, n_mels, cells, CELL_FRAMES)
+    x : Tensor, shape (batch, n_mels, frames), at least CELL_FRAMES of them
     modulation : Tensor, `noise_modulation`
 
     Returns
     -------
-    Tensor, shape (batch, n_mels, cells)
+    Tensor, shape (batch, n_mels, 2 * cells - 1, modulation bins)
     """
-    power = band_levels(cells, dynamic_range_db).exp()
-    hann = torch.hann_window(cells.shape[3], periodic=False, device=cells.device)
+    power = band_levels(x, dynamic_range_db).exp().unfold(2, CELL_FRAMES, CELL_FRAMES // 2)
+    hann = torch.hann_window(CELL_FRAMES, periodic=False, device=x.device)
     own = power / power.mean(3, keepdim=True) - 1
     spectrum = torch.fft.rfft(own * hann, dim=3).abs().square() / hann.square().sum()
-    ratio = spectrum[..., MODULATION_BINS] / modulation[:, None]
-    middle = ratio.sort(3).values[..., ratio.shape[3] // 2 - 1 : ratio.shape[3] // 2 + 1].mean(3) / math.log(2)
-    if middle.shape[2] > 1:
-        middle = F.avg_pool1d(F.pad(middle, (1, 1), mode="replicate"), 3, stride=1)
-    return (1 - (1 - middle.clamp(max=1)).sqrt()).clamp(min=LEAST_SHARE)
+    return spectrum[..., MODULATION_BINS] / modulation[:, None]
+
+
+def fluctuation_of(spectra: Tensor) -> Tensor:
+    """How much the power of bands fluctuates, noise alone 1: the median of modulation spectra (..., modulation bins).
+
+    The power of a steady tone stands still, that of tones that beat has lines in its modulation
+    spectrum, that of noise has all modulation frequencies. So the median tells the noise, however
+    loud the tones are. It is told the better the more cells the spectra are means of (Welch, "The
+    use of fast Fourier transform for the estimation of power spectra", 1967): to a factor of 1.4 by
+    two cells, of 1.16 by the eight of a tile.
+    """
+    middle = spectra.shape[-1] // 2
+    return spectra.sort(-1).values[..., middle - 1 : middle + 1].mean(-1)
+
+
+def noise_share(fluctuation: Tensor) -> Tensor:
+    """Share of a band's power that is noise, 0 to 1: beside a tone, a share w fluctuates as w (2 - w) of noise alone."""
+    return (1 - (1 - fluctuation.clamp(max=1)).sqrt()).clamp(min=LEAST_SHARE)
 
 
 class PatternDetector(nn.Module):
@@ -322,14 +357,22 @@ class PatternDetector(nn.Module):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.mix.bias)
 
-    def cells(self, x: Tensor) -> Tensor:
-        """Pattern of each cell for unit control before scaling, (batch, n_mels, cells)."""
+    def cells(self, x: Tensor, fluctuations: Tensor | None = None) -> Tensor:
+        """Pattern of each cell for unit control before scaling, (batch, n_mels, cells).
+
+        Of a crop, ``fluctuations`` (batch, n_mels) are those of the tile around it.
+        """
         missing = -x.shape[2] % CELL_FRAMES
         x = F.pad(x, (0, missing), mode="reflect" if missing < x.shape[2] else "replicate")
         cells = x.unflatten(2, (x.shape[2] // CELL_FRAMES, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
         level = cells.mean(3)
         mean = level.mean(1, keepdim=True)
-        share = noise_share(cells, self.modulation, self.dynamic_range_db)
+        if fluctuations is None:
+            spectra, reach = modulation_beside_noise(x, self.modulation, self.dynamic_range_db), 2 * AROUND_CELLS
+            around = F.avg_pool2d(spectra, (2 * reach + 1, 1), (2, 1), (reach, 0), count_include_pad=False)
+            share = noise_share(fluctuation_of(around))
+        else:
+            share = noise_share(fluctuations)[:, :, None].expand_as(level)
         inputs = torch.stack(
             (
                 2 * level - 1,
@@ -351,9 +394,9 @@ class PatternDetector(nn.Module):
         pattern = level - mean + learned
         return pattern - pattern.mean(1, keepdim=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, fluctuations: Tensor | None = None) -> Tensor:
         """Pattern for unit control before scaling, between the centres of cells in a line: (batch, n_mels, frames)."""
-        pattern, n_frames = self.cells(x), x.shape[2]
+        pattern, n_frames = self.cells(x, fluctuations), x.shape[2]
         if pattern.shape[2] > 1:
             pattern = F.interpolate(F.pad(pattern, (1, 1), mode="replicate"), scale_factor=CELL_FRAMES, mode="linear")
             return pattern[..., CELL_FRAMES : CELL_FRAMES + n_frames]
@@ -381,21 +424,21 @@ class GrainModel(nn.Module):
         """Signed soft gate in [0, 1): 0 at control 0, near 1 beyond 2 / temperature."""
         return torch.tanh(0.5 * self.temperature * control.abs())
 
-    def pattern(self, x: Tensor) -> Tensor:
+    def pattern(self, x: Tensor, fluctuations: Tensor | None = None) -> Tensor:
         """D(x) scale, (batch, n_mels, frames): the change of x for one unit of c gate(c).
 
         It is measured in octaves of grain: at its first order a unit of control is `scale` octaves.
         """
-        pattern = self.detector(x)
+        pattern = self.detector(x, fluctuations)
         slope = self.octaves(x, SMALL * pattern) / SMALL
         size = pattern.square().mean((1, 2)).clamp(min=1e-12).sqrt()
         # A pattern that hardly smooths, or does the opposite, is not turned round: the violation shows it.
         unit = torch.maximum(slope, LEAST_SLOPE / UNIT_PATTERN * size)
         return pattern * (self.scale / unit)[:, None, None]
 
-    def forward(self, x: Tensor, control: Tensor) -> Tensor:
+    def forward(self, x: Tensor, control: Tensor, fluctuations: Tensor | None = None) -> Tensor:
         """Change of the picture, D(x) c gate(c) scale; x (batch, n_mels, frames), control (batch,) octaves."""
-        pattern = self.pattern(x)
+        pattern = self.pattern(x, fluctuations)
         size = control * self.gate(control)
         for _ in range(SECANT_STEPS):  # grain is not quite linear in the size
             moved = self.octaves(x, pattern * size[:, None, None])
@@ -448,8 +491,13 @@ class NaturalNoise(nn.Module):
         self.dynamic_range_db = settings.dynamic_range_db
         self.neper = NEPER_PER_DB * settings.dynamic_range_db  # of one unit of x
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
-        self.register_buffer("modulation", noise_modulation(settings), persistent=False)
         self.register_buffer("amounts", AMOUNTS.clone(), persistent=False)
+        # A band is as likely all noise (the first) as that it holds a tone, whose level may be any in STRAY_RANGE.
+        steps = torch.linspace(0, STRAY_RANGE, SHARE_STEPS + 1)
+        shares = (-self.neper * (steps[1:] + steps[:-1]) / 2).exp()
+        self.register_buffer("possible_shares", torch.cat((torch.ones(1), shares)), persistent=False)
+        weights = 1 / SHARE_STEPS / (1 - shares)  # the level of the tone moves so much faster than that of the noise
+        self.register_buffer("possible_weights", torch.cat((torch.ones(1), weights)), persistent=False)
         self.net = nn.Sequential(
             nn.Linear(2 + len(TONE_REACH_BANDS), LAW_WIDTH),
             nn.SiLU(),
@@ -461,15 +509,13 @@ class NaturalNoise(nn.Module):
             self.net[4].weight.mul_(0.3)
             self.net[4].bias.copy_(torch.tensor([0.3, 0.0, -0.2, -2.5, -2.0]))
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Levels and noise of pictures (batch, n_mels, frames), both (batch, n_mels), and what noise hangs on."""
-        x = x.to(self.frequency.device)
-        share = noise_share(x.unflatten(2, (-1, CELL_FRAMES)), self.modulation, self.dynamic_range_db).mean(2)
-        level = 1 + band_levels(x, self.dynamic_range_db).exp().mean(2).log() / self.neper
+    def look(self, level: Tensor, fluctuation: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise in bands (batch, n_mels) and what it hangs on, of their levels and fluctuations."""
+        share = noise_share(fluctuation)
         tones = (level + (1 - share).clamp(min=1e-3).log() / self.neper).clamp(min=0) * (share < 0.7)
         loudest = [F.max_pool1d(tones[:, None], 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
         frequency = self.frequency.expand_as(level)
-        return level, level + share.log() / self.neper, torch.stack((frequency, frequency.square(), *loudest), 2)
+        return level + share.log() / self.neper, torch.stack((frequency, frequency.square(), *loudest), 2)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Noise at amount 0, slope, noise that stands still, spread, log odds of something else: (batch, n_mels) each."""
@@ -480,53 +526,75 @@ class NaturalNoise(nn.Module):
         """The noise at an amount, (batch, n_mels)."""
         return torch.logaddexp(self.neper * (law[0] + law[1] * amount), self.neper * law[2]) / self.neper
 
-    def likelihood(self, law: tuple[Tensor, ...], amount: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithm of the likelihood of what was measured, and the share of it that is due to noise of this kind."""
+    def likelihood(self, law: tuple[Tensor, ...], amount: Tensor, noise: Tensor) -> Tensor:
+        """Logarithm of the likelihood of what was measured."""
         _, _, _, spread, stray = law
         is_less = noise <= 0
         z = (noise.clamp(min=0) - self.level_at(law, amount)) / spread
         below = torch.special.log_ndtr(z)
         gaussian = F.logsigmoid(-stray) - 0.5 * z.square() - spread.log() - 0.5 * math.log(2 * math.pi)
         either = torch.logaddexp(gaussian, F.logsigmoid(stray) - math.log(STRAY_RANGE) + below)
-        return torch.where(is_less, below, either), torch.where(is_less, 0.0, (gaussian - either).exp())
+        return torch.where(is_less, below, either)
 
     @torch.no_grad()
     def amount(self, law: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """The likeliest amount of noise of each tile, (batch, 1)."""
         wide = tuple(values[..., None] for values in law)
-        likelihood = self.likelihood(wide, self.amounts, noise[..., None])[0].mean(1)
+        likelihood = self.likelihood(wide, self.amounts, noise[..., None]).mean(1)
         return self.amounts[(likelihood - 0.5 * (self.amounts / AMOUNT_SPREAD).square()).argmax(1)][:, None]
 
-    def loss(self, x: Tensor) -> Tensor:
+    def loss(self, level: Tensor, fluctuation: Tensor) -> Tensor:
         """Minus the likelihood of natural tiles, and the price of slopes that are not 1."""
-        _, noise, inputs = self.look(x)
+        noise, inputs = self.look(level, fluctuation)
         law = self(inputs)
-        likelihood, _ = self.likelihood(law, self.amount(law, noise), noise)
+        likelihood = self.likelihood(law, self.amount(law, noise), noise)
         return STEADY_SLOPE * (law[1] - 1).square().mean() - likelihood.mean()
 
+    def share(self, law: tuple[Tensor, ...], likely: Tensor, level: Tensor, fluctuation: Tensor) -> Tensor:
+        """The share of noise that is to be expected of a band: geometric mean of what law and measurement leave possible.
+
+        By Bayes' rule: the law says how loud the noise is likely to be; a band is all noise, or
+        holds a tone of any level besides; either would fluctuate as measured, but for the chance
+        in that, and for what fluctuates besides.
+
+        Parameters
+        ----------
+        law : tuple of Tensor, what `forward` returns
+        likely, level, fluctuation : Tensor, shape (batch, n_mels); the law's noise and what is measured
+        """
+        shares, noise = self.possible_shares, level[..., None] + self.possible_shares.log() / self.neper
+        spread = (law[3].square() - SHARE_SPREAD**2).clamp(min=LEAST_SPREAD**2).sqrt()
+        by_law = -0.5 * ((noise - likely[..., None]) / spread[..., None]).square()
+        seen = fluctuation.clamp(min=LEAST_SHARE, max=1).log()[..., None]
+        z = (seen - (shares * (2 - shares)).log()) / FLUCTUATION_SPREAD
+        as_noise = -0.5 * z.square() - math.log(FLUCTUATION_SPREAD * math.sqrt(2 * math.pi))
+        as_other = -math.log(-math.log(LEAST_SHARE))  # any fluctuation is as likely as another
+        by_sight = torch.logaddexp(
+            F.logsigmoid(-law[4])[..., None] + as_noise, F.logsigmoid(law[4])[..., None] + as_other
+        )
+        posterior = (self.possible_weights.log() + by_law + by_sight).softmax(2)
+        return (posterior * shares.log()).sum(2).exp()
+
     @torch.no_grad()
-    def with_more(self, x: Tensor, more: Tensor) -> Tensor:
+    def with_more(self, x: Tensor, fluctuation: Tensor, more: Tensor) -> Tensor:
         """The change of each band's level in sounds that have more or less of their noise, (batch, n_mels).
 
         Parameters
         ----------
-        x : Tensor, shape (batch, n_mels, CROP_FRAMES)
+        x : Tensor, shape (batch, n_mels, frames)
+        fluctuation : Tensor, shape (batch, n_mels), of them or of more of the same sounds
         more : Tensor, shape (batch,), of x: by how much the amount is other
         """
-        level, measured, inputs = self.look(x)
+        device = self.frequency.device
+        level = mean_level(x, self.dynamic_range_db).to(device)
+        fluctuation, more = fluctuation.to(device), more.to(device)
+        noise, inputs = self.look(level, fluctuation)
         law = self(inputs)
-        amount = self.amount(law, measured)
-        _, trust = self.likelihood(law, amount, measured)
+        amount = self.amount(law, noise)
         likely = self.level_at(law, amount)
-        # Of what a measurement says beyond the law, so much is the sound and the rest is chance.
-        own = 1 - (SHARE_SPREAD / law[3]).square().clamp(max=1)
-        noise = torch.where(trust > 0, likely + trust * own * (measured - likely), likely)
-        # A band is all noise if its share can't be told from that, or if it lies below the picture: what
-        # is there counts for grain all the same, and rises too, unseen.
-        is_noise = (level < NEAR_FLOOR) | (measured > level - SHARE_SPREAD)
-        noise = torch.where(is_noise, level, torch.minimum(noise, level))
-        rise = self.level_at(law, amount + more.to(amount.device)[:, None]) - likely
-        share = (self.neper * (noise - level)).exp()
+        # What lies below the picture is taken for noise: it counts for grain all the same, and rises too, unseen.
+        share = torch.where(level < NEAR_FLOOR, 1.0, self.share(law, likely, level, fluctuation))
+        rise = self.level_at(law, amount + more[:, None]) - likely
         change = (1 + share * torch.expm1(self.neper * rise)).clamp(min=LEAST_SHARE).log() / self.neper
         return change.to(x.device)
 
@@ -725,12 +793,14 @@ class AuditGame:
     def _learn_noise(self, natural: Tiles, rng: np.random.Generator) -> NaturalNoise:
         """Train the critic to its optimum before the game: natural noise does not depend on the model."""
         # MPS knows no log_ndtr: there the critic, which is small, stays on the CPU.
-        critic = NaturalNoise(self.settings).to("cpu" if natural.device == "mps" else natural.device)
+        device = "cpu" if natural.device == "mps" else natural.device
+        critic = NaturalNoise(self.settings).to(device)
         optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
         for step in range(LAW_STEPS):
             for group in optimizer.param_groups:
                 group["lr"] = LAW_RATE * (1.01 - step / LAW_STEPS)
-            loss = critic.loss(natural.crops(LAW_BATCH, rng)[0])
+            index = rng.integers(len(natural.arrays), size=LAW_BATCH)
+            loss = critic.loss(natural.levels[index].to(device), natural.fluctuations[index].to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -799,16 +869,17 @@ class AuditGame:
         -------
         dict with "texture" and "smooth"
         """
-        x, loudest_frame_db = movers.crops(batch_size, rng)
+        x, loudest_frame_db, fluctuation = movers.crops(batch_size, rng)
         sign = np.where(np.arange(batch_size) % 2, 1, -1)
-        drawn = torch.as_tensor(rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, batch_size) * sign, dtype=torch.float32)
-        claim = torch.maximum(drawn.to(x.device), self.log2_flatness(x) + FLATTEST_OCTAVES)
+        claim = torch.as_tensor(rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, batch_size) * sign, dtype=torch.float32)
+        claim = torch.maximum(claim.to(x.device), self.log2_flatness(x) + FLATTEST_OCTAVES)
         more = torch.as_tensor(rng.uniform(*MORE_NOISE, batch_size) * -sign, dtype=torch.float32, device=x.device)
         mine, whole = self.team.share(batch_size), partial(self.team.whole, n=batch_size)
-        x, loudest_frame_db, claim, more = (values[mine] for values in (x, loudest_frame_db, claim, more))
-        pattern = model.pattern(x)
-        noise_distance = whole(self._noise_distance(x, pattern, loudest_frame_db, more))
-        violation = whole((self._audited(x, model(x, claim), loudest_frame_db) - claim).abs())
+        drawn = (x, loudest_frame_db, fluctuation, claim, more)
+        x, loudest_frame_db, fluctuation, claim, more = (values[mine] for values in drawn)
+        pattern = model.pattern(x, fluctuation)
+        noise_distance = whole(self._noise_distance(x, pattern, loudest_frame_db, fluctuation, more))
+        violation = whole((self._audited(x, model(x, claim, fluctuation), loudest_frame_db) - claim).abs())
         distances = self._natural_distances(model, movers, rng)
         return {
             name: Moves(
@@ -819,9 +890,11 @@ class AuditGame:
             for part, name in enumerate(("texture", "smooth"))
         }
 
-    def _noise_distance(self, x: Tensor, pattern: Tensor, loudest_frame_db: Tensor, more: Tensor) -> Tensor:
+    def _noise_distance(
+        self, x: Tensor, pattern: Tensor, loudest_frame_db: Tensor, fluctuation: Tensor, more: Tensor
+    ) -> Tensor:
         """Mean square over bands between moved tiles and the same with so much more noise, at its grain: (batch,)."""
-        change = self.critic.with_more(x, more)[:, :, None].expand_as(x)
+        change = self.critic.with_more(x, fluctuation, more)[:, :, None].expand_as(x)
         octaves = self._audited(x, change, loudest_frame_db)
         wanted = held_energy(x, change, self.shares.log(), self.settings.dynamic_range_db)
         moved = self._moved(x, pattern, loudest_frame_db, octaves)
@@ -834,7 +907,7 @@ class AuditGame:
         grain = movers.log2_grain
         target = float(grain[rng.integers(len(grain))])
         near = np.argsort(np.abs(self.natural.log2_grain - target), kind="stable")[:NATURAL_TILES]
-        natural, _ = self.natural.crops(NATURAL_TILES, rng, near)
+        natural, *_ = self.natural.crops(NATURAL_TILES, rng, near)
         distances = {}
         for name, sign in (("texture", -1), ("smooth", 1)):
             far = sign * (grain - target)
@@ -842,8 +915,9 @@ class AuditGame:
             distances[name] = torch.zeros((), device=natural.device)
             if len(candidates):
                 mine = self.team.share(NATURAL_TILES)
-                x, loudest_frame_db = (values[mine] for values in movers.crops(NATURAL_TILES, rng, candidates))
-                moved = self._moved(x, model.pattern(x), loudest_frame_db, self.log2_flatness(x) - target)
+                drawn = movers.crops(NATURAL_TILES, rng, candidates)
+                x, loudest_frame_db, fluctuation = (values[mine] for values in drawn)
+                moved = self._moved(x, model.pattern(x, fluctuation), loudest_frame_db, self.log2_flatness(x) - target)
                 distances[name] = natural_distance(self.team.whole(moved, NATURAL_TILES), natural)
         return distances
 
@@ -854,8 +928,11 @@ def pattern_in_db(model: GrainModel, x: np.ndarray, settings: SpectrogramSetting
     pieces = []
     with torch.inference_mode():
         for start in range(0, x.shape[1], CHUNK_FRAMES):
-            piece = torch.from_numpy(np.ascontiguousarray(x[:, start : start + CHUNK_FRAMES])).to(device)
-            pieces.append(model.detector.cells(piece[None])[0].cpu().numpy())
+            before = min(AROUND_CELLS, start // CELL_FRAMES)
+            first, end = start - before * CELL_FRAMES, start + CHUNK_FRAMES + AROUND_CELLS * CELL_FRAMES
+            piece = torch.from_numpy(np.ascontiguousarray(x[:, first:end])).to(device)
+            cells = model.detector.cells(piece[None])[0, :, before:][:, : CHUNK_FRAMES // CELL_FRAMES]
+            pieces.append(cells.cpu().numpy())
     return settings.dynamic_range_db * np.concatenate(pieces, axis=1)
 
 
@@ -1553,7 +1630,7 @@ def check_device(game: AuditGame, model: GrainModel, movers: Tiles) -> None:
 
     def gradient(device: str) -> Tensor:
         there = copy.deepcopy(model).to(device)
-        x, _ = replace(movers, device=device).crops(16, np.random.default_rng(0))
+        x, *_ = replace(movers, device=device).crops(16, np.random.default_rng(0))
         there(x, torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, 16, device=device)).square().mean().backward()
         return torch.cat([p.grad.flatten().cpu() for p in there.parameters() if p.grad is not None])
 

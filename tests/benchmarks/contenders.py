@@ -41,7 +41,7 @@ class Kernel(nn.Module):
         super().__init__()
         self.kernel = nn.Conv2d(1, 1, 3, padding=1, padding_mode="replicate")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, _fluctuations: Tensor | None = None) -> Tensor:
         """Pattern with zero mean over bands, of the picture's shape."""
         pattern = self.kernel(x[:, None])[:, 0]
         return pattern - pattern.mean(1, keepdim=True)
