@@ -678,17 +678,17 @@ def calm(pattern_db: np.ndarray, x: np.ndarray, settings: SpectrogramSettings) -
 
     Parameters
     ----------
-    pattern_db : np.ndarray, shape (n_mels, cells)
+    pattern_db : np.ndarray, shape (n, n_mels, cells), some patterns of a sound
     x : np.ndarray, shape (n_mels, frames), the picture
 
     Returns
     -------
-    np.ndarray, shape (n_mels, cells)
+    np.ndarray, shape (n, n_mels, cells)
     """
     from scipy.ndimage import median_filter
 
-    pattern_db = median_filter(pattern_db, size=(1, 3), mode="nearest")
-    n_cells = pattern_db.shape[1]
+    pattern_db = median_filter(pattern_db, size=(1, 1, 3), mode="nearest")
+    n_cells = pattern_db.shape[2]
     starts = np.arange(0, x.shape[1], CELL_FRAMES)
     counts = np.diff(np.append(starts, x.shape[1]))
     level_db = settings.dynamic_range_db * np.add.reduceat(x, starts, axis=1) / counts
@@ -697,8 +697,8 @@ def calm(pattern_db: np.ndarray, x: np.ndarray, settings: SpectrogramSettings) -
     for lag in range(1, min(ALIKE_CELLS + 1, n_cells)):
         apart = np.square((level_db[:, lag:] - level_db[:, :-lag]) / ALIKE_DB).mean(axis=0)
         alike = np.exp(-np.maximum(0, apart - 1)).astype(np.float32)
-        total[:, lag:] += alike * pattern_db[:, :-lag]
-        total[:, :-lag] += alike * pattern_db[:, lag:]
+        total[..., lag:] += alike * pattern_db[..., :-lag]
+        total[..., :-lag] += alike * pattern_db[..., lag:]
         weights[lag:] += alike
         weights[:-lag] += alike
     return total / weights
@@ -710,6 +710,11 @@ class Amounts:
 
     pattern: float
     expander: float
+
+    @property
+    def to_texture(self) -> bool:
+        """Whether they raise grain."""
+        return self.pattern + self.expander < 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -755,21 +760,22 @@ class AmountSolver:
     Parameters
     ----------
     analysis : Analysis
-    pattern_db : np.ndarray, shape (n_mels, cells), gain in dB for unit amount; positive amounts smooth
+    pattern_db : np.ndarray, shape (2, n_mels, cells) or (n_mels, cells), gain in dB for unit amount: of
+        smoothing, which has positive amounts, and of texture, if it is another
     """
 
     def __init__(self, analysis: Analysis, pattern_db: np.ndarray):
         self.analysis = analysis
         settings, probe, sr = analysis.settings, analysis.probe, analysis.sound.sr
         self._shares = bins_per_band(settings)
-        self._cells_db = calm(pattern_db, analysis.x, settings)
+        self._cells_db = calm(pattern_db.reshape(-1, *pattern_db.shape[-2:]), analysis.x, settings)
         n_steps = analysis.step_db.shape[1]
         starts = np.arange(0, len(analysis.onset), STEP_FRAMES)
         self._steady = 1 - 0.99 * np.maximum.reduceat(analysis.onset, starts)
         before, after, share = between_centres((probe.index + 0.5) / STEP_FRAMES, n_steps)
         steps = np.unique(np.concatenate((before, after)))
         self._probed = np.searchsorted(steps, before), np.searchsorted(steps, after), share
-        self._probe_patterns = self._patterns_db(steps)
+        self._probe_patterns = {to_texture: self._patterns_db(steps, to_texture) for to_texture in (False, True)}
         self._to_bins = np.float32(NEPER_PER_DB) * bin_weights(settings, sr)[:, settings.grain.band_for(sr)]
         self._log_power = np.log(np.maximum(probe.power, np.finfo(np.float32).tiny))
         self._probe_mean = np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny)
@@ -782,11 +788,12 @@ class AmountSolver:
         self.ends: dict[Reach, End] = {}  # those that were measured
         self._start = [self._log2_grain(Amounts(0.0, 0.0), frames) for frames in (self._coarse, slice(None))]
 
-    def _patterns_db(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _patterns_db(self, steps: np.ndarray, to_texture: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pattern, expander and level at some steps, (n_mels, steps) each."""
         times = (steps + 0.5) * STEP_FRAMES / CELL_FRAMES
-        before, after, share = between_centres(times, self._cells_db.shape[1])
-        pattern_db = self._cells_db[:, before] * (1 - share) + self._cells_db[:, after] * share
+        cells_db = self._cells_db[-1 if to_texture else 0]
+        before, after, share = between_centres(times, cells_db.shape[1])
+        pattern_db = cells_db[:, before] * (1 - share) + cells_db[:, after] * share
         level_db = self.analysis.step_db[:, steps]
         return pattern_db, spectral_expander(level_db), level_db
 
@@ -796,7 +803,7 @@ class AmountSolver:
         gain_db = np.float32(amounts.pattern) * pattern_db
         if amounts.expander:
             gain_db += np.float32(amounts.expander) * expander_db
-        if amounts.pattern + amounts.expander < 0:
+        if amounts.to_texture:
             gain_db = limit_gain(gain_db, level_db, self._shares)
         return gain_db
 
@@ -819,7 +826,7 @@ class AmountSolver:
         return gain_db[:, before] * (1 - share) + gain_db[:, after] * share
 
     def _shape_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
-        patterns_db = self._patterns_db(steps)
+        patterns_db = self._patterns_db(steps, amounts.to_texture)
         return hold_energy(self._shape_db(amounts, patterns_db), patterns_db[2], self._shares, self._steady[steps])
 
     def about(self, octaves: float) -> Amounts:
@@ -870,7 +877,7 @@ class AmountSolver:
     def _log_power_after(self, amounts: Amounts, frames: np.ndarray | slice) -> np.ndarray:
         """Natural logarithm of the probe's powers with the gains, energies not yet held, (frames, bins)."""
         before, after, share = self._probed
-        gain_db = self._shape_db(amounts, self._probe_patterns)
+        gain_db = self._shape_db(amounts, self._probe_patterns[amounts.to_texture])
         share = share[frames]
         level = (gain_db[:, before[frames]] * (1 - share) + gain_db[:, after[frames]] * share).T @ self._to_bins
         level += self._log_power[frames]
@@ -936,7 +943,7 @@ class AmountSolver:
 
         def follow(which: int) -> list[tuple[Amounts, float]]:
             """One pattern from 0 until grain no longer moves."""
-            spread = float(np.max(np.ptp(self._probe_patterns[which], axis=0)))
+            spread = float(np.max(np.ptp(self._probe_patterns[sign < 0][which], axis=0)))
             if spread < 1e-6:
                 return []
             found = []

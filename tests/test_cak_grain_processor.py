@@ -63,13 +63,23 @@ class TestModel:
         effective = controls * model.gate(controls)
         assert torch.all(effective.diff() > 0)
         torch.testing.assert_close(effective, -effective.flip(0))
-        change = model(tiles(2), torch.tensor([1.0, -1.0]))
-        back = model(tiles(2), torch.tensor([-1.0, 1.0]))
-        torch.testing.assert_close(back / back.abs().amax((1, 2), True), -change / change.abs().amax((1, 2), True))
+
+    def test_each_direction_has_its_pattern(self):
+        x, model = tiles(2), randomised()
+        both = model.detector.cells(x)
+        for i, direction in ((0, 0.5), (1, -2.0)):
+            pattern = model.detector(x, torch.full((2,), direction))
+            torch.testing.assert_close(pattern[:, :, :16].mean(2), both[:, i, :, 0], atol=1e-5, rtol=1e-4)
+        assert (both[:, 0] - both[:, 1]).abs().max() > 0.1
+        mixed = model.detector(x, torch.tensor([1.0, -1.0]))
+        assert torch.equal(mixed[0], model.detector(x, torch.ones(2))[0])
+        assert torch.equal(mixed[1], model.detector(x, -torch.ones(2))[1])
 
     def test_it_starts_as_the_spectral_expander(self):
         x = torch.rand(1, 128, 1).expand(1, 128, 40)
-        torch.testing.assert_close(GrainModel(SETTINGS).detector(x), x - x.mean(1, keepdim=True), atol=1e-5, rtol=0)
+        for direction in (torch.ones(1), -torch.ones(1)):
+            pattern = GrainModel(SETTINGS).detector(x, direction)
+            torch.testing.assert_close(pattern, x - x.mean(1, keepdim=True), atol=1e-5, rtol=0)
 
     def test_a_unit_of_control_is_an_octave(self):
         x, model = tiles(3, 1).expand(3, 128, 40) * 0.5 + 0.5, GrainModel(SETTINGS)
@@ -84,20 +94,19 @@ class TestModel:
         whole = pattern_in_db(model, x, SETTINGS)
         monkeypatch.setattr(stage3, "CHUNK_FRAMES", 256)
         np.testing.assert_allclose(pattern_in_db(model, x, SETTINGS), whole, atol=1e-3)
-        assert whole.shape == (128, 47)
+        assert whole.shape == (2, 128, 47)
 
     @pytest.mark.parametrize("frames", [1, 5, 17])
     def test_short_pictures_work(self, frames):
-        assert pattern_in_db(randomised(), tiles(1, frames)[0].numpy(), SETTINGS).shape == (128, 1)
-        assert randomised().pattern(tiles(1, frames)).shape == (1, 128, frames)
+        assert pattern_in_db(randomised(), tiles(1, frames)[0].numpy(), SETTINGS).shape == (2, 128, 1)
+        assert randomised().pattern(tiles(1, frames), torch.ones(1)).shape == (1, 128, frames)
 
     def test_frames_far_away_do_not_matter(self):
         x, model = tiles(1, 480), randomised()
         other = x.clone()
         other[:, :, 380:] = 0.5
-        torch.testing.assert_close(
-            model.detector(other)[:, :, :200], model.detector(x)[:, :, :200], atol=1e-6, rtol=1e-5
-        )
+        near, same = (model.detector(picture, torch.ones(1))[:, :, :200] for picture in (other, x))
+        torch.testing.assert_close(near, same, atol=1e-6, rtol=1e-5)
 
 
 def breathy(level_db: float, rng: np.random.Generator) -> np.ndarray:

@@ -184,6 +184,15 @@ class TestWayBack:
         got = values[before] * (1 - share) + values[after] * share
         np.testing.assert_allclose(got, np.interp((np.arange(16) + 0.5) / 4, [0.5, 1.5, 2.5, 3.5], values))
 
+    def test_of_two_patterns_one_smooths_and_the_other_gives_texture(self):
+        analysis = analyse(sound_from_array(drone(-40, 2.0), SR), SETTINGS)
+        smooth, texture = expander_of(analysis), expander_of(analysis) * np.linspace(0.2, 1, 128)[:, None]
+        both = AmountSolver(analysis, np.stack((smooth, texture)))
+        for octaves, pattern in ((1.0, smooth), (-1.0, texture)):
+            alone, amounts = AmountSolver(analysis, pattern), both.about(octaves)
+            assert amounts == alone.about(octaves)
+            assert np.array_equal(both.gain_db(amounts), alone.gain_db(amounts))
+
     def test_gains_of_a_part_are_those_of_the_whole(self):
         solver = solver_of(drone(-40, 6.0))
         amounts = Amounts(-0.5, -0.1)

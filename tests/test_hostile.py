@@ -427,7 +427,7 @@ def test_whatever_a_training_checkpoint_holds_it_is_taken_up_or_refused_in_one_l
     with or_one_line():
         identity = fingerprint(pairs, TrainSettings(epochs=10))
         load_state(read_checkpoint(tmp_path / "latest.pt"), tmp_path / "latest.pt", identity, model, optimizer)
-        model.pattern(torch.rand(1, 128, 64)).square().mean().backward()
+        model.pattern(torch.rand(1, 128, 64), torch.ones(1)).square().mean().backward()
         optimizer.step()
 
 

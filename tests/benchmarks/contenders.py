@@ -41,14 +41,14 @@ class Kernel(nn.Module):
         super().__init__()
         self.kernel = nn.Conv2d(1, 1, 3, padding=1, padding_mode="replicate")
 
-    def forward(self, x: Tensor, _fluctuations: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, _direction: Tensor | None = None, _fluctuations: Tensor | None = None) -> Tensor:
         """Pattern with zero mean over bands, of the picture's shape."""
         pattern = self.kernel(x[:, None])[:, 0]
         return pattern - pattern.mean(1, keepdim=True)
 
     def cells(self, x: Tensor) -> Tensor:
-        """Its mean over each cell."""
-        return torch.from_numpy(in_cells(self(x)[0].detach().numpy()))[None]
+        """Its mean over each cell, the same in both directions."""
+        return torch.from_numpy(in_cells(self(x)[0].detach().numpy())).expand(1, 2, -1, -1)
 
 
 class SingleKernel(GrainModel):
@@ -125,7 +125,7 @@ def train_on(
 
 
 def contender(model: GrainModel, settings: SpectrogramSettings) -> Callable[[np.ndarray], np.ndarray]:
-    """A model as a function from a picture to gains in dB."""
+    """A model as a function from a picture to gains in dB, (2, n_mels, cells)."""
     return lambda x: pattern_in_db(model, x, settings)
 
 

@@ -74,6 +74,8 @@ def move(game: AuditGame, tiles: np.ndarray, pattern_of: Callable, claim: np.nda
     n_frames = tiles.shape[2]
     before, after, share = between_centres((np.arange(n_frames) + 0.5) / CELL_FRAMES, -(-n_frames // CELL_FRAMES))
     cells = [pattern_of(tile) for tile in tiles]
+    if cells[0].ndim == 3:
+        cells = [both[1 if octaves < 0 else 0] for both, octaves in zip(cells, claim, strict=True)]
     frames = [np.float32(c[:, before] * (1 - share) + c[:, after] * share) for c in cells]
     pattern = torch.from_numpy(np.stack(frames))
     pattern = 0.04 * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt()
