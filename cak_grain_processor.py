@@ -6,18 +6,18 @@ The model is a conditioning-aware kernel (CAK): output = input + learned pattern
     y = x + D(x) c gate(c) scale,      c gate(c) = 0 at c = 0
 
 (Rockman, "CAK: Emergent Audio Effects from Minimal Deep Learning", arXiv 2508.02643) on the
-normalised log-mel picture x. D is a small convolutional detector with one pattern for c > 0 and
-one for c < 0, where theirs has one for all; the control c is in octaves of grain, + smooth,
-- texture; the gate is signed. It is trained by an audit game: tiles of the library are moved from their own grain to others, and three referees judge the result. The noise
-critic has learned from natural tiles how loud the noise of each band is and how it rises when a
-sound has more of it (a Gaussian whose mean and spread a small network says, trained by likelihood:
-Nix and Weigend, "Estimating the mean and variance of the target probability distribution", ICNN
-1994), so it can say what the same tile would be with more or less of its own noise, and asks for
-that. The distribution critic compares the values of each band of tiles moved to one grain with those of
-natural tiles of that grain, by the Wasserstein distance, which in one dimension is the distance
-of sorted values (Villani, "Topics in Optimal Transportation", 2003, 2.2). The auditor computes
-from the band powers by how many octaves grain really moved, and charges |measured - claimed| in
-both directions.
+normalised log-mel picture x. D is a small convolutional detector with one pattern for c > 0 and one
+for c < 0, where theirs has one for all; the control c is in octaves of grain, + smooth, - texture;
+the gate is signed. It is trained by an audit game: tiles of the library are moved from their own
+grain to others, and three referees judge the result. The noise critic has learned from natural
+tiles how loud the noise of each band is and how it rises when a sound has more of it (a Gaussian
+whose mean and spread a small network says, trained by likelihood: Nix and Weigend, "Estimating the
+mean and variance of the target probability distribution", ICNN 1994), so it can say what the same
+tile would be with more or less of its own noise, and asks for that. The distribution critic
+compares the values of each band of tiles moved to one grain with those of natural tiles of that
+grain, by the Wasserstein distance, which in one dimension is the distance of sorted values
+(Villani, "Topics in Optimal Transportation", 2003, 2.2). The auditor computes from the band powers
+by how many octaves grain really moved, and charges |measured - claimed| in both directions.
 
 Reads:  training_pairs.json and the tiles that it names; for the audit, the audio itself
 Writes: grain_processor_v2_output/{final_grain_processor_v2.pt, audit.json, audit.png,

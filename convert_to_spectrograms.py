@@ -678,17 +678,17 @@ def calm(pattern_db: np.ndarray, x: np.ndarray, settings: SpectrogramSettings) -
 
     Parameters
     ----------
-    pattern_db : np.ndarray, shape (n, n_mels, cells), some patterns of a sound
+    pattern_db : np.ndarray, shape (..., n_mels, cells), one pattern or some
     x : np.ndarray, shape (n_mels, frames), the picture
 
     Returns
     -------
-    np.ndarray, shape (n, n_mels, cells)
+    np.ndarray, of the same shape
     """
     from scipy.ndimage import median_filter
 
-    pattern_db = median_filter(pattern_db, size=(1, 1, 3), mode="nearest")
-    n_cells = pattern_db.shape[2]
+    pattern_db = median_filter(pattern_db, size=(*(1,) * (pattern_db.ndim - 1), 3), mode="nearest")
+    n_cells = pattern_db.shape[-1]
     starts = np.arange(0, x.shape[1], CELL_FRAMES)
     counts = np.diff(np.append(starts, x.shape[1]))
     level_db = settings.dynamic_range_db * np.add.reduceat(x, starts, axis=1) / counts

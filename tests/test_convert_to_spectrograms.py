@@ -186,7 +186,10 @@ class TestWayBack:
 
     def test_of_two_patterns_one_smooths_and_the_other_gives_texture(self):
         analysis = analyse(sound_from_array(drone(-40, 2.0), SR), SETTINGS)
-        smooth, texture = expander_of(analysis), expander_of(analysis) * np.linspace(0.2, 1, 128)[:, None]
+        smooth, texture = (
+            expander_of(analysis),
+            expander_of(analysis) * np.linspace(0.2, 1, 128, dtype=np.float32)[:, None],
+        )
         both = AmountSolver(analysis, np.stack((smooth, texture)))
         for octaves, pattern in ((1.0, smooth), (-1.0, texture)):
             alone, amounts = AmountSolver(analysis, pattern), both.about(octaves)
