@@ -313,7 +313,8 @@ class TestSolver:
         centres = (np.arange(analysis.step_db.shape[1]) + 0.5) * stage2.STEP_FRAMES
 
         def grain(amount):
-            gain_db = solver._shape_db(Amounts(amount, 0.0), solver._patterns_db(np.arange(analysis.step_db.shape[1])))
+            steps = np.arange(analysis.step_db.shape[1])
+            gain_db = solver._shape_db(Amounts(amount, 0.0), solver._patterns_db(steps, amount < 0))
             spectra = []
             for power, frame in zip(probe.power.astype(float), probe.index, strict=True):
                 now = [np.interp(frame + 0.5, centres, row) for row in gain_db]
