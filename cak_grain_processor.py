@@ -1214,7 +1214,7 @@ def draw_history(path: Path, history: list[EpochScores]) -> None:
 
 
 def draw_sample(path: Path, model: GrainModel, x: Tensor, settings: SpectrogramSettings) -> None:
-    """A tile at five positions of the slider, and the pattern that was added."""
+    """A tile at five positions of the slider, and the pattern that was added in each direction."""
     from matplotlib.figure import Figure
 
     log_shares = band_shares(settings).to(x.device).log()
@@ -1222,27 +1222,29 @@ def draw_sample(path: Path, model: GrainModel, x: Tensor, settings: SpectrogramS
     with torch.no_grad():
         batch = x.expand(len(controls), -1, -1)
         moved = held_energy(batch, model(batch, controls), log_shares, settings.dynamic_range_db).clamp(0, 1).cpu()
-        pattern_db = settings.dynamic_range_db * model.pattern(x[None], controls[-1:])[0].cpu().numpy()
+        patterns_db = settings.dynamic_range_db * model.pattern(batch, controls).cpu().numpy()
     duration_s = x.shape[1] * settings.grain.hop_length / settings.grain.sample_rate_hz
-    extent = (0, duration_s, 0, settings.n_mels)
-    figure = Figure(figsize=(15, 6.5), layout="constrained")
-    panels = figure.subplots(2, 3).ravel()
-    for axes, control, picture in zip(panels, SAMPLE_CONTROLS, moved, strict=False):
+    where = {"aspect": "auto", "origin": "lower", "extent": (0, duration_s, 0, settings.n_mels)}
+    names = [f"{control:+g}" for control in SAMPLE_CONTROLS]
+    middle = len(names) // 2
+    rows = [[names[middle], *reversed(names[:middle]), "texture"], [names[middle], *names[middle + 1 :], "smooth"]]
+    figure = Figure(figsize=(19, 6.5), layout="constrained")
+    panels = figure.subplot_mosaic(rows)
+    for name, control, picture in zip(names, SAMPLE_CONTROLS, moved, strict=True):
         level_db = settings.dynamic_range_db * (picture.numpy() - 1)
-        image = axes.imshow(
-            level_db, "magma", aspect="auto", origin="lower", vmin=-settings.dynamic_range_db, vmax=0, extent=extent
-        )
-        axes.set_title(
-            "0: the tile itself" if control == 0 else f"{control:+.1f} ({'smooth' if control > 0 else 'texture'})"
-        )
-    figure.colorbar(image, ax=panels[2], label="level (dB under the loudest band)")
-    limit = float(np.abs(pattern_db).max()) or 1.0
-    image = panels[5].imshow(
-        pattern_db, "RdBu_r", aspect="auto", origin="lower", vmin=-limit, vmax=limit, extent=extent
-    )
-    panels[5].set_title("pattern: gain for one octave smoother")
-    figure.colorbar(image, ax=panels[5], label="gain (dB)")
-    for axes in panels:
+        image = panels[name].imshow(level_db, "magma", vmin=-settings.dynamic_range_db, vmax=0, **where)
+        side = "the tile itself" if control == 0 else "smooth" if control > 0 else "texture"
+        panels[name].set_title(f"{control:+.1f} ({side})" if control else f"0: {side}")
+    figure.colorbar(image, ax=panels[names[middle]], label="level (dB under the loudest band)", location="left")
+    limit = float(np.abs(patterns_db).max()) or 1.0
+    for name, pattern_db, title in (
+        ("texture", -patterns_db[0], "gain for one octave more texture"),
+        ("smooth", patterns_db[-1], "gain for one octave smoother"),
+    ):
+        image = panels[name].imshow(pattern_db, "RdBu_r", vmin=-limit, vmax=limit, **where)
+        panels[name].set_title(f"pattern: {title}")
+        figure.colorbar(image, ax=panels[name], label="gain (dB)")
+    for axes in panels.values():
         label_axes(axes, settings)
         axes.set_xlabel("time (s)")
     save_figure(figure, path)
