@@ -63,6 +63,7 @@ from convert_to_spectrograms import (
     CEILING,
     CELL_FRAMES,
     DEFAULT_PAIRS,
+    DYNAMIC_RANGE_DB,
     NEPER_PER_DB,
     AmountSolver,
     SpectrogramSettings,
@@ -100,21 +101,20 @@ from measure_audio_grain import (
 
 DEFAULT_OUTPUT_DIR = "grain_processor_v2_output"
 FINAL_NAME = "final_grain_processor_v2.pt"
-CHECKPOINT_VERSION = 4
+CHECKPOINT_VERSION = 5
 CHECKPOINT_BYTES = 1 << 26  # at most; one takes 0.1 MB, and its history 0.3 kB an epoch
 CHECKPOINT_NAMES = ("torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict")
 CONTROL_RANGE = 3.0  # octaves to either side of 0
 
 CHANNELS = 24
 BAND_STEPS = (1, 4, 16)  # dilation of D's three layers of five bands: at the end it sees 85 of 128
-AROUND_CELLS = 4  # to either side, in which a cell's noise is measured: so much as a tile has
 CHUNK_FRAMES = 128 * CELL_FRAMES  # a long picture is gone through in pieces
 
 LEARNING_RATE = 1e-2  # a fifth of it left D a smooth curve over frequency, blind to what is there; twice was unstable
 GATE_TEMPERATURES = (2.0, 20.0)  # first and last epoch
 CLAIM_OCTAVES = 0.3  # a tile is moved by at least so much, and at most by CONTROL_RANGE
 FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
-CRITIC_WEIGHT = 1000.0  # 500 without more violation came out 4 % worse on a real library
+CRITIC_WEIGHT = 500.0  # three times as much, or a third, came out 6 and 1 % worse on a real library
 NOISE_WEIGHT = 10.0  # of the noise critic beside the other: with a third of it the other blurs what it says
 NATURAL_TILES = 8  # a step compares so many moved tiles in each direction with so many natural ones
 VIOLATION_WEIGHT = 15.0  # a third of it comes nearer to nature, but stays 0.3 octaves short
@@ -122,24 +122,26 @@ SMALL = 0.01  # of a pattern: so much of it moves grain in proportion
 SECANT_STEPS = 2  # one leaves twice the violation where a few bands must do it all
 SECANT_LIMITS = (0.4, 2.5)
 LEAST_SLOPE = 0.25  # of an expander's: a pattern for an octave is at most so many times larger than it
-UNIT_PATTERN = 0.04  # root mean square of x for one octave, about
+UNIT_PATTERN = 0.03  # root mean square of x for one octave, about
 CONTROL_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # where the auditor looks for the amount, in claims
 BISECTIONS = 8
 LAW_STEPS, LAW_BATCH, LAW_RATE, LAW_WIDTH = 800, 32, 1e-2, 32
 TONE_REACH_BANDS = (2, 6, 16, 40)  # how far to either side the critic looks for tones
-MODULATION_BINS = slice(3, 13)  # 8 to 32 Hz of a cell's modulation spectrum: below it is swell, above it noise is weak
+NOISE_CELLS = 4  # noise is told from tones that beat over 1.5 s: in one cell, a chord's beats leave no gap
+NOISE_FRAMES = NOISE_CELLS * CELL_FRAMES
+MODULATION_BINS = slice(12, 52)  # 8 to 35 Hz of so many frames: below it is swell, above it noise is weak
+MEDIAN_OF_NOISE = 0.85  # of the modulation spectrum of a tile of noise, whose mean is 1
 LEAST_SHARE = 1e-4  # of noise in a band; less can't be told from nothing
-SHARE_SPREAD = 0.012  # of x, 1 dB: how well a share of noise is measured
-LEAST_SPREAD = 0.0125  # of x, 1 dB: no law of noise is thought better than that
+SHARE_SPREAD = 0.01  # of x, 1 dB: how well a share of noise is measured
+LEAST_SPREAD = 0.01  # of x, 1 dB: no law of noise is thought better than that
 FLUCTUATION_SPREAD = 0.25  # nepers: chance in the fluctuation of a tile's bands is 0.16, and noise need not be Gaussian
 SHARE_STEPS = 80  # of STRAY_RANGE, in which the critic looks for a share
-AMOUNTS = torch.linspace(-0.75, 0.75, 51)  # of a sound's own noise, of x: where the critic looks for it
-AMOUNT_SPREAD = 1.8  # of x, so wide that the amount is nearly free
+AMOUNTS = torch.linspace(-0.6, 0.6, 51)  # of a sound's own noise, of x: where the critic looks for it
+AMOUNT_SPREAD = 1.5  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
-NEAR_FLOOR = 0.01  # of x: a band no louder than this is below the picture
-STRAY_RANGE = 0.75  # of x, 60 dB: where measurements lie that are not of this noise
-MORE_NOISE = (0.04, 0.35)  # of x, 3 to 28 dB: by how much the critic's pairs differ
-CROP_FRAMES = 2 * CELL_FRAMES  # what the referees see of a tile: noise is told better from two cells than from one
+STRAY_RANGE = 0.6  # of x, 60 dB: where measurements lie that are not of this noise
+MORE_NOISE = (0.03, 0.28)  # of x, 3 to 28 dB: by how much the critic's pairs differ
+CROP_FRAMES = 2 * CELL_FRAMES  # what the referees see of a tile
 GRADIENT_LIMIT = 10.0
 MIN_STEPS = 16  # steps an epoch has at least: a small library is gone through more often
 HELD_OUT_EVERY = 4
@@ -273,7 +275,7 @@ def mean_level(x: Tensor, dynamic_range_db: float) -> Tensor:
 
 
 def noise_modulation(settings: SpectrogramSettings) -> Tensor:
-    """Modulation spectrum of a cell of Gaussian noise, each band's power over its mean: (n_mels, modulation bins).
+    """Modulation spectrum of Gaussian noise, each band's power over its mean: (n_mels, modulation bins).
 
     Powers of noise in two bins or frames have as correlation the square of that of the windows
     they are seen through; a band of several bins is their mean.
@@ -282,13 +284,13 @@ def noise_modulation(settings: SpectrogramSettings) -> Tensor:
     sr = grain.sample_rate_hz
     n_fft, hop_length = grain.n_fft_for(sr), grain.hop_for(sr)
     window = np.hanning(n_fft + 1)[:-1]
-    lags = np.arange(-(CELL_FRAMES - 1), CELL_FRAMES) * hop_length
+    lags = np.arange(-(NOISE_FRAMES - 1), NOISE_FRAMES) * hop_length
     alike = np.array([(window[abs(lag) :] * window[: max(n_fft - abs(lag), 0)]).sum() for lag in lags])
     alike = np.square(alike / np.square(window).sum())  # (lags,)
-    hann = np.hanning(CELL_FRAMES)
+    hann = np.hanning(NOISE_FRAMES)
     overlap = np.correlate(hann, hann, "full") / np.square(hann).sum()
-    bins = np.arange(CELL_FRAMES // 2 + 1)[MODULATION_BINS, None]
-    spectrum = (alike * overlap * np.cos(2 * np.pi * bins * lags / hop_length / CELL_FRAMES)).sum(1)
+    bins = np.arange(NOISE_FRAMES // 2 + 1)[MODULATION_BINS, None]
+    spectrum = (alike * overlap * np.cos(2 * np.pi * bins * lags / hop_length / NOISE_FRAMES)).sum(1)
     weights = band_weights(settings, sr)  # (n_mels, bins)
     beside = np.zeros_like(weights)
     for step, likeness in ((-2, 1 / 36), (-1, 4 / 9), (0, 1.0), (1, 4 / 9), (2, 1 / 36)):  # of bins under a Hann window
@@ -298,19 +300,19 @@ def noise_modulation(settings: SpectrogramSettings) -> Tensor:
 
 
 def modulation_beside_noise(x: Tensor, modulation: Tensor, dynamic_range_db: float) -> Tensor:
-    """Modulation spectra of a picture's cells, each half over the one before, over those of noise.
+    """Modulation spectra of a picture over those of noise: of NOISE_CELLS cells each, from every cell on.
 
     Parameters
     ----------
-    x : Tensor, shape (batch, n_mels, frames), at least CELL_FRAMES of them
+    x : Tensor, shape (batch, n_mels, frames), at least NOISE_FRAMES of them
     modulation : Tensor, `noise_modulation`
 
     Returns
     -------
-    Tensor, shape (batch, n_mels, 2 * cells - 1, modulation bins)
+    Tensor, shape (batch, n_mels, cells - NOISE_CELLS + 1, modulation bins)
     """
-    power = band_levels(x, dynamic_range_db).exp().unfold(2, CELL_FRAMES, CELL_FRAMES // 2)
-    hann = torch.hann_window(CELL_FRAMES, periodic=False, device=x.device)
+    power = band_levels(x, dynamic_range_db).exp().unfold(2, NOISE_FRAMES, CELL_FRAMES)
+    hann = torch.hann_window(NOISE_FRAMES, periodic=False, device=x.device)
     own = power / power.mean(3, keepdim=True) - 1
     spectrum = torch.fft.rfft(own * hann, dim=3).abs().square() / hann.square().sum()
     return spectrum[..., MODULATION_BINS] / modulation[:, None]
@@ -321,17 +323,23 @@ def fluctuation_of(spectra: Tensor) -> Tensor:
 
     The power of a steady tone stands still, that of tones that beat has lines in its modulation
     spectrum, that of noise has all modulation frequencies. So the median tells the noise, however
-    loud the tones are. It is told the better the more cells the spectra are means of (Welch, "The
-    use of fast Fourier transform for the estimation of power spectra", 1967): to a factor of 1.4 by
-    two cells, of 1.16 by the eight of a tile.
+    loud the tones are, while lines leave half of the spectrum free. The spectra are means over
+    several (Welch, "The use of fast Fourier transform for the estimation of power spectra", 1967):
+    over a tile, chance is a factor of 1.2.
     """
     middle = spectra.shape[-1] // 2
-    return spectra.sort(-1).values[..., middle - 1 : middle + 1].mean(-1)
+    return spectra.sort(-1).values[..., middle - 1 : middle + 1].mean(-1) / MEDIAN_OF_NOISE
 
 
 def noise_share(fluctuation: Tensor) -> Tensor:
     """Share of a band's power that is noise, 0 to 1: beside a tone, a share w fluctuates as w (2 - w) of noise alone."""
     return (1 - (1 - fluctuation.clamp(max=1)).sqrt()).clamp(min=LEAST_SHARE)
+
+
+def there_and_back(x: Tensor, n_frames: int) -> Tensor:
+    """A picture (batch, n_mels, frames), backwards and forwards again until there are so many frames."""
+    index = torch.arange(n_frames, device=x.device) % (2 * x.shape[2])
+    return x[..., torch.minimum(index, 2 * x.shape[2] - 1 - index)]
 
 
 class PatternDetector(nn.Module):
@@ -365,15 +373,16 @@ class PatternDetector(nn.Module):
 
         Of a crop, ``fluctuations`` (batch, n_mels) are those of the tile around it.
         """
-        missing = -x.shape[2] % CELL_FRAMES
-        x = F.pad(x, (0, missing), mode="reflect" if missing < x.shape[2] else "replicate")
+        n_cells = -(-x.shape[2] // CELL_FRAMES)
+        x = there_and_back(x, max(n_cells, NOISE_CELLS) * CELL_FRAMES)
         cells = x.unflatten(2, (x.shape[2] // CELL_FRAMES, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
-        level = cells.mean(3)
+        level = cells[:, :, :n_cells].mean(3)
         mean = level.mean(1, keepdim=True)
         if fluctuations is None:
-            spectra, reach = modulation_beside_noise(x, self.modulation, self.dynamic_range_db), 2 * AROUND_CELLS
-            around = F.avg_pool2d(spectra, (2 * reach + 1, 1), (2, 1), (reach, 0), count_include_pad=False)
-            share = noise_share(fluctuation_of(around))
+            spectra = modulation_beside_noise(x, self.modulation, self.dynamic_range_db)
+            # Of each cell those that hold it, which see nearly as much as a tile has.
+            spectra = F.pad(spectra, (0, 0, NOISE_CELLS - 1, NOISE_CELLS - 1), mode="replicate")
+            share = noise_share(fluctuation_of(F.avg_pool2d(spectra, (NOISE_CELLS, 1), 1)))[:, :, :n_cells]
         else:
             share = noise_share(fluctuations)[:, :, None].expand_as(level)
         inputs = torch.stack(
@@ -447,11 +456,17 @@ class GrainModel(nn.Module):
         """Change of the picture, D(x) c gate(c) scale; x (batch, n_mels, frames), control (batch,) octaves."""
         pattern = self.pattern(x, control, fluctuations)
         size = control * self.gate(control)
-        for _ in range(SECANT_STEPS):  # grain is not quite linear in the size
+        best, least = size, torch.full_like(control, math.inf)
+        for step in range(SECANT_STEPS + 1):  # grain is not quite linear in the size
             moved = self.octaves(x, pattern * size[:, None, None])
-            forward = moved * control > 1e-6
-            size = size * torch.where(forward, control / torch.where(forward, moved, 1.0), 1.0).clamp(*SECANT_LIMITS)
-        return pattern * size[:, None, None]
+            is_better = (moved - control).abs() < least
+            best, least = torch.where(is_better, size, best), torch.where(is_better, (moved - control).abs(), least)
+            if step < SECANT_STEPS:
+                forward = moved * control > 1e-6  # or grain turned back on the way: half as far
+                size = size * torch.where(forward, control / torch.where(forward, moved, 1.0), 0.5).clamp(
+                    *SECANT_LIMITS
+                )
+        return pattern * best[:, None, None]
 
     def octaves(self, x: Tensor, change: Tensor) -> Tensor:
         """Octaves by which a change of pictures lowers grain, as the auditor has it, each its own file: (batch,)."""
@@ -527,7 +542,7 @@ class NaturalNoise(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Noise at amount 0, slope, noise that stands still, spread, log odds of something else: (batch, n_mels) each."""
         base, slope, still, log_spread, stray = self.net(inputs).unbind(2)
-        return base, 2 * slope.sigmoid(), still, log_spread.clamp(-4, 0).exp(), stray.clamp(-6, 3)
+        return base, 2 * slope.sigmoid(), still, log_spread.clamp(-4.2, 0).exp(), stray.clamp(-6, 3)
 
     def level_at(self, law: tuple[Tensor, ...], amount: Tensor) -> Tensor:
         """The noise at an amount, (batch, n_mels)."""
@@ -599,8 +614,7 @@ class NaturalNoise(nn.Module):
         law = self(inputs)
         amount = self.amount(law, noise)
         likely = self.level_at(law, amount)
-        # What lies below the picture is taken for noise: it counts for grain all the same, and rises too, unseen.
-        share = torch.where(level < NEAR_FLOOR, 1.0, self.share(law, likely, level, fluctuation))
+        share = self.share(law, likely, level, fluctuation)
         rise = self.level_at(law, amount + more[:, None]) - likely
         change = (1 + share * torch.expm1(self.neper * rise)).clamp(min=LEAST_SHARE).log() / self.neper
         return change.to(x.device)
@@ -939,8 +953,9 @@ def pattern_in_db(model: GrainModel, x: np.ndarray, settings: SpectrogramSetting
     pieces = []
     with torch.inference_mode():
         for start in range(0, x.shape[1], CHUNK_FRAMES):
-            before = min(AROUND_CELLS, start // CELL_FRAMES)
-            first, end = start - before * CELL_FRAMES, start + CHUNK_FRAMES + AROUND_CELLS * CELL_FRAMES
+            around = NOISE_CELLS - 1
+            before = min(around, start // CELL_FRAMES)
+            first, end = start - before * CELL_FRAMES, start + CHUNK_FRAMES + around * CELL_FRAMES
             piece = torch.from_numpy(np.ascontiguousarray(x[:, first:end])).to(device)
             cells = model.detector.cells(piece[None])[0, ..., before:][..., : CHUNK_FRAMES // CELL_FRAMES]
             pieces.append(cells.cpu().numpy())
@@ -1502,8 +1517,13 @@ def check_library(pairs: TrainingPairs) -> None:
     Raises
     ------
     PipelineError
-        Too few files, or all of one grain.
+        Too few files, all of one grain, or pictures of another depth than this version learns from.
     """
+    if pairs.settings.dynamic_range_db != DYNAMIC_RANGE_DB:
+        raise PipelineError(
+            f"tiles are {pairs.settings.dynamic_range_db:g} dB deep, this version learns from {DYNAMIC_RANGE_DB:g}: "
+            "make them again with: python convert_to_spectrograms.py"
+        )
     if len(pairs.sources) < MIN_FILES:
         raise PipelineError(
             f"{len(pairs.sources)} files: a model needs at least {MIN_FILES}, better {FEW_FILES}; add recordings and run stages 1 and 2 again"

@@ -2,7 +2,7 @@
 """Turn audio into mel tiles, and a pattern of gains back into audio: stage 2 of the Neural Grain Processor.
 
 Forth: every file becomes tiles of 128 mel bands x 256 frames, x = 0 at the floor and 1 in
-the file's loudest band, 80 dB between. Back: a pattern q (one gain per band and frame for
+the file's loudest band, 100 dB between. Back: a pattern q (one gain per band and frame for
 unit amount), the amount u of it that gives the grain asked for, and the complex STFT
 multiplied with the gains, so that the original phase stays:
 
@@ -93,8 +93,8 @@ DEFAULT_OUTPUT_DIR = "spectrograms"
 PAIRS_VERSION = 1
 N_MELS = 128
 TILE_FRAMES = 256
-PICTURE_LEVELS = 224  # colours, 0.36 dB each; the other 32 are greys, for text. Three bytes take five times as long
-DYNAMIC_RANGE_DB = 80.0  # below it a band is inaudible beside the loudest one
+PICTURE_LEVELS = 224  # colours, 0.45 dB each; the other 32 are greys, for text. Three bytes take five times as long
+DYNAMIC_RANGE_DB = 100.0  # as deep as grain looks (stage 1's floor): what is not in the picture would move unseen
 
 CUT = 0.02  # share of the loudest sample of a window that the first one may have of a sound that begins in silence
 
@@ -1327,12 +1327,8 @@ def _tries(solver: AmountSolver, octaves: float, attempt: Callable[[float, float
     position, level = solver.solve(octaves), 1.0
     tried: list[_Try] = []
     while position and len(tried) <= MAX_CORRECTIONS:
-        if position >= reach.where(reach.octaves[-1] - UNSURE_OCTAVES) and reach not in solver.ends:
-            farthest = _farthest(reach, attempt)
-            solver.ends[reach] = End(farthest.position, farthest.level, farthest.got)
-            if farthest.got >= LEAST_OCTAVES and wanted >= farthest.got - GRAIN_TOLERANCE_OCTAVES:
-                return [farthest]
-        end = solver.ends.get(reach)
+        is_unsure = position >= reach.where(reach.octaves[-1] - UNSURE_OCTAVES)
+        end = _measured_end(solver, reach, attempt) if is_unsure else solver.ends.get(reach)
         if end and end.octaves < LEAST_OCTAVES:
             return []
         if end and wanted >= end.octaves - GRAIN_TOLERANCE_OCTAVES:
@@ -1340,7 +1336,19 @@ def _tries(solver: AmountSolver, octaves: float, attempt: Callable[[float, float
         tried.append(attempt(position, level))
         level = tried[-1].level * tried[-1].factor
         position = _next_position(solver, octaves, tried)
+    if tried and min(abs(wanted - t.got) for t in tried) > TURN_OCTAVES:  # it turns back long before the end
+        end = _measured_end(solver, reach, attempt)
+        if wanted >= end.octaves - GRAIN_TOLERANCE_OCTAVES:
+            return [attempt(end.position, end.level)]
     return tried
+
+
+def _measured_end(solver: AmountSolver, reach: Reach, attempt: Callable[[float, float], _Try]) -> End:
+    """How far the sound goes, measured once."""
+    if reach not in solver.ends:
+        farthest = _farthest(reach, attempt)
+        solver.ends[reach] = End(farthest.position, farthest.level, farthest.got)
+    return solver.ends[reach]
 
 
 def _farthest(reach: Reach, attempt: Callable[[float, float], _Try]) -> _Try:
@@ -1516,11 +1524,14 @@ def parse_spectrogram_settings(record: object, where: str) -> SpectrogramSetting
         raise PipelineError(
             f"{where}: field band_edges_hz is not {N_MELS + 2} rising frequencies from fmin_hz to fmax_hz"
         )
-    for name, good in (("dynamic_range_db", DYNAMIC_RANGE_DB), ("tile_frames", TILE_FRAMES)):
-        given = record.get(name)
-        if not isinstance(given, int | float) or given != good:
-            raise PipelineError(f"{where}: field {name} is {shown(given)}, this program works with {good}")
-    return SpectrogramSettings(grain, tuple(map(float, edges)))
+    range_db, tile_frames = record.get("dynamic_range_db"), record.get("tile_frames")
+    if not isinstance(range_db, int | float) or not 0 < range_db <= 200:
+        raise PipelineError(f"{where}: field dynamic_range_db is {shown(range_db)}, not a number of dB up to 200")
+    if tile_frames != TILE_FRAMES:
+        raise PipelineError(
+            f"{where}: field tile_frames is {shown(tile_frames)}, this program works with {TILE_FRAMES}"
+        )
+    return SpectrogramSettings(grain, tuple(map(float, edges)), float(range_db))
 
 
 def read_pairs(path: Path) -> TrainingPairs:

@@ -61,7 +61,7 @@ def expander_of(analysis) -> np.ndarray:
     """The expander as if it were learned: a value for each cell."""
     n = -(-analysis.x.shape[1] // stage2.CELL_FRAMES)
     cells = [analysis.x[:, stage2.CELL_FRAMES * i :][:, : stage2.CELL_FRAMES].mean(axis=1) for i in range(n)]
-    return spectral_expander(80 * np.stack(cells, axis=1))
+    return spectral_expander(SETTINGS.dynamic_range_db * np.stack(cells, axis=1))
 
 
 def solver_of(y: np.ndarray, sr: int = SR) -> AmountSolver:
@@ -610,6 +610,16 @@ class TestCommand:
         assert not list(tmp_path.rglob("*.png"))
         assert "2 converted" in run("convert_to_spectrograms.py", cwd=tmp_path).out  # now with pictures
         assert len(list(tmp_path.rglob("*.png"))) == 2
+
+    def test_tiles_of_an_earlier_version_are_made_again(self, copied):
+        pairs = copied.folder / "training_pairs.json"
+        before = pairs.read_text()
+        pairs.write_text(before.replace('"dynamic_range_db": 100.0', '"dynamic_range_db": 80.0'))
+        ran = run("convert_to_spectrograms.py", "--no-images", cwd=copied.folder)
+        assert ran.status == 0, ran.err
+        assert " 0 unchanged" in ran.out
+        assert json.loads(pairs.read_text())["settings"]["dynamic_range_db"] == 100.0
+        assert all((copied.folder / tile["array"]).exists() for tile in json.loads(pairs.read_text())["tiles"])
 
     def test_a_file_changed_or_gone_since_is_named_and_stops_nothing(self, tmp_path):
         write_library(tmp_path, 4, 1.0)

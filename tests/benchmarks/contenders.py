@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import cak_grain_processor as stage3
 from cak_grain_processor import AuditGame, GrainModel, Moves, Tiles, TrainSettings, pattern_in_db
-from convert_to_spectrograms import CELL_FRAMES, SpectrogramSettings, spectral_expander, tile_starts
+from convert_to_spectrograms import CELL_FRAMES, DYNAMIC_RANGE_DB, SpectrogramSettings, spectral_expander, tile_starts
 
 
 def in_cells(x: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def in_cells(x: np.ndarray) -> np.ndarray:
 # Each gives gains in dB, (n_mels, cells), for a picture.
 HAND_MADE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     # "Pointwise compression", p = -x, is the same once energies are held: identical to all digits.
-    "expander": lambda x: spectral_expander(80 * in_cells(x)),
+    "expander": lambda x: spectral_expander(DYNAMIC_RANGE_DB * in_cells(x)),
     "tilt": lambda x: np.linspace(0, -40, x.shape[0], dtype=np.float32)[:, None] + 0 * in_cells(x),
 }
 

@@ -25,14 +25,16 @@ from contenders import HAND_MADE, VARIANTS, contender, train_on
 from scipy.linalg import sqrtm
 
 from cak_grain_processor import AuditGame, Tiles, held_energy, split_files
-from convert_to_spectrograms import CELL_FRAMES, between_centres, load_tile, read_pairs
+from convert_to_spectrograms import CELL_FRAMES, DYNAMIC_RANGE_DB, between_centres, load_tile, read_pairs
 
 OCTAVES = (1.0, 2.0, 3.0)
+HEARD_DB = 80.0  # below the loudest band
 N_COMPONENTS, N_NEAREST, NEAR_OCTAVES = 12, 5, 0.5
 
 
 def features(tiles: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation over time of each band: (tiles, 2 n_mels)."""
+    """Mean and standard deviation over time of each band, as deep as one hears: (tiles, 2 n_mels)."""
+    tiles = np.clip(1 + (tiles - 1) * (DYNAMIC_RANGE_DB / HEARD_DB), 0, 1)
     return np.concatenate((tiles.mean(2), tiles.std(2)), axis=1)
 
 
@@ -81,7 +83,11 @@ def move(game: AuditGame, tiles: np.ndarray, pattern_of: Callable, claim: np.nda
     pattern = 0.04 * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt()
     claims = torch.tensor(claim, dtype=torch.float32)
     amount = game.solved(x, pattern, torch.zeros(len(x)), claims)
-    return held_energy(x, pattern * amount[:, None, None], game.shares.log(), 80.0).clamp(0, 1).numpy()
+    return (
+        held_energy(x, pattern * amount[:, None, None], game.shares.log(), game.settings.dynamic_range_db)
+        .clamp(0, 1)
+        .numpy()
+    )
 
 
 def main() -> None:
