@@ -533,9 +533,7 @@ class TestSeveralProcesses:
         with (folder / "0/grain_processor_v2_output/training_history.csv").open() as file:
             for row, wanted in zip(csv.DictReader(file), history, strict=True):
                 for name, value in vars(wanted).items():
-                    # Rounding decides how far beyond its peak a tile comes that is asked for more than that.
-                    near = 0.1 if "violation" in name or "noise" in name else 1e-3
-                    assert name == "seconds" or float(row[name]) == pytest.approx(value, rel=near, abs=1e-5), name
+                    assert name == "seconds" or float(row[name]) == pytest.approx(value, rel=1e-3, abs=1e-5), name
 
     def test_a_fault_in_one_is_one_line(self, machines):
         folder, start = machines
