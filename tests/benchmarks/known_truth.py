@@ -30,6 +30,7 @@ SETTINGS = default_settings(GrainSettings())
 HEARD_DB = 80.0  # below the loudest band
 LEVELS_DB = (-50, -15)
 ROOM_DB = -75
+LOUD_ROOM_DB = -60  # of the picture: what rises out of it is seen
 CHORDS = ((0,), (0, 7), (0, 4, 7, 11), (0, 3, 7, 10), (0, 5, 9))
 FAMILIES = ("breath", "band", "hiss", "crackle", "harmonic")
 
@@ -69,19 +70,21 @@ def texture(family: str, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return noise / noise.std()
 
 
-def mixtures(family: str, levels_db: list[float], rng: np.random.Generator) -> list[Sound]:
+def mixtures(family: str, levels_db: list[float], rng: np.random.Generator, room_db: float = ROOM_DB) -> list[Sound]:
     """The same tone, texture and room noise with the texture at some levels."""
     y = tone(rng)
     z = texture(family, y, rng)
-    room = 10 ** (ROOM_DB / 20) * y.std() * rng.standard_normal(N_SAMPLES)
+    room = 10 ** (room_db / 20) * y.std() * rng.standard_normal(N_SAMPLES)
     sounds = [y + 10 ** (level / 20) * z + room for level in levels_db]
     return [sound_from_array(0.5 * sound / np.abs(sound).max(), SR) for sound in sounds]
 
 
-def library(family: str, n: int, seed: int) -> list[np.ndarray]:
+def library(
+    family: str, n: int, seed: int, levels_db: tuple[float, float] = LEVELS_DB, room_db: float = ROOM_DB
+) -> list[np.ndarray]:
     """Tiles of unpaired sounds."""
     rng = np.random.default_rng([seed, 1])
-    return [log_mel_of(mixtures(family, [rng.uniform(*LEVELS_DB)], rng)[0], SETTINGS) for _ in range(n)]
+    return [log_mel_of(mixtures(family, [rng.uniform(*levels_db)], rng, room_db)[0], SETTINGS) for _ in range(n)]
 
 
 def pairs(family: str, n: int, seed: int) -> list[tuple[Sound, Sound, float]]:
@@ -124,25 +127,29 @@ def judge(found: list[tuple[Sound, Sound, float]], contenders: dict[str, Callabl
 
 
 def draw(path: str, seed: int, epochs: int, n_files: int) -> None:
-    """One smooth sound raised by two octaves by models of three families."""
+    """One smooth sound raised by two octaves by models of three families, whose libraries hold sounds as smooth."""
     import matplotlib.pyplot as plt
 
-    # A flute's few partials hide little of what is learned.
     t = np.arange(N_SAMPLES) / SR
-    y = sum(np.sin(2 * np.pi * 440 * k * t) / k**2 for k in range(1, 6))
-    room = 10 ** (-55 / 20) * y.std() * np.random.default_rng([seed, 3]).standard_normal(N_SAMPLES)
+    y = sum(np.sin(2 * np.pi * 440 * k * t) / k**2 for k in range(1, 6))  # few partials, which hide little
+    room = 10 ** (LOUD_ROOM_DB / 20) * y.std() * np.random.default_rng([seed, 3]).standard_normal(N_SAMPLES)
     sound = sound_from_array(0.5 * (y + room) / np.abs(y).max(), SR)
     analysis = analyse(sound, SETTINGS)
     panels = [("the sound itself", sound)]
     for family in ("breath", "band", "hiss"):
-        model = train_on(library(family, n_files, seed), SETTINGS, "full", seed, epochs)
+        tiles = library(family, n_files, seed, (LOUD_ROOM_DB - 25, LEVELS_DB[1]), LOUD_ROOM_DB)
+        model = train_on(tiles, SETTINGS, "full", seed, epochs)
         moved = move_grain(AmountSolver(analysis, contender(model, SETTINGS)(analysis.x)), -2.0)
         panels.append((f"two octaves more, learned from {family} ({moved.got_octaves:+.2f})", moved.sound))
-    figure, axes = plt.subplots(1, 4, figsize=(18, 4.5), layout="constrained", sharey=True)
-    for axis, (title, shown) in zip(axes, panels, strict=True):
-        axis.imshow(log_mel_of(shown, SETTINGS), "magma", aspect="auto", origin="lower", vmin=0, vmax=1)
-        axis.set(title=title, xlabel="frame")
-    axes[0].set_ylabel("mel band")
+    figure, axes = plt.subplots(2, 4, figsize=(18, 8), layout="constrained", sharey="row")
+    for (above, below), (title, shown) in zip(axes.T, panels, strict=True):
+        above.imshow(log_mel_of(shown, SETTINGS), "magma", aspect="auto", origin="lower", vmin=0, vmax=1)
+        above.set(title=title, xlabel="frame")
+        for one, colour in ((sound, "0.6"), (shown, "tab:red")):
+            below.plot(SETTINGS.dynamic_range_db * (log_mel_of(one, SETTINGS).mean(axis=1) - 1), colour)
+        below.set(xlabel="mel band", ylim=(-100, 0))
+    axes[0, 0].set_ylabel("mel band")
+    axes[1, 0].set_ylabel("level (dB), grey: the sound itself")
     figure.savefig(path, dpi=80)
 
 
