@@ -131,7 +131,7 @@ def draw(path: str, seed: int, epochs: int, n_files: int) -> None:
     import matplotlib.pyplot as plt
 
     t = np.arange(N_SAMPLES) / SR
-    y = sum(np.sin(2 * np.pi * 440 * k * t) / k**2 for k in range(1, 6))  # few partials, which hide little
+    y = sum(np.sin(2 * np.pi * 440 * k * t) / k**2 for k in range(1, 4))  # few partials, which hide little
     room = 10 ** (LOUD_ROOM_DB / 20) * y.std() * np.random.default_rng([seed, 3]).standard_normal(N_SAMPLES)
     sound = sound_from_array(0.5 * (y + room) / np.abs(y).max(), SR)
     analysis = analyse(sound, SETTINGS)
