@@ -13,10 +13,11 @@ grain to others, and three referees judge the result. The noise critic has learn
 tiles how loud the noise of each band is and how it rises when a sound has more of it (a Gaussian
 whose mean and spread a small network says, trained by likelihood: Nix and Weigend, "Estimating the
 mean and variance of the target probability distribution", ICNN 1994), so it can say what the same
-tile would be with more or less of its own noise, and asks for that. The distribution critic
-compares the values of each band of tiles moved to one grain with those of natural tiles of that
-grain, by the Wasserstein distance, which in one dimension is the distance of sorted values
-(Villani, "Topics in Optimal Transportation", 2003, 2.2). The auditor computes from the band powers
+tile would be with more or less of its own noise, and asks for that. The resemblance critic asks
+that a moved tile be like the natural tiles of its new grain that resemble it most, by their
+likelihood under a kernel density of those (Parzen, "On estimation of a probability density function
+and mode", Annals of Mathematical Statistics 33, 1962). The less the library's noise follows a law,
+the more this one says. The auditor computes from the band powers
 by how many octaves grain really moved, and charges |measured - claimed| in both directions.
 
 Reads:  training_pairs.json and the tiles that it names; for the audit, the audio itself
@@ -101,7 +102,7 @@ from measure_audio_grain import (
 
 DEFAULT_OUTPUT_DIR = "grain_processor_v2_output"
 FINAL_NAME = "final_grain_processor_v2.pt"
-CHECKPOINT_VERSION = 5
+CHECKPOINT_VERSION = 6
 CHECKPOINT_BYTES = 1 << 26  # at most; one takes 0.1 MB, and its history 0.3 kB an epoch
 CHECKPOINT_NAMES = ("torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict")
 CONTROL_RANGE = 3.0  # octaves to either side of 0
@@ -114,9 +115,12 @@ LEARNING_RATE = 1e-2  # a fifth of it left D a smooth curve over frequency, blin
 GATE_TEMPERATURES = (2.0, 20.0)  # first and last epoch
 CLAIM_OCTAVES = 0.3  # a tile is moved by at least so much, and at most by CONTROL_RANGE
 FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
-CRITIC_WEIGHT = 500.0  # three times as much, or a third, came out 6 and 1 % worse on a real library
-NOISE_WEIGHT = 10.0  # of the noise critic beside the other: with a third of it the other blurs what it says
-NATURAL_TILES = 8  # a step compares so many moved tiles in each direction with so many natural ones
+CRITIC_WEIGHT = 5000.0
+FREE_SPREAD = 0.1  # of x, 10 dB: of noise that spreads so far about its law, both critics have the same to say
+MOVED_TILES = 8  # in each direction, that a step shows to the resemblance critic
+LIKE_OCTAVES = 0.5  # natural tiles so near in grain, but so many at least and at most, are what it compares with
+LIKE_TILES = (8, 256)
+LIKE_KERNEL = 0.002  # square of x, (4.5 dB)^2: tiles further than that from the nearest say little
 VIOLATION_WEIGHT = 15.0  # a third of it comes nearer to nature, but stays 0.3 octaves short
 SMALL = 0.01  # of a pattern: so much of it moves grain in proportion
 SECANT_STEPS = 2  # one leaves twice the violation where a few bands must do it all
@@ -140,6 +144,7 @@ AMOUNTS = torch.linspace(-0.6, 0.6, 51)  # of a sound's own noise, of x: where t
 AMOUNT_SPREAD = 1.5  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
 STRAY_RANGE = 0.6  # of x, 60 dB: where measurements lie that are not of this noise
+SPREAD_TILES = 256  # are enough to tell how well the law holds
 MORE_NOISE = (0.03, 0.28)  # of x, 3 to 28 dB: by how much the critic's pairs differ
 CROP_FRAMES = 2 * CELL_FRAMES  # what the referees see of a tile
 GRADIENT_LIMIT = 10.0
@@ -223,13 +228,15 @@ def audited_octaves(
 class Tiles:
     """Tiles of some files, in memory or mapped from disk: ``arrays`` of shape (n_mels, frames).
 
-    ``log2_grain`` is the flatness of their bands, which is what the referees measure; ``levels``
-    and ``fluctuations``, both (tiles, n_mels), are what the noise critic knows of each.
+    ``log2_grain`` is the flatness of their bands, which is what the referees measure; ``means`` over
+    time, (tiles, n_mels), is what the resemblance critic knows of each, ``levels`` and
+    ``fluctuations``, of the same shape, what the noise critic does.
     """
 
     arrays: list[np.ndarray]
     loudest_frame_db: np.ndarray
     log2_grain: np.ndarray
+    means: Tensor
     levels: Tensor
     fluctuations: Tensor
     device: str
@@ -241,13 +248,14 @@ class Tiles:
         """Tiles with what is measured of them."""
         shares, modulation = band_shares(settings), noise_modulation(settings)
         dynamic_range_db = settings.dynamic_range_db
-        grains, levels, fluctuations = [], [], []
+        grains, means, levels, fluctuations = [], [], [], []
         for array in arrays:
             x = torch.from_numpy(np.array(array))[None]
             grains.append(log2_flatness(x, shares, dynamic_range_db))
+            means.append(x.clamp(0, 1).mean(2))
             levels.append(mean_level(x, dynamic_range_db))
             fluctuations.append(fluctuation_of(modulation_beside_noise(x, modulation, dynamic_range_db).mean(2)))
-        measured = (torch.cat(values).to(device) for values in (levels, fluctuations))
+        measured = (torch.cat(values).to(device) for values in (means, levels, fluctuations))
         return cls(arrays, loudest_frame_db, torch.cat(grains).numpy(), *measured, device)
 
     def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -514,6 +522,7 @@ class NaturalNoise(nn.Module):
         self.neper = NEPER_PER_DB * settings.dynamic_range_db  # of one unit of x
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
         self.register_buffer("amounts", AMOUNTS.clone(), persistent=False)
+        self.register_buffer("usual_spread", torch.tensor(0.0))
         # A band is as likely all noise (the first) as that it holds a tone, whose level may be any in STRAY_RANGE.
         steps = torch.linspace(0, STRAY_RANGE, SHARE_STEPS + 1)
         shares = (-self.neper * (steps[1:] + steps[:-1]) / 2).exp()
@@ -564,6 +573,14 @@ class NaturalNoise(nn.Module):
         wide = tuple(values[..., None] for values in law)
         likelihood = self.likelihood(wide, self.amounts, noise[..., None]).mean(1)
         return self.amounts[(likelihood - 0.5 * (self.amounts / AMOUNT_SPREAD).square()).argmax(1)][:, None]
+
+    @torch.no_grad()
+    def note_spread(self, levels: Tensor, fluctuations: Tensor) -> None:
+        """Keep in ``usual_spread`` how far noise is from its law: root of the harmonic mean of the squares."""
+        some = torch.linspace(0, len(levels) - 1, min(len(levels), SPREAD_TILES)).long()
+        device = self.frequency.device
+        spread = self(self.look(levels[some].to(device), fluctuations[some].to(device))[1])[3]
+        self.usual_spread.copy_(spread.pow(-2).mean().rsqrt())
 
     def loss(self, level: Tensor, fluctuation: Tensor) -> Tensor:
         """Minus the likelihood of natural tiles, and the price of slopes that are not 1."""
@@ -621,17 +638,21 @@ class NaturalNoise(nn.Module):
 
 
 def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
-    """Distribution critic: squared 2-Wasserstein distance between the values of each band, mean over bands.
+    """Resemblance critic: mean square over bands from each moved picture to the natural ones it resembles most.
+
+    Minus the logarithm of its likelihood under a Gaussian kernel density of them, in units of the kernel.
 
     Parameters
     ----------
-    moved, natural : Tensor, shape (batch, n_mels, frames), the same for both
+    moved : Tensor, shape (batch, n_mels), means over time
+    natural : Tensor, shape (tiles, n_mels)
+
+    Returns
+    -------
+    Tensor, shape (batch,)
     """
-
-    def sorted_values(x: Tensor) -> Tensor:
-        return x.clamp(0, 1).transpose(0, 1).flatten(1).sort(1).values  # (n_mels, batch * frames)
-
-    return (sorted_values(moved) - sorted_values(natural)).square().mean()
+    squares = (moved[:, None] - natural).square().mean(2)
+    return LIKE_KERNEL * (math.log(len(natural)) - torch.logsumexp(-squares / LIKE_KERNEL, 1))
 
 
 # Several processes
@@ -787,7 +808,7 @@ ALONE = Team()
 class Moves:
     """What the referees say of moved tiles: means over those of each direction, as tensors without shape."""
 
-    distance: Tensor  # squares of x: from the values of natural tiles of the grain
+    distance: Tensor  # squares of x: from natural tiles of the grain
     noise_distance: Tensor  # and from the same sound with more, or less, of its noise
     violation: Tensor  # octaves
 
@@ -810,6 +831,7 @@ class AuditGame:
         self.shares = band_shares(settings).to(natural.device)
         self.critic = self._learn_noise(natural, np.random.default_rng([seed, 2**31 + 1]))
         team.copy_first(self.critic)
+        self.doubt = float(self.critic.usual_spread / FREE_SPREAD) ** 2  # how much is left to the resemblance critic
 
     def _learn_noise(self, natural: Tiles, rng: np.random.Generator) -> NaturalNoise:
         """Train the critic to its optimum before the game: natural noise does not depend on the model."""
@@ -825,6 +847,7 @@ class AuditGame:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        critic.note_spread(natural.levels, natural.fluctuations)
         return critic.requires_grad_(False)
 
     def log2_flatness(self, x: Tensor) -> Tensor:
@@ -927,20 +950,22 @@ class AuditGame:
         """Tiles of lower and of higher grain moved to one natural grain, compared with natural tiles of it."""
         grain = movers.log2_grain
         target = float(grain[rng.integers(len(grain))])
-        near = np.argsort(np.abs(self.natural.log2_grain - target), kind="stable")[:NATURAL_TILES]
-        natural, *_ = self.natural.crops(NATURAL_TILES, rng, near)
+        away = np.abs(self.natural.log2_grain - target)
+        n_like = np.clip(np.count_nonzero(away <= LIKE_OCTAVES), *LIKE_TILES)
+        natural = self.natural.means[np.argsort(away, kind="stable")[:n_like]]
         distances = {}
         for name, sign in (("texture", -1), ("smooth", 1)):
             far = sign * (grain - target)
             candidates = np.flatnonzero((far >= CLAIM_OCTAVES) & (far <= CONTROL_RANGE))
             distances[name] = torch.zeros((), device=natural.device)
             if len(candidates):
-                mine = self.team.share(NATURAL_TILES)
-                drawn = movers.crops(NATURAL_TILES, rng, candidates)
+                mine = self.team.share(MOVED_TILES)
+                drawn = movers.crops(MOVED_TILES, rng, candidates)
                 x, loudest_frame_db, fluctuation = (values[mine] for values in drawn)
                 claim = self.log2_flatness(x) - target
                 moved = self._moved(x, model.pattern(x, claim, fluctuation), loudest_frame_db, claim)
-                distances[name] = natural_distance(self.team.whole(moved, NATURAL_TILES), natural)
+                away_from_natural = natural_distance(moved.clamp(0, 1).mean(2), natural)
+                distances[name] = self.team.whole(away_from_natural, MOVED_TILES).mean()
         return distances
 
 
@@ -1071,7 +1096,7 @@ def train_epoch(
             group["lr"] = learning_rate_at((epoch - 1 + step / n_steps) / settings.epochs)
         moves = game.play(model, movers, settings.batch_size, rng)
         loss = sum(
-            CRITIC_WEIGHT * (move.distance + NOISE_WEIGHT * move.noise_distance) + VIOLATION_WEIGHT * move.violation
+            CRITIC_WEIGHT * (move.noise_distance + game.doubt * move.distance) + VIOLATION_WEIGHT * move.violation
             for move in moves.values()
         )
         optimizer.zero_grad()

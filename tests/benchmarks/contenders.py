@@ -59,8 +59,40 @@ class SingleKernel(GrainModel):
         self.detector = Kernel()
 
 
+def energy_distance(moved: Tensor, natural: Tensor) -> Tensor:
+    """Another resemblance critic: energy distance of the two sets (Szekely and Rizzo, 2013)."""
+
+    def mean_distance(a: Tensor, b: Tensor) -> Tensor:
+        return ((a[:, None] - b).square().mean(2) + 1e-6).sqrt().mean()
+
+    n, m = len(moved), len(natural)
+    own = mean_distance(moved, moved) * n / (n - 1) + mean_distance(natural, natural) * m / (m - 1)
+    return (2 * mean_distance(moved, natural) - own).clamp(min=0).expand(n)
+
+
+def wasserstein_distance(moved: Tensor, natural: Tensor) -> Tensor:
+    """Another: squared 2-Wasserstein distance of each band's values, mean over bands."""
+    quantiles = (torch.arange(len(moved)) + 0.5) / len(moved)
+    return (moved.sort(0).values - torch.quantile(natural, quantiles, dim=0)).square().mean(1)
+
+
+class ResemblanceGame(AuditGame):
+    """Without the noise critic."""
+
+    def _noise_distance(self, x: Tensor, *_args) -> Tensor:
+        return torch.zeros(len(x))
+
+
+class FixedGame(AuditGame):
+    """The resemblance critic has as much to say in every library: what it has, about, in a real one."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.doubt = 0.3
+
+
 class NoiseGame(AuditGame):
-    """Without the distribution critic."""
+    """Without the resemblance critic."""
 
     def _natural_distances(self, *_args) -> dict[str, torch.Tensor]:
         return {"texture": torch.zeros(()), "smooth": torch.zeros(())}
@@ -92,8 +124,11 @@ def blind(model: GrainModel, inputs: list[int]) -> GrainModel:
 # name: (constants of stage 3 that are other, game, model)
 VARIANTS: dict[str, tuple[dict, type[AuditGame], Callable]] = {
     "full": ({}, AuditGame, GrainModel),
-    "distribution critic alone": ({"NOISE_WEIGHT": 0.0}, AuditGame, GrainModel),
+    "resemblance critic alone": ({}, ResemblanceGame, GrainModel),
     "noise critic alone": ({}, NoiseGame, GrainModel),
+    "weights of critics fixed": ({}, FixedGame, GrainModel),
+    "Wasserstein distance": ({"natural_distance": wasserstein_distance}, AuditGame, GrainModel),
+    "energy distance": ({"natural_distance": energy_distance}, AuditGame, GrainModel),
     "no critic": ({"CRITIC_WEIGHT": 0.0}, AuditGame, GrainModel),
     "no violation": ({"VIOLATION_WEIGHT": 0.0}, AuditGame, GrainModel),
     "violation one way": ({}, OneWayGame, GrainModel),
