@@ -133,6 +133,9 @@ LAW_STEPS, LAW_BATCH, LAW_RATE, LAW_WIDTH = 800, 32, 1e-2, 32
 TONE_REACH_BANDS = (2, 6, 16, 40)  # how far to either side the critic looks for tones
 NOISE_CELLS = 4  # noise is told from tones that beat over 1.5 s: in one cell, a chord's beats leave no gap
 NOISE_FRAMES = NOISE_CELLS * CELL_FRAMES
+LIKE_NOISE = 0.7  # of the fluctuation of Gaussian noise: less is tones, or noise beside them
+TEXTURE_BANDS, TEXTURE_MEASUREMENTS = 4, 50  # to either side; fewer say nothing
+CHANCE_IN_QUARTILE = 1.25  # more than chance makes a quarter of what is measured of Gaussian noise
 MODULATION_BINS = slice(12, 52)  # 8 to 35 Hz of so many frames: below it is swell, above it noise is weak
 MEDIAN_OF_NOISE = 0.85  # of the modulation spectrum of a tile of noise, whose mean is 1
 LEAST_SHARE = 1e-4  # of noise in a band; less can't be told from nothing
@@ -339,9 +342,37 @@ def fluctuation_of(spectra: Tensor) -> Tensor:
     return spectra.sort(-1).values[..., middle - 1 : middle + 1].mean(-1) / MEDIAN_OF_NOISE
 
 
-def noise_share(fluctuation: Tensor) -> Tensor:
-    """Share of a band's power that is noise, 0 to 1: beside a tone, a share w fluctuates as w (2 - w) of noise alone."""
-    return (1 - (1 - fluctuation.clamp(max=1)).sqrt()).clamp(min=LEAST_SHARE)
+def full_fluctuation(fluctuations: Tensor) -> Tensor:
+    """How much bands of a library fluctuate that are all texture: Gaussian noise 1, crackle many times that.
+
+    Of the bands around, in all tiles, those count that fluctuate about as noise does or more; of these, the upper quartile.
+
+    Parameters
+    ----------
+    fluctuations : Tensor, shape (tiles, n_mels)
+
+    Returns
+    -------
+    Tensor, shape (n_mels,), at least 1
+    """
+    n_mels = fluctuations.shape[1]
+    full = torch.ones(n_mels, device=fluctuations.device)
+    for band in range(n_mels):
+        around = fluctuations[:, max(band - TEXTURE_BANDS, 0) : band + TEXTURE_BANDS + 1]
+        around = around[around > LIKE_NOISE]
+        if len(around) >= TEXTURE_MEASUREMENTS:
+            full[band] = torch.from_numpy(np.quantile(around.cpu().numpy(), [0.75])) / CHANCE_IN_QUARTILE
+    return full.clamp(min=1)
+
+
+def noise_share(fluctuation: Tensor, full: Tensor) -> Tensor:
+    """Share of a band's power that is noise, 0 to 1, of how much it fluctuates, and how much noise alone would.
+
+    Beside a steady tone, a share w fluctuates as 2 w (1 - w) + full w^2: the noise beats with the tone, and
+    fluctuates itself.
+    """
+    fluctuation = torch.minimum(fluctuation, full)
+    return (fluctuation / (1 + (1 + (full - 2) * fluctuation).clamp(min=0).sqrt())).clamp(min=LEAST_SHARE)
 
 
 def there_and_back(x: Tensor, n_frames: int) -> Tensor:
@@ -366,6 +397,7 @@ class PatternDetector(nn.Module):
         n_inputs = 6  # level, level minus mean, mean, share of noise and its logarithm, frequency
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels)[:, None], persistent=False)
         self.register_buffer("modulation", noise_modulation(settings), persistent=False)
+        self.register_buffer("full", torch.ones(settings.n_mels))  # `full_fluctuation` of the library
         self.dynamic_range_db = settings.dynamic_range_db
         self.layers = nn.ModuleList(
             nn.Conv1d(channels if i else n_inputs, channels, 5, dilation=step) for i, step in enumerate(BAND_STEPS)
@@ -390,9 +422,10 @@ class PatternDetector(nn.Module):
             spectra = modulation_beside_noise(x, self.modulation, self.dynamic_range_db)
             # Of each cell those that hold it, which see nearly as much as a tile has.
             spectra = F.pad(spectra, (0, 0, NOISE_CELLS - 1, NOISE_CELLS - 1), mode="replicate")
-            share = noise_share(fluctuation_of(F.avg_pool2d(spectra, (NOISE_CELLS, 1), 1)))[:, :, :n_cells]
+            fluctuation = fluctuation_of(F.avg_pool2d(spectra, (NOISE_CELLS, 1), 1))[:, :, :n_cells]
+            share = noise_share(fluctuation, self.full[:, None])
         else:
-            share = noise_share(fluctuations)[:, :, None].expand_as(level)
+            share = noise_share(fluctuations, self.full)[:, :, None].expand_as(level)
         inputs = torch.stack(
             (
                 2 * level - 1,
@@ -523,6 +556,7 @@ class NaturalNoise(nn.Module):
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
         self.register_buffer("amounts", AMOUNTS.clone(), persistent=False)
         self.register_buffer("usual_spread", torch.tensor(0.0))
+        self.register_buffer("full", torch.ones(settings.n_mels))  # `full_fluctuation` of the library
         # A band is as likely all noise (the first) as that it holds a tone, whose level may be any in STRAY_RANGE.
         steps = torch.linspace(0, STRAY_RANGE, SHARE_STEPS + 1)
         shares = (-self.neper * (steps[1:] + steps[:-1]) / 2).exp()
@@ -542,7 +576,7 @@ class NaturalNoise(nn.Module):
 
     def look(self, level: Tensor, fluctuation: Tensor) -> tuple[Tensor, Tensor]:
         """The noise in bands (batch, n_mels) and what it hangs on, of their levels and fluctuations."""
-        share = noise_share(fluctuation)
+        share = noise_share(fluctuation, self.full)
         tones = (level + (1 - share).clamp(min=1e-3).log() / self.neper).clamp(min=0) * (share < 0.7)
         loudest = [F.max_pool1d(tones[:, None], 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
         frequency = self.frequency.expand_as(level)
@@ -604,8 +638,8 @@ class NaturalNoise(nn.Module):
         shares, noise = self.possible_shares, level[..., None] + self.possible_shares.log() / self.neper
         spread = (law[3].square() - SHARE_SPREAD**2).clamp(min=LEAST_SPREAD**2).sqrt()
         by_law = -0.5 * ((noise - likely[..., None]) / spread[..., None]).square()
-        seen = fluctuation.clamp(min=LEAST_SHARE, max=1).log()[..., None]
-        z = (seen - (shares * (2 - shares)).log()) / FLUCTUATION_SPREAD
+        seen = torch.minimum(fluctuation, self.full).clamp(min=LEAST_SHARE).log()[..., None]
+        z = (seen - (shares * (2 + (self.full[:, None] - 2) * shares)).log()) / FLUCTUATION_SPREAD
         as_noise = -0.5 * z.square() - math.log(FLUCTUATION_SPREAD * math.sqrt(2 * math.pi))
         as_other = -math.log(-math.log(LEAST_SHARE))  # any fluctuation is as likely as another
         by_sight = torch.logaddexp(
@@ -838,6 +872,7 @@ class AuditGame:
         # MPS knows no log_ndtr: there the critic, which is small, stays on the CPU.
         device = "cpu" if natural.device == "mps" else natural.device
         critic = NaturalNoise(self.settings).to(device)
+        critic.full.copy_(full_fluctuation(natural.fluctuations))
         optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
         for step in range(LAW_STEPS):
             for group in optimizer.param_groups:
@@ -1604,6 +1639,7 @@ def train(
     model = GrainModel(pairs.settings).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
     game = AuditGame(pairs.settings, movers, settings.seed, team)
+    model.detector.full.copy_(game.critic.full)
     check_device(game, model, movers)
     history: list[EpochScores] = []
     begun: EpochProgress | None = None
