@@ -135,7 +135,7 @@ NOISE_CELLS = 4  # noise is told from tones that beat over 1.5 s: in one cell, a
 NOISE_FRAMES = NOISE_CELLS * CELL_FRAMES
 LIKE_NOISE = 0.7  # of the fluctuation of Gaussian noise: less is tones, or noise beside them
 TEXTURE_BANDS, TEXTURE_MEASUREMENTS = 4, 50  # to either side; fewer say nothing
-CHANCE_IN_QUARTILE = 1.25  # more than chance makes a quarter of what is measured of Gaussian noise
+CHANCE_IN_QUARTILE = 1.25  # of what is measured of Gaussian noise, less than a quarter is larger by chance
 MODULATION_BINS = slice(12, 52)  # 8 to 35 Hz of so many frames: below it is swell, above it noise is weak
 MEDIAN_OF_NOISE = 0.85  # of the modulation spectrum of a tile of noise, whose mean is 1
 LEAST_SHARE = 1e-4  # of noise in a band; less can't be told from nothing
@@ -361,15 +361,14 @@ def full_fluctuation(fluctuations: Tensor) -> Tensor:
         around = fluctuations[:, max(band - TEXTURE_BANDS, 0) : band + TEXTURE_BANDS + 1]
         around = around[around > LIKE_NOISE]
         if len(around) >= TEXTURE_MEASUREMENTS:
-            full[band] = torch.from_numpy(np.quantile(around.cpu().numpy(), [0.75])) / CHANCE_IN_QUARTILE
+            full[band] = around.quantile(0.75) / CHANCE_IN_QUARTILE
     return full.clamp(min=1)
 
 
 def noise_share(fluctuation: Tensor, full: Tensor) -> Tensor:
-    """Share of a band's power that is noise, 0 to 1, of how much it fluctuates, and how much noise alone would.
+    """Share of a band's power that is noise, 0 to 1, from how much it fluctuates and how much all noise would (``full``).
 
-    Beside a steady tone, a share w fluctuates as 2 w (1 - w) + full w^2: the noise beats with the tone, and
-    fluctuates itself.
+    Beside a steady tone, a share w fluctuates as 2 w (1 - w) + full w^2: noise beats with the tone, and fluctuates itself.
     """
     fluctuation = torch.minimum(fluctuation, full)
     return (fluctuation / (1 + (1 + (full - 2) * fluctuation).clamp(min=0).sqrt())).clamp(min=LEAST_SHARE)
