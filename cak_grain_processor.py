@@ -396,7 +396,7 @@ class PatternDetector(nn.Module):
         n_inputs = 6  # level, level minus mean, mean, share of noise and its logarithm, frequency
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels)[:, None], persistent=False)
         self.register_buffer("modulation", noise_modulation(settings), persistent=False)
-        self.register_buffer("full", torch.ones(settings.n_mels))  # `full_fluctuation` of the library
+        self.register_buffer("full_fluctuation", torch.ones(settings.n_mels))  # of the library
         self.dynamic_range_db = settings.dynamic_range_db
         self.layers = nn.ModuleList(
             nn.Conv1d(channels if i else n_inputs, channels, 5, dilation=step) for i, step in enumerate(BAND_STEPS)
@@ -422,9 +422,9 @@ class PatternDetector(nn.Module):
             # Of each cell those that hold it, which see nearly as much as a tile has.
             spectra = F.pad(spectra, (0, 0, NOISE_CELLS - 1, NOISE_CELLS - 1), mode="replicate")
             fluctuation = fluctuation_of(F.avg_pool2d(spectra, (NOISE_CELLS, 1), 1))[:, :, :n_cells]
-            share = noise_share(fluctuation, self.full[:, None])
+            share = noise_share(fluctuation, self.full_fluctuation[:, None])
         else:
-            share = noise_share(fluctuations, self.full)[:, :, None].expand_as(level)
+            share = noise_share(fluctuations, self.full_fluctuation)[:, :, None].expand_as(level)
         inputs = torch.stack(
             (
                 2 * level - 1,
@@ -555,7 +555,7 @@ class NaturalNoise(nn.Module):
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
         self.register_buffer("amounts", AMOUNTS.clone(), persistent=False)
         self.register_buffer("usual_spread", torch.tensor(0.0))
-        self.register_buffer("full", torch.ones(settings.n_mels))  # `full_fluctuation` of the library
+        self.register_buffer("full_fluctuation", torch.ones(settings.n_mels))  # of the library
         # A band is as likely all noise (the first) as that it holds a tone, whose level may be any in STRAY_RANGE.
         steps = torch.linspace(0, STRAY_RANGE, SHARE_STEPS + 1)
         shares = (-self.neper * (steps[1:] + steps[:-1]) / 2).exp()
@@ -575,7 +575,7 @@ class NaturalNoise(nn.Module):
 
     def look(self, level: Tensor, fluctuation: Tensor) -> tuple[Tensor, Tensor]:
         """The noise in bands (batch, n_mels) and what it hangs on, of their levels and fluctuations."""
-        share = noise_share(fluctuation, self.full)
+        share = noise_share(fluctuation, self.full_fluctuation)
         tones = (level + (1 - share).clamp(min=1e-3).log() / self.neper).clamp(min=0) * (share < 0.7)
         loudest = [F.max_pool1d(tones[:, None], 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
         frequency = self.frequency.expand_as(level)
@@ -637,8 +637,8 @@ class NaturalNoise(nn.Module):
         shares, noise = self.possible_shares, level[..., None] + self.possible_shares.log() / self.neper
         spread = (law[3].square() - SHARE_SPREAD**2).clamp(min=LEAST_SPREAD**2).sqrt()
         by_law = -0.5 * ((noise - likely[..., None]) / spread[..., None]).square()
-        seen = torch.minimum(fluctuation, self.full).clamp(min=LEAST_SHARE).log()[..., None]
-        z = (seen - (shares * (2 + (self.full[:, None] - 2) * shares)).log()) / FLUCTUATION_SPREAD
+        seen = torch.minimum(fluctuation, self.full_fluctuation).clamp(min=LEAST_SHARE).log()[..., None]
+        z = (seen - (shares * (2 + (self.full_fluctuation[:, None] - 2) * shares)).log()) / FLUCTUATION_SPREAD
         as_noise = -0.5 * z.square() - math.log(FLUCTUATION_SPREAD * math.sqrt(2 * math.pi))
         as_other = -math.log(-math.log(LEAST_SHARE))  # any fluctuation is as likely as another
         by_sight = torch.logaddexp(
@@ -871,7 +871,7 @@ class AuditGame:
         # MPS knows no log_ndtr: there the critic, which is small, stays on the CPU.
         device = "cpu" if natural.device == "mps" else natural.device
         critic = NaturalNoise(self.settings).to(device)
-        critic.full.copy_(full_fluctuation(natural.fluctuations))
+        critic.full_fluctuation.copy_(full_fluctuation(natural.fluctuations))
         optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
         for step in range(LAW_STEPS):
             for group in optimizer.param_groups:
@@ -1638,7 +1638,7 @@ def train(
     model = GrainModel(pairs.settings).to(device)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
     game = AuditGame(pairs.settings, movers, settings.seed, team)
-    model.detector.full.copy_(game.critic.full)
+    model.detector.full_fluctuation.copy_(game.critic.full_fluctuation)
     check_device(game, model, movers)
     history: list[EpochScores] = []
     begun: EpochProgress | None = None

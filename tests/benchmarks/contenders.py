@@ -40,7 +40,7 @@ class Kernel(nn.Module):
     def __init__(self):
         super().__init__()
         self.kernel = nn.Conv2d(1, 1, 3, padding=1, padding_mode="replicate")
-        self.register_buffer("full", torch.ones(128), persistent=False)  # which it has no use for
+        self.register_buffer("full_fluctuation", torch.ones(128), persistent=False)  # which it has no use for
 
     def forward(self, x: Tensor, _direction: Tensor | None = None, _fluctuations: Tensor | None = None) -> Tensor:
         """Pattern with zero mean over bands, of the picture's shape."""
@@ -154,7 +154,7 @@ def train_on(
         model = model_class(settings)
         movers = Tiles.of(arrays, np.zeros(len(arrays), np.float32), settings)
         game = game_class(settings, movers, seed)
-        model.detector.full.copy_(game.critic.full)
+        model.detector.full_fluctuation.copy_(game.critic.full_fluctuation)
         optimizer = torch.optim.Adam(model.parameters(), stage3.LEARNING_RATE, betas=(0.9, 0.99))
         for epoch in range(1, epochs + 1):
             stage3.train_epoch(game, model, optimizer, movers, epoch, TrainSettings(epochs=epochs, seed=seed))
