@@ -251,9 +251,8 @@ class TestReferees:
         assert high.std() < 0.15 * high.mean()  # all of it rises as one
         assert np.abs(change[centres < 3500]).max() < 0.15 * high.mean()
         less = RANGE_DB * changed(game, -30.0, -0.12)
-        assert (
-            less[(centres > 4500) & (centres < 14_000)].mean() < -5
-        )  # dB, of 12 that its noise falls: most of it is noise
+        # Of the 12 dB that its noise is asked to fall: most of these bands is noise.
+        assert less[(centres > 4500) & (centres < 14_000)].mean() < -5
         assert np.abs(less[centres < 3500]).max() < 0.15 * high.mean()
 
     @pytest.mark.parametrize(
