@@ -553,6 +553,7 @@ class NaturalNoise(nn.Module):
         self.dynamic_range_db = settings.dynamic_range_db
         self.neper = NEPER_PER_DB * settings.dynamic_range_db  # of one unit of x
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
+        self.register_buffer("log_shares", band_shares(settings)[:, 0].log(), persistent=False)
         self.register_buffer("amounts", AMOUNTS.clone(), persistent=False)
         self.register_buffer("usual_spread", torch.tensor(0.0))
         self.register_buffer("full_fluctuation", torch.ones(settings.n_mels))  # of the library
@@ -571,15 +572,21 @@ class NaturalNoise(nn.Module):
         )
         with torch.no_grad():
             self.net[4].weight.mul_(0.3)
-            self.net[4].bias.copy_(torch.tensor([0.3, 0.0, -0.2, -2.5, -2.0]))
+            self.net[4].bias.copy_(torch.tensor([0.5, 0.0, 0.0, -2.5, -2.0]))
 
-    def look(self, level: Tensor, fluctuation: Tensor) -> tuple[Tensor, Tensor]:
-        """The noise in bands (batch, n_mels) and what it hangs on, of their levels and fluctuations."""
+    def look(self, level: Tensor, fluctuation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The noise in bands (batch, n_mels) and what it hangs on, of their levels and fluctuations.
+
+        Noise is told from the energy of the sound: how far that is from the loudest band differs by chord,
+        and noise that stands still would seem to vary. The third is the floor of the picture, (batch, 1).
+        """
+        floor = -torch.logsumexp(self.neper * (level - 1) + self.log_shares, 1, keepdim=True) / self.neper
+        level = level + floor
         share = noise_share(fluctuation, self.full_fluctuation)
         tones = (level + (1 - share).clamp(min=1e-3).log() / self.neper).clamp(min=0) * (share < 0.7)
         loudest = [F.max_pool1d(tones[:, None], 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
         frequency = self.frequency.expand_as(level)
-        return level + share.log() / self.neper, torch.stack((frequency, frequency.square(), *loudest), 2)
+        return level + share.log() / self.neper, torch.stack((frequency, frequency.square(), *loudest), 2), floor
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Noise at amount 0, slope, noise that stands still, spread, log odds of something else: (batch, n_mels) each."""
@@ -590,21 +597,21 @@ class NaturalNoise(nn.Module):
         """The noise at an amount, (batch, n_mels)."""
         return torch.logaddexp(self.neper * (law[0] + law[1] * amount), self.neper * law[2]) / self.neper
 
-    def likelihood(self, law: tuple[Tensor, ...], amount: Tensor, noise: Tensor) -> Tensor:
+    def likelihood(self, law: tuple[Tensor, ...], amount: Tensor, noise: Tensor, floor: Tensor) -> Tensor:
         """Logarithm of the likelihood of what was measured."""
         _, _, _, spread, stray = law
-        is_less = noise <= 0
-        z = (noise.clamp(min=0) - self.level_at(law, amount)) / spread
+        is_less = noise <= floor
+        z = (torch.maximum(noise, floor) - self.level_at(law, amount)) / spread
         below = torch.special.log_ndtr(z)
         gaussian = F.logsigmoid(-stray) - 0.5 * z.square() - spread.log() - 0.5 * math.log(2 * math.pi)
         either = torch.logaddexp(gaussian, F.logsigmoid(stray) - math.log(STRAY_RANGE) + below)
         return torch.where(is_less, below, either)
 
     @torch.no_grad()
-    def amount(self, law: tuple[Tensor, ...], noise: Tensor) -> Tensor:
+    def amount(self, law: tuple[Tensor, ...], noise: Tensor, floor: Tensor) -> Tensor:
         """The likeliest amount of noise of each tile, (batch, 1)."""
         wide = tuple(values[..., None] for values in law)
-        likelihood = self.likelihood(wide, self.amounts, noise[..., None]).mean(1)
+        likelihood = self.likelihood(wide, self.amounts, noise[..., None], floor[..., None]).mean(1)
         return self.amounts[(likelihood - 0.5 * (self.amounts / AMOUNT_SPREAD).square()).argmax(1)][:, None]
 
     @torch.no_grad()
@@ -617,9 +624,9 @@ class NaturalNoise(nn.Module):
 
     def loss(self, level: Tensor, fluctuation: Tensor) -> Tensor:
         """Minus the likelihood of natural tiles, and the price of slopes that are not 1."""
-        noise, inputs = self.look(level, fluctuation)
+        noise, inputs, floor = self.look(level, fluctuation)
         law = self(inputs)
-        likelihood = self.likelihood(law, self.amount(law, noise), noise)
+        likelihood = self.likelihood(law, self.amount(law, noise, floor), noise, floor)
         return STEADY_SLOPE * (law[1] - 1).square().mean() - likelihood.mean()
 
     def share(self, law: tuple[Tensor, ...], likely: Tensor, level: Tensor, fluctuation: Tensor) -> Tensor:
@@ -660,11 +667,11 @@ class NaturalNoise(nn.Module):
         device = self.frequency.device
         level = mean_level(x, self.dynamic_range_db).to(device)
         fluctuation, more = fluctuation.to(device), more.to(device)
-        noise, inputs = self.look(level, fluctuation)
+        noise, inputs, floor = self.look(level, fluctuation)
         law = self(inputs)
-        amount = self.amount(law, noise)
+        amount = self.amount(law, noise, floor)
         likely = self.level_at(law, amount)
-        share = self.share(law, likely, level, fluctuation)
+        share = self.share(law, likely - floor, level, fluctuation)
         rise = self.level_at(law, amount + more[:, None]) - likely
         change = (1 + share * torch.expm1(self.neper * rise)).clamp(min=LEAST_SHARE).log() / self.neper
         return change.to(x.device)
