@@ -570,48 +570,54 @@ class NaturalNoise(nn.Module):
             nn.SiLU(),
             nn.Linear(LAW_WIDTH, 5),
         )
-        with torch.no_grad():
+        with torch.no_grad():  # at first: noise 50 dB under the mean power of a bin, hardly any that stands still
             self.net[4].weight.mul_(0.3)
             self.net[4].bias.copy_(torch.tensor([0.5, 0.0, 0.0, -2.5, -2.0]))
 
-    def look(self, level: Tensor, fluctuation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The noise in bands (batch, n_mels) and what it hangs on, of their levels and fluctuations.
+    def forward(self, level: Tensor, fluctuation: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The noise measured in bands, and the law of it.
 
-        Noise is told from the energy of the sound: how far that is from the loudest band differs by chord,
-        and noise that stands still would seem to vary. The third is the floor of the picture, (batch, 1).
+        The network says levels under the sound's energy: how far that is from the loudest band differs
+        by chord, and noise that stands still would seem to vary.
+
+        Parameters
+        ----------
+        level, fluctuation : Tensor, shape (batch, n_mels)
+
+        Returns
+        -------
+        Tensor, shape (batch, n_mels), level of the noise
+        tuple of five of that shape: noise at amount 0, slope, noise that stands still, spread, log odds of something else
         """
-        floor = -torch.logsumexp(self.neper * (level - 1) + self.log_shares, 1, keepdim=True) / self.neper
-        level = level + floor
+        energy = torch.logsumexp(self.neper * (level - 1) + self.log_shares, 1, keepdim=True) / self.neper
         share = noise_share(fluctuation, self.full_fluctuation)
-        tones = (level + (1 - share).clamp(min=1e-3).log() / self.neper).clamp(min=0) * (share < 0.7)
+        tones = (level - energy + (1 - share).clamp(min=1e-3).log() / self.neper).clamp(min=0) * (share < 0.7)
         loudest = [F.max_pool1d(tones[:, None], 2 * reach + 1, 1, reach)[:, 0] for reach in TONE_REACH_BANDS]
         frequency = self.frequency.expand_as(level)
-        return level + share.log() / self.neper, torch.stack((frequency, frequency.square(), *loudest), 2), floor
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Noise at amount 0, slope, noise that stands still, spread, log odds of something else: (batch, n_mels) each."""
+        inputs = torch.stack((frequency, frequency.square(), *loudest), 2)
         base, slope, still, log_spread, stray = self.net(inputs).unbind(2)
-        return base, 2 * slope.sigmoid(), still, log_spread.clamp(-4.2, 0).exp(), stray.clamp(-6, 3)
+        law = base + energy, 2 * slope.sigmoid(), still + energy, log_spread.clamp(-4.2, 0).exp(), stray.clamp(-6, 3)
+        return level + share.log() / self.neper, law
 
     def level_at(self, law: tuple[Tensor, ...], amount: Tensor) -> Tensor:
         """The noise at an amount, (batch, n_mels)."""
         return torch.logaddexp(self.neper * (law[0] + law[1] * amount), self.neper * law[2]) / self.neper
 
-    def likelihood(self, law: tuple[Tensor, ...], amount: Tensor, noise: Tensor, floor: Tensor) -> Tensor:
+    def likelihood(self, law: tuple[Tensor, ...], amount: Tensor, noise: Tensor) -> Tensor:
         """Logarithm of the likelihood of what was measured."""
         _, _, _, spread, stray = law
-        is_less = noise <= floor
-        z = (torch.maximum(noise, floor) - self.level_at(law, amount)) / spread
+        is_less = noise <= 0
+        z = (noise.clamp(min=0) - self.level_at(law, amount)) / spread
         below = torch.special.log_ndtr(z)
         gaussian = F.logsigmoid(-stray) - 0.5 * z.square() - spread.log() - 0.5 * math.log(2 * math.pi)
         either = torch.logaddexp(gaussian, F.logsigmoid(stray) - math.log(STRAY_RANGE) + below)
         return torch.where(is_less, below, either)
 
     @torch.no_grad()
-    def amount(self, law: tuple[Tensor, ...], noise: Tensor, floor: Tensor) -> Tensor:
+    def amount(self, law: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """The likeliest amount of noise of each tile, (batch, 1)."""
         wide = tuple(values[..., None] for values in law)
-        likelihood = self.likelihood(wide, self.amounts, noise[..., None], floor[..., None]).mean(1)
+        likelihood = self.likelihood(wide, self.amounts, noise[..., None]).mean(1)
         return self.amounts[(likelihood - 0.5 * (self.amounts / AMOUNT_SPREAD).square()).argmax(1)][:, None]
 
     @torch.no_grad()
@@ -619,14 +625,13 @@ class NaturalNoise(nn.Module):
         """Keep in ``usual_spread`` how far noise is from its law: root of the harmonic mean of the squares."""
         some = torch.linspace(0, len(levels) - 1, min(len(levels), SPREAD_TILES)).long()
         device = self.frequency.device
-        spread = self(self.look(levels[some].to(device), fluctuations[some].to(device))[1])[3]
-        self.usual_spread.copy_(spread.pow(-2).mean().rsqrt())
+        _, law = self(levels[some].to(device), fluctuations[some].to(device))
+        self.usual_spread.copy_(law[3].pow(-2).mean().rsqrt())
 
     def loss(self, level: Tensor, fluctuation: Tensor) -> Tensor:
         """Minus the likelihood of natural tiles, and the price of slopes that are not 1."""
-        noise, inputs, floor = self.look(level, fluctuation)
-        law = self(inputs)
-        likelihood = self.likelihood(law, self.amount(law, noise, floor), noise, floor)
+        noise, law = self(level, fluctuation)
+        likelihood = self.likelihood(law, self.amount(law, noise), noise)
         return STEADY_SLOPE * (law[1] - 1).square().mean() - likelihood.mean()
 
     def share(self, law: tuple[Tensor, ...], likely: Tensor, level: Tensor, fluctuation: Tensor) -> Tensor:
@@ -638,7 +643,7 @@ class NaturalNoise(nn.Module):
 
         Parameters
         ----------
-        law : tuple of Tensor, what `forward` returns
+        law : tuple of Tensor, as `forward` returns it
         likely, level, fluctuation : Tensor, shape (batch, n_mels); the law's noise and what is measured
         """
         shares, noise = self.possible_shares, level[..., None] + self.possible_shares.log() / self.neper
@@ -667,11 +672,10 @@ class NaturalNoise(nn.Module):
         device = self.frequency.device
         level = mean_level(x, self.dynamic_range_db).to(device)
         fluctuation, more = fluctuation.to(device), more.to(device)
-        noise, inputs, floor = self.look(level, fluctuation)
-        law = self(inputs)
-        amount = self.amount(law, noise, floor)
+        noise, law = self(level, fluctuation)
+        amount = self.amount(law, noise)
         likely = self.level_at(law, amount)
-        share = self.share(law, likely - floor, level, fluctuation)
+        share = self.share(law, likely, level, fluctuation)
         rise = self.level_at(law, amount + more[:, None]) - likely
         change = (1 + share * torch.expm1(self.neper * rise)).clamp(min=LEAST_SHARE).log() / self.neper
         return change.to(x.device)
