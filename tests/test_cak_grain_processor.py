@@ -254,7 +254,7 @@ class TestReferees:
             y = np.float32(chord / np.sqrt(np.square(chord).mean()) + hiss)
             tile = Tiles.of([log_mel_of(sound_from_array(y, sr), SETTINGS)], np.zeros(1, np.float32), SETTINGS)
             noise, (base, *_) = critic(tile.levels, tile.fluctuations)
-            found.append(RANGE_DB * float((noise - base)[0, above].mean()))
+            found.append(RANGE_DB * (noise - base)[0, above].mean().item())
         assert abs(found[0] - found[1]) < 0.5
 
     def test_the_critic_learns_how_a_library_gets_noisier(self):
