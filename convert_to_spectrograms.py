@@ -127,7 +127,7 @@ GRAIN_TOLERANCE_OCTAVES = 0.02  # what the correcting passes are content with
 LEAST_OCTAVES = 0.05  # a sound that goes no farther is left as it is, rather than changed much for nothing
 UNSURE_OCTAVES = 0.3  # before the end of the reach: from there on it is measured how far the sound really goes
 END_TRIES = 12  # positions at which that is measured, from the end on, while one may yet go farther
-TURN_OCTAVES, TOP_TRIES = 0.05, 4  # if it goes so much less far than it should: renderings to find the top
+TURN_OCTAVES, TOP_TRIES = 0.05, 6  # if it goes so much less far than it should: renderings to find the top
 MAX_CORRECTIONS = 6
 MAX_LEVELS = 3  # renderings for the level alone
 CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
@@ -1364,16 +1364,15 @@ def _farthest(reach: Reach, attempt: Callable[[float, float], _Try]) -> _Try:
         tried.append(attempt(position, tried[-1].level * tried[-1].factor if tried else 1.0))
         return -tried[-1].got
 
-    farthest = 0.0
-    for octaves in np.linspace(reach.octaves[-1], 0, END_TRIES, endpoint=False):
+    farthest, grid = 0.0, np.linspace(reach.octaves[-1], 0, END_TRIES + 1)
+    for octaves in grid[:-1]:
         if octaves < farthest:  # no sound goes farther than the solver says, but for a little
             break
         fall(reach.where(octaves))
         farthest = max(farthest, tried[-1].got)
     if farthest < reach.octaves[-1] - TURN_OCTAVES:
-        at = [t.position for t in tried]
         i = max(range(len(tried)), key=lambda i: tried[i].got)
-        bounds = at[min(i + 1, len(at) - 1)], at[max(i - 1, 0)]
+        bounds = reach.where(grid[i + 1]), reach.where(grid[max(i - 1, 0)])
         minimize_scalar(fall, bounds=bounds, method="bounded", options={"maxiter": TOP_TRIES, "xatol": 1e-3})
     best = max(tried, key=lambda t: t.got)
     return attempt(best.position, best.level * best.factor)

@@ -385,6 +385,18 @@ class TestSolver:
         beyond = [octaves for octaves in raised if octaves > raised[-1] - 0.02]
         assert len(set(beyond)) == 1
 
+    @pytest.mark.parametrize("top", [1.5, 1.8, 1.95, 2.05, 2.2])
+    def test_the_top_of_a_way_that_turns_back_is_found_wherever_it_lies(self, top):
+        """Grain that rises with the way up to the top, and falls slowly after it."""
+        octaves = np.linspace(0, 2.5, 51)
+        reach = Reach(octaves, 0 * octaves, octaves)
+
+        def attempt(position: float, level: float) -> stage2._Try:
+            along = reach.at(position).pattern
+            return stage2._Try(position, min(along, top - 0.3 * (along - top)), None, 1.0, level)
+
+        assert stage2._farthest(reach, attempt).got == pytest.approx(top, abs=0.02)
+
     def test_where_the_pattern_ends_the_expander_carries_on(self):
         analysis = analyse(sound_from_array(drone(-45), SR), SETTINGS)
         result = move_grain(AmountSolver(analysis, np.zeros_like(expander_of(analysis))), -1.0)
