@@ -48,7 +48,7 @@ import io
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -197,18 +197,18 @@ def log2_flatness(x: Tensor, shares: Tensor, dynamic_range_db: float) -> Tensor:
 
 
 def audited_octaves(
-    x: Tensor, change: Tensor, loudest_frame_db: Tensor, shares: Tensor, dynamic_range_db: float, active_range_db: float
+    x: Tensor, change: Tensor, shares: Tensor, dynamic_range_db: float, active_range_db: float
 ) -> Tensor:
     """Auditor: octaves by which a change of the picture lowers grain, from the band powers alone.
 
     A gain that is constant inside a band leaves the structure inside it alone, so the change of
     ln flatness is mean_k(g_k) - ln mean_k(P_k exp g_k) + ln mean_k(P_k), k weighted by the
-    bins of each band. Frames count as stage 1 counts them: active, weighted by their flatness.
+    bins of each band. Frames count as stage 1 counts them, active ones alone, weighted by their
+    flatness, each picture as if it were a whole file.
 
     Parameters
     ----------
     x, change : Tensor, shape (batch, n_mels, frames)
-    loudest_frame_db : Tensor, shape (batch,), of the tile's file
     shares : Tensor, shape (n_mels, 1), `bins_per_band`
 
     Returns
@@ -221,8 +221,7 @@ def audited_octaves(
     energy_after = torch.logsumexp(before + gain + log_shares, 1)
     flatness_before = (shares * before).sum(1) - energy_before
     flatness_change = (shares * gain).sum(1) - energy_after + energy_before
-    loudest = torch.minimum(energy_before.amax(1), NEPER_PER_DB * loudest_frame_db)
-    silent = energy_before < loudest[:, None] - NEPER_PER_DB * active_range_db
+    silent = energy_before < energy_before.amax(1, keepdim=True) - NEPER_PER_DB * active_range_db
     weight = flatness_before.masked_fill(silent, -math.inf)
     return (torch.logsumexp(weight, 1) - torch.logsumexp(weight + flatness_change, 1)) / math.log(2)
 
@@ -236,8 +235,7 @@ class Tiles:
     ``fluctuations``, of the same shape, what the noise critic does.
     """
 
-    arrays: list[np.ndarray]
-    loudest_frame_db: np.ndarray
+    arrays: Sequence[np.ndarray]
     log2_grain: np.ndarray
     means: Tensor
     levels: Tensor
@@ -245,9 +243,7 @@ class Tiles:
     device: str
 
     @classmethod
-    def of(
-        cls, arrays: list[np.ndarray], loudest_frame_db: np.ndarray, settings: SpectrogramSettings, device: str = "cpu"
-    ) -> Tiles:
+    def of(cls, arrays: Sequence[np.ndarray], settings: SpectrogramSettings, device: str = "cpu") -> Tiles:
         """Tiles with what is measured of them."""
         shares, modulation = band_shares(settings), noise_modulation(settings)
         dynamic_range_db = settings.dynamic_range_db
@@ -259,22 +255,20 @@ class Tiles:
             levels.append(mean_level(x, dynamic_range_db))
             fluctuations.append(fluctuation_of(modulation_beside_noise(x, modulation, dynamic_range_db).mean(2)))
         measured = (torch.cat(values).to(device) for values in (means, levels, fluctuations))
-        return cls(arrays, loudest_frame_db, torch.cat(grains).numpy(), *measured, device)
+        return cls(arrays, torch.cat(grains).numpy(), *measured, device)
 
-    def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """Two cells each of ``n`` random tiles.
 
         Returns
         -------
         Tensor, shape (n, n_mels, CROP_FRAMES)
-        Tensor, shape (n,), the loudest frame of each tile's file
         Tensor, shape (n, n_mels), fluctuations of the whole tiles
         """
         index = rng.choice(len(self.arrays) if among is None else among, n)
         starts = rng.integers(0, self.arrays[0].shape[1] - CROP_FRAMES + 1, n)
         x = np.stack([self.arrays[i][:, a : a + CROP_FRAMES] for i, a in zip(index, starts, strict=True)])
-        loudest = torch.as_tensor(self.loudest_frame_db[index], dtype=torch.float32)
-        return torch.from_numpy(x).to(self.device), loudest.to(self.device), self.fluctuations[index]
+        return torch.from_numpy(x).to(self.device), self.fluctuations[index]
 
 
 # The model
@@ -510,8 +504,7 @@ class GrainModel(nn.Module):
 
     def octaves(self, x: Tensor, change: Tensor) -> Tensor:
         """Octaves by which a change of pictures lowers grain, as the auditor has it, each its own file: (batch,)."""
-        loudest_db = torch.full((len(x),), math.inf, device=x.device)
-        return audited_octaves(x, change, loudest_db, self.shares, self.dynamic_range_db, self.active_range_db)
+        return audited_octaves(x, change, self.shares, self.dynamic_range_db, self.active_range_db)
 
 
 # The referees
@@ -899,22 +892,16 @@ class AuditGame:
         """log2 of the flatness of pictures (batch, n_mels, frames): (batch,)."""
         return log2_flatness(x, self.shares, self.settings.dynamic_range_db)
 
-    def _audited(self, x: Tensor, change: Tensor, loudest_frame_db: Tensor) -> Tensor:
-        return audited_octaves(
-            x,
-            change,
-            loudest_frame_db,
-            self.shares,
-            self.settings.dynamic_range_db,
-            self.settings.grain.active_range_db,
-        )
+    def _audited(self, x: Tensor, change: Tensor) -> Tensor:
+        settings = self.settings
+        return audited_octaves(x, change, self.shares, settings.dynamic_range_db, settings.grain.active_range_db)
 
     @torch.no_grad()
-    def solved(self, x: Tensor, pattern: Tensor, loudest_frame_db: Tensor, claim: Tensor) -> Tensor:
+    def solved(self, x: Tensor, pattern: Tensor, claim: Tensor) -> Tensor:
         """The amount of a pattern that moves grain by the claim, or as far as it goes. Shape (batch,)."""
 
         def reached(amount: Tensor) -> Tensor:
-            return claim.sign() * self._audited(x, pattern * (claim * amount)[:, None, None], loudest_frame_db)
+            return claim.sign() * self._audited(x, pattern * (claim * amount)[:, None, None])
 
         low, high = torch.zeros_like(claim), torch.zeros_like(claim)
         best, best_reached = torch.zeros_like(claim), torch.zeros_like(claim)
@@ -934,18 +921,18 @@ class AuditGame:
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
         return claim * torch.where(found, (low + high) / 2, best)
 
-    def _moved(self, x: Tensor, pattern: Tensor, loudest_frame_db: Tensor, claim: Tensor) -> Tensor:
+    def _moved(self, x: Tensor, pattern: Tensor, claim: Tensor) -> Tensor:
         """The picture at just the grain claimed, with the amount that the auditor finds.
 
         So the critics judge where a change goes; how large it is, the violation judges. The pattern
         is brought to unit size, or it could please the critics by being too weak to move anything.
         """
-        shape = UNIT_PATTERN * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
-        amount = self.solved(x, shape.detach(), loudest_frame_db, claim)
+        shape = UNIT_PATTERN * pattern / pattern.square().mean((1, 2), keepdim=True).clamp(min=1e-12).sqrt()
+        amount = self.solved(x, shape.detach(), claim)
         # The amount follows the shape, or the critics would pull at what it puts right (implicit differentiation).
-        moved = self._audited(x, shape * amount[:, None, None], loudest_frame_db)
+        moved = self._audited(x, shape * amount[:, None, None])
         with torch.no_grad():
-            further = self._audited(x, shape * (1.02 * amount)[:, None, None], loudest_frame_db)
+            further = self._audited(x, shape * (1.02 * amount)[:, None, None])
             slope = (further - moved) / torch.where(amount.abs() > 1e-3, 0.02 * amount, 1e9)
             gain = torch.where(slope > LEAST_SLOPE, 1 / slope.clamp(min=LEAST_SLOPE), 0.0)
         amount = amount - gain * (moved - moved.detach())
@@ -958,17 +945,16 @@ class AuditGame:
         -------
         dict with "texture" and "smooth"
         """
-        x, loudest_frame_db, fluctuation = movers.crops(batch_size, rng)
+        x, fluctuation = movers.crops(batch_size, rng)
         sign = np.where(np.arange(batch_size) % 2, 1, -1)
         claim = torch.as_tensor(rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, batch_size) * sign, dtype=torch.float32)
         claim = torch.maximum(claim.to(x.device), self.log2_flatness(x) + FLATTEST_OCTAVES)
         more = torch.as_tensor(rng.uniform(*MORE_NOISE, batch_size) * -sign, dtype=torch.float32, device=x.device)
         mine, whole = self.team.share(batch_size), partial(self.team.whole, n=batch_size)
-        drawn = (x, loudest_frame_db, fluctuation, claim, more)
-        x, loudest_frame_db, fluctuation, claim, more = (values[mine] for values in drawn)
+        x, fluctuation, claim, more = (values[mine] for values in (x, fluctuation, claim, more))
         pattern = model.pattern(x, -more, fluctuation)
-        noise_distance = whole(self._noise_distance(x, pattern, loudest_frame_db, fluctuation, more))
-        violation = whole((self._audited(x, model(x, claim, fluctuation), loudest_frame_db) - claim).abs())
+        noise_distance = whole(self._noise_distance(x, pattern, fluctuation, more))
+        violation = whole((self._audited(x, model(x, claim, fluctuation)) - claim).abs())
         distances = self._natural_distances(model, movers, rng)
         return {
             name: Moves(
@@ -979,14 +965,12 @@ class AuditGame:
             for part, name in enumerate(("texture", "smooth"))
         }
 
-    def _noise_distance(
-        self, x: Tensor, pattern: Tensor, loudest_frame_db: Tensor, fluctuation: Tensor, more: Tensor
-    ) -> Tensor:
+    def _noise_distance(self, x: Tensor, pattern: Tensor, fluctuation: Tensor, more: Tensor) -> Tensor:
         """Mean square over bands between moved tiles and the same with so much more noise, at its grain: (batch,)."""
         change = self.critic.with_more(x, fluctuation, more)[:, :, None].expand_as(x)
-        octaves = self._audited(x, change, loudest_frame_db)
+        octaves = self._audited(x, change)
         wanted = held_energy(x, change, self.shares.log(), self.settings.dynamic_range_db)
-        moved = self._moved(x, pattern, loudest_frame_db, octaves)
+        moved = self._moved(x, pattern, octaves)
         is_told = (octaves * more < 0) & (octaves.abs() > SMALL) & (octaves.abs() < CONTROL_RANGE + 1)
         away = (moved.clamp(0, 1).mean(2) - wanted.clamp(0, 1).mean(2)).square().mean(1)
         return torch.where(is_told, away, 0.0)
@@ -1006,9 +990,9 @@ class AuditGame:
             if len(candidates):
                 mine = self.team.share(MOVED_TILES)
                 drawn = movers.crops(MOVED_TILES, rng, candidates)
-                x, loudest_frame_db, fluctuation = (values[mine] for values in drawn)
+                x, fluctuation = (values[mine] for values in drawn)
                 claim = self.log2_flatness(x) - target
-                moved = self._moved(x, model.pattern(x, claim, fluctuation), loudest_frame_db, claim)
+                moved = self._moved(x, model.pattern(x, claim, fluctuation), claim)
                 away_from_natural = natural_distance(moved.clamp(0, 1).mean(2), natural)
                 distances[name] = self.team.whole(away_from_natural, MOVED_TILES).mean()
         return distances
@@ -1531,6 +1515,24 @@ def load_state(
     return history, begun
 
 
+class TilesOnDisk(Sequence):
+    """Tiles that are mapped while they are looked at: more than a process may hold open at a time.
+
+    Parameters
+    ----------
+    paths : list of Path, of arrays that `load_tile` has checked
+    """
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return np.load(self.paths[i], mmap_mode="r", allow_pickle=False)
+
+
 def load_tiles(pairs: TrainingPairs, sources: Iterable[int], device: str) -> Tiles:
     """All tiles of some sources: in memory, or mapped from disk if they are many; all are checked first.
 
@@ -1542,11 +1544,12 @@ def load_tiles(pairs: TrainingPairs, sources: Iterable[int], device: str) -> Til
     wanted = {pairs.sources[i].path for i in sources}
     tiles = [tile for tile in pairs.tiles if tile.source in wanted]
     n_bytes = len(tiles) * pairs.settings.n_mels * pairs.settings.tile_frames * 4
-    arrays = []
-    for tile in tiles:
-        arrays.append(load_tile(tile.array, pairs.settings, is_mapped=n_bytes > MEMORY_BYTES))
-    loudest = np.array([tile.loudest_frame_db for tile in tiles], np.float32)
-    return Tiles.of(arrays, loudest, pairs.settings, device)
+    checked = (load_tile(tile.array, pairs.settings) for tile in tiles)
+    if n_bytes <= MEMORY_BYTES:
+        return Tiles.of(list(checked), pairs.settings, device)
+    for _ in checked:
+        pass
+    return Tiles.of(TilesOnDisk([tile.array for tile in tiles]), pairs.settings, device)
 
 
 def write_history(path: Path, history: list[EpochScores]) -> None:

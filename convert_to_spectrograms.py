@@ -173,18 +173,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile of training_pairs.json.
-
-    ``loudest_frame_db`` is the file's loudest frame (mean bin power) under its loudest band:
-    what tells active frames of the tile from silent ones.
-    """
+    """One tile of training_pairs.json."""
 
     array: Path
     image: Path | None
     source: Path
     start_s: float
     grain: float
-    loudest_frame_db: float
 
 
 @dataclass(frozen=True)
@@ -419,13 +414,6 @@ def fill_tile(x: np.ndarray, tile_frames: int) -> np.ndarray:
     """Lengthen a picture (n_mels, frames) to a tile by playing it back and forth: silence would be grain."""
     missing = tile_frames - x.shape[1]
     return np.pad(x, ((0, 0), (0, missing)), mode="symmetric") if missing > 0 else x
-
-
-def frame_levels_db(x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
-    """Mean bin power of each frame of a picture, dB under the file's loudest band. Shape (frames,)."""
-    shares, n_frames = bins_per_band(settings), x.shape[1]
-    pieces = (settings.dynamic_range_db * (x[:, i : i + PIECE_FRAMES] - 1) for i in range(0, n_frames, PIECE_FRAMES))
-    return np.concatenate([10 * np.log10(shares @ 10 ** (db / 10)) for db in pieces])
 
 
 # A pattern back to audio
@@ -1564,16 +1552,12 @@ def _check_tiles(tiles: Iterable[Tile], sources: Iterable[Source], path: Path) -
             inside.add(place)
         if tile.source not in named:
             raise PipelineError(f"{path}: tiles[{i}]: field source is none of the files in sources")
-        if not -200 <= tile.loudest_frame_db <= 0:
-            raise PipelineError(
-                f"{path}: tiles[{i}]: field loudest_frame_db is {tile.loudest_frame_db!r}, not within -200 to 0"
-            )
     if unused := named - {tile.source for tile in tiles}:
         raise PipelineError(f"{path}: sources: no tile is of {min(unused)}")
 
 
-def load_tile(path: Path, settings: SpectrogramSettings, *, is_mapped: bool = False) -> np.ndarray:
-    """Read one tile, or map it from disk, checked: (n_mels, tile_frames) float32 in [0, 1].
+def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:
+    """Read one tile, checked: (n_mels, tile_frames) float32 in [0, 1].
 
     Raises
     ------
@@ -1594,7 +1578,7 @@ def load_tile(path: Path, settings: SpectrogramSettings, *, is_mapped: bool = Fa
         )
     if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1 + 1e-6):
         raise PipelineError(f"{path}: holds values outside 0 to 1; delete it and convert again")
-    return x if is_mapped else np.array(x)
+    return np.array(x)
 
 
 # The stage
@@ -1627,7 +1611,6 @@ def convert_file(
         return SkippedFile(item.path, str(err), size_bytes, mtime_ns)
     x = bands.T
     powers_to_log_mel(x, settings.dynamic_range_db)
-    loudest_frame_db = float(frame_levels_db(x, settings).max())
     hop_s = settings.grain.hop_for(sound.sr) / sound.sr
     source = json_path(item.path, base)
     stem = (
@@ -1647,7 +1630,6 @@ def convert_file(
             item.path,
             round(start * hop_s, 6),
             float(flatness[span][active[span]].mean(dtype=np.float64)),
-            round(loudest_frame_db, 3),
         )
         picture = np.ascontiguousarray(fill_tile(x[:, span], settings.tile_frames))
         with replacing(tile.array) as temporary, temporary.open("wb") as file:

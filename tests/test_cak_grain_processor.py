@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import time
 import librosa
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 from conftest import ROOT, run, write_library
 from scipy.stats import multivariate_normal
@@ -132,13 +134,13 @@ def breathy_library(lowest_db: float = -50.0) -> Tiles:
     """Tiles of many levels of breath."""
     rng = np.random.default_rng(0)
     arrays = [breathy(level, rng) for level in rng.uniform(lowest_db, lowest_db + 40, 32)]
-    return Tiles.of(arrays, np.zeros(32, np.float32), SETTINGS)
+    return Tiles.of(arrays, SETTINGS)
 
 
 def changed(game: AuditGame, level_db: float, more: float) -> np.ndarray:
     """What the noise critic says of a breathy tile with more breath: the change of each band, of x."""
-    tile = Tiles.of([breathy(level_db, np.random.default_rng(1))], np.zeros(1, np.float32), SETTINGS)
-    x, _, fluctuations = tile.crops(1, np.random.default_rng(0))
+    tile = Tiles.of([breathy(level_db, np.random.default_rng(1))], SETTINGS)
+    x, fluctuations = tile.crops(1, np.random.default_rng(0))
     return game.critic.with_more(x, fluctuations, torch.tensor([more]))[0].numpy()
 
 
@@ -164,7 +166,6 @@ class TestReferees:
         measured = audited_octaves(
             torch.tensor(x[None], dtype=torch.float32),
             torch.tensor(change[None], dtype=torch.float32),
-            torch.zeros(1),
             shares,
             RANGE_DB,
             400.0,
@@ -173,10 +174,10 @@ class TestReferees:
 
     def test_the_auditor_does_not_count_silent_frames(self):
         x, change = tiles(1), 0.1 * tiles(1, seed=1)
-        alone = audited_octaves(x, change, torch.zeros(1), SHARES, RANGE_DB, 40.0)
+        alone = audited_octaves(x, change, SHARES, RANGE_DB, 40.0)
         silence = torch.zeros(1, 128, 10)
         both = audited_octaves(
-            torch.cat((x, silence), 2), torch.cat((change, tiles(1, 10, 5)), 2), torch.zeros(1), SHARES, RANGE_DB, 40.0
+            torch.cat((x, silence), 2), torch.cat((change, tiles(1, 10, 5)), 2), SHARES, RANGE_DB, 40.0
         )
         torch.testing.assert_close(alone, both)
 
@@ -252,7 +253,7 @@ class TestReferees:
         for tones in (1, 30):
             chord = sum(np.sin(2 * np.pi * 110 * k * t + k * k) for k in range(1, tones + 1))
             y = np.float32(chord / np.sqrt(np.square(chord).mean()) + hiss)
-            tile = Tiles.of([log_mel_of(sound_from_array(y, sr), SETTINGS)], np.zeros(1, np.float32), SETTINGS)
+            tile = Tiles.of([log_mel_of(sound_from_array(y, sr), SETTINGS)], SETTINGS)
             noise, (base, *_) = critic(tile.levels, tile.fluctuations)
             found.append(RANGE_DB * (noise - base)[0, above].mean().item())
         assert abs(found[0] - found[1]) < 0.5
@@ -293,12 +294,12 @@ class TestReferees:
         assert found_db[0] <= 10 * math.log10(found[0, 0].item()) <= found_db[1]
 
     def test_the_solved_amount_has_the_grain_claimed(self):
-        game = AuditGame(SETTINGS, Tiles.of(list(tiles(4, 256).numpy()), np.zeros(4, np.float32), SETTINGS), seed=0)
+        game = AuditGame(SETTINGS, Tiles.of(list(tiles(4, 256).numpy()), SETTINGS), seed=0)
         x = 0.3 + 0.7 * tiles(4, stage3.CELL_FRAMES) ** 4
-        pattern, zero = 0.25 * (x - x.mean(1, keepdim=True)), torch.zeros(4)
+        pattern = 0.25 * (x - x.mean(1, keepdim=True))
         claim = torch.tensor([-0.5, 0.4, 1.0, 2.0])
-        amount = game.solved(x, pattern, zero, claim)
-        got = audited_octaves(x, pattern * amount[:, None, None], zero, SHARES, RANGE_DB, 40.0)
+        amount = game.solved(x, pattern, claim)
+        got = audited_octaves(x, pattern * amount[:, None, None], SHARES, RANGE_DB, 40.0)
         torch.testing.assert_close(got, claim, atol=0.02, rtol=0)
 
     def test_the_distance_to_one_natural_tile_is_the_mean_square(self):
@@ -327,10 +328,7 @@ class TestReferees:
         rng = np.random.default_rng(0)
         lawful = [breathy(level, rng) for level in rng.uniform(-50, -10, 32)]
         lawless = [tile + 0.1 * rng.normal(size=(128, 1)).astype(np.float32) for tile in lawful]
-        doubts = [
-            AuditGame(SETTINGS, Tiles.of(arrays, np.zeros(32, np.float32), SETTINGS), seed=0).doubt
-            for arrays in (lawful, lawless)
-        ]
+        doubts = [AuditGame(SETTINGS, Tiles.of(arrays, SETTINGS), seed=0).doubt for arrays in (lawful, lawless)]
         assert 3 * doubts[0] < doubts[1] < 3
 
     def test_the_critics_do_not_ask_how_strong_a_pattern_is(self, project):
@@ -506,12 +504,31 @@ class TestTraining:
         pairs = read_pairs(project.folder / "training_pairs.json")
         in_memory = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")
         monkeypatch.setattr(stage3, "MEMORY_BYTES", 0)
-        mapped = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")
-        assert all(isinstance(x, np.memmap) for x in mapped.arrays)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(map(int, os.listdir("/dev/fd"))) + 6
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, limits[1]))  # fewer than there are tiles
+        try:
+            mapped = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert len(mapped.arrays) > 6
+        assert isinstance(mapped.arrays[0], np.memmap)
         for a, b in zip(
             in_memory.crops(8, np.random.default_rng(0)), mapped.crops(8, np.random.default_rng(0)), strict=True
         ):
             assert torch.equal(a, b)
+
+    def test_silence_inside_a_tile_is_no_hindrance(self, tmp_path):
+        """A crop of digital silence has a pattern of exactly 0 at first, and a root of 0 no gradient."""
+        for i, path in enumerate(sorted(write_library(tmp_path).rglob("*.wav"))):
+            if i % 2:
+                y, sr = sf.read(path)
+                y[: sr * 3 // 2] = 0
+                sf.write(path, y, sr, "PCM_16")
+        for script in ("measure_audio_grain.py", "convert_to_spectrograms.py"):
+            run(script, *(["--no-images"] if "convert" in script else []), cwd=tmp_path)
+        ran = run("cak_grain_processor.py", "--epochs", 1, "--device", "cpu", cwd=tmp_path)
+        assert ran.status == 0, ran.err
 
     def test_every_epoch_draws_other_pairs(self, project, monkeypatch):
         pairs = read_pairs(project.folder / "training_pairs.json")

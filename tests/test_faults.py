@@ -432,4 +432,3 @@ class TestMemory:
         mapped = stage2.log_mel_of(sound, settings)
         assert isinstance(mapped.base, np.memmap)
         np.testing.assert_array_equal(mapped, whole)
-        np.testing.assert_allclose(stage2.frame_levels_db(mapped, settings), stage2.frame_levels_db(whole, settings))

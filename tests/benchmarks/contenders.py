@@ -152,7 +152,7 @@ def train_on(
             patches.enter_context(patch.object(stage3, name, value))
         torch.manual_seed(seed)
         model = model_class(settings)
-        movers = Tiles.of(arrays, np.zeros(len(arrays), np.float32), settings)
+        movers = Tiles.of(arrays, settings)
         game = game_class(settings, movers, seed)
         model.detector.full_fluctuation.copy_(game.critic.full_fluctuation)
         optimizer = torch.optim.Adam(model.parameters(), stage3.LEARNING_RATE, betas=(0.9, 0.99))

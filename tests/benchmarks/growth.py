@@ -37,7 +37,7 @@ def measure(n_tiles: int) -> str:
             x = rng.uniform(0.1, 0.6) + 0.05 * rng.standard_normal((settings.n_mels, settings.tile_frames))
             x[rng.integers(0, settings.n_mels, 12)] += 0.4
             np.save(folder / f"{i}.npy", x.clip(0, 1).astype(np.float32))
-            tiles.append(Tile(folder / f"{i}.npy", None, folder / "a.wav", 0.0, 0.01, 0.0))
+            tiles.append(Tile(folder / f"{i}.npy", None, folder / "a.wav", 0.0, 0.01))
         pairs = TrainingPairs(settings, (Source(folder / "a.wav", 0.01, 1, 1),), tuple(tiles))
         started = time.monotonic()
         movers = stage3.load_tiles(pairs, [0], "cpu")
@@ -51,7 +51,7 @@ def measure(n_tiles: int) -> str:
             stage3.train_epoch(game, model, optimizer, movers, epoch, stage3.TrainSettings())
         epoch_s = (time.monotonic() - started) / EPOCHS
     steps = max(stage3.MIN_STEPS, -(-n_tiles // stage3.TrainSettings.batch_size))
-    kind = "mapped" if isinstance(movers.arrays[0], np.memmap) else "memory"
+    kind = "memory" if isinstance(movers.arrays, list) else "mapped"
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return f"{n_tiles:7d} {kind:>7s} {loaded_s:8.1f} {critic_s:10.1f} {epoch_s:10.2f} {steps / epoch_s:8.1f} {peak_mb:9.0f}"
 

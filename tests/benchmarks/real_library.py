@@ -82,7 +82,7 @@ def move(game: AuditGame, tiles: np.ndarray, pattern_of: Callable, claim: np.nda
     pattern = torch.from_numpy(np.stack(frames))
     pattern = 0.04 * pattern / pattern.square().mean((1, 2), keepdim=True).sqrt()
     claims = torch.tensor(claim, dtype=torch.float32)
-    amount = game.solved(x, pattern, torch.zeros(len(x)), claims)
+    amount = game.solved(x, pattern, claims)
     return (
         held_energy(x, pattern * amount[:, None, None], game.shares.log(), game.settings.dynamic_range_db)
         .clamp(0, 1)
@@ -107,7 +107,7 @@ def main() -> None:
     for seed in map(int, args.seeds.split(",")):
         held_out = np.isin(file, split_files(pairs, seed)[1])
         train = list(x[~held_out])
-        game = AuditGame(pairs.settings, Tiles.of(train, np.zeros(len(train), np.float32), pairs.settings), seed)
+        game = AuditGame(pairs.settings, Tiles.of(train, pairs.settings), seed)
         grain = game.log2_flatness(torch.from_numpy(x)).numpy()
         natural = features(x)
         centre = natural.mean(0)
