@@ -6,9 +6,10 @@ The model is a conditioning-aware kernel (CAK): output = input + learned pattern
     y = x + D(x) c gate(c) scale,      c gate(c) = 0 at c = 0
 
 (Rockman, "CAK: Emergent Audio Effects from Minimal Deep Learning", arXiv 2508.02643) on the
-normalised log-mel picture x. D is a small convolutional detector with one pattern for c > 0 and one
-for c < 0, where theirs has one for all; the control c is in octaves of grain, + smooth, - texture;
-the gate is signed. It is trained by an audit game: tiles of the library are moved from their own
+normalised log-mel picture x, where c gate(c) scale is a first guess at the amount that brings the
+grain asked. D is a small convolutional detector with one pattern for c > 0 and one for c < 0, where
+theirs has one for all; the control c is in octaves of grain, + smooth, - texture; the gate is
+signed. It is trained by an audit game: tiles of the library are moved from their own
 grain to others, and three referees judge the result. The noise critic has learned from natural
 tiles how loud the noise of each band is and how it rises when a sound has more of it (a Gaussian
 whose mean and spread a small network says, trained by likelihood: Nix and Weigend, "Estimating the
@@ -50,7 +51,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -87,6 +88,7 @@ from measure_audio_grain import (
     PipelineError,
     Sound,
     grain_spread_octaves,
+    json_path,
     leave,
     one_line,
     only_run,
@@ -143,7 +145,7 @@ SHARE_SPREAD = 0.01  # of x, 1 dB: how well a share of noise is measured
 LEAST_SPREAD = 0.01  # of x, 1 dB: no law of noise is thought better than that
 FLUCTUATION_SPREAD = 0.25  # nepers: chance in the fluctuation of a tile's bands is 0.17, and noise need not be Gaussian
 SHARE_STEPS = 80  # of STRAY_RANGE, in which the critic looks for a share
-AMOUNTS = torch.linspace(-0.6, 0.6, 51)  # of a sound's own noise, of x: where the critic looks for it
+AMOUNT_GRIDS = ((0.6, 13), (0.08, 9))  # of a sound's own noise, of x, to either side: all, then around the best
 AMOUNT_SPREAD = 1.5  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
 STRAY_RANGE = 0.6  # of x, 60 dB: where measurements lie that are not of this noise
@@ -161,6 +163,7 @@ AUDIT_FILES = 24
 AUDIT_POSITIONS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 MONOTONE_OCTAVES = 0.02
 GOOD_OCTAVES = 0.05
+LITTLE_REACH = 0.5  # of the positions asked: with less, most of the slider does nothing
 SAMPLE_CONTROLS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 HISTORY_PANELS = {
     "distance to natural tiles of the same grain (dB)": ("distance_texture", "distance_smooth", "held_out_distance"),
@@ -471,7 +474,7 @@ class GrainModel(nn.Module):
         self.register_buffer("temperature", torch.tensor(GATE_TEMPERATURES[0]))
 
     def gate(self, control: Tensor) -> Tensor:
-        """Signed soft gate in [0, 1): 0 at control 0, near 1 beyond 2 / temperature."""
+        """Soft gate in [0, 1): 0 at control 0, above 3/4 beyond 2 / temperature."""
         return torch.tanh(0.5 * self.temperature * control.abs())
 
     def pattern(self, x: Tensor, direction: Tensor, fluctuations: Tensor | None = None) -> Tensor:
@@ -487,11 +490,15 @@ class GrainModel(nn.Module):
         return pattern * (self.scale / unit)[:, None, None]
 
     def forward(self, x: Tensor, control: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """Change of the picture, D(x) c gate(c) scale; x (batch, n_mels, frames), control (batch,) octaves."""
+        """Change of the picture for a control (batch,) in octaves, x (batch, n_mels, frames).
+
+        It is D(x) times an amount that is c gate(c) scale at first; grain is not quite linear in the amount,
+        so secants then correct it until grain moves by c.
+        """
         pattern = self.pattern(x, control, fluctuations)
         size = control * self.gate(control)
         best, least = size, torch.full_like(control, math.inf)
-        for step in range(SECANT_STEPS + 1):  # grain is not quite linear in the size
+        for step in range(SECANT_STEPS + 1):
             moved = self.octaves(x, pattern * size[:, None, None])
             is_better = (moved - control).abs() < least
             best, least = torch.where(is_better, size, best), torch.where(is_better, (moved - control).abs(), least)
@@ -547,7 +554,6 @@ class NaturalNoise(nn.Module):
         self.neper = NEPER_PER_DB * settings.dynamic_range_db  # of one unit of x
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
         self.register_buffer("log_shares", band_shares(settings)[:, 0].log(), persistent=False)
-        self.register_buffer("amounts", AMOUNTS.clone(), persistent=False)
         self.register_buffer("usual_spread", torch.tensor(0.0))
         self.register_buffer("full_fluctuation", torch.ones(settings.n_mels))  # of the library
         # A band is as likely all noise (the first) as that it holds a tone, whose level may be any in STRAY_RANGE.
@@ -610,8 +616,13 @@ class NaturalNoise(nn.Module):
     def amount(self, law: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """The likeliest amount of noise of each tile, (batch, 1)."""
         wide = tuple(values[..., None] for values in law)
-        likelihood = self.likelihood(wide, self.amounts, noise[..., None]).mean(1)
-        return self.amounts[(likelihood - 0.5 * (self.amounts / AMOUNT_SPREAD).square()).argmax(1)][:, None]
+        best = noise.new_zeros(len(noise), 1)
+        for reach, n_steps in AMOUNT_GRIDS:
+            amounts = best + torch.linspace(-reach, reach, n_steps, device=noise.device)  # (batch, n_steps)
+            likelihood = self.likelihood(wide, amounts[:, None], noise[..., None]).mean(1)
+            likeliest = (likelihood - 0.5 * (amounts / AMOUNT_SPREAD).square()).argmax(1, keepdim=True)
+            best = amounts.gather(1, likeliest)
+        return best
 
     @torch.no_grad()
     def note_spread(self, levels: Tensor, fluctuations: Tensor) -> None:
@@ -843,11 +854,23 @@ ALONE = Team()
 
 @dataclass(frozen=True)
 class Moves:
-    """What the referees say of moved tiles: means over those of each direction, as tensors without shape."""
+    """What the referees say of the tiles moved in one direction: means over them, as tensors without shape.
 
-    distance: Tensor  # squares of x: from natural tiles of the grain
+    Tiles of which a critic can't tell count 0: there is nothing to learn from them.
+    """
+
+    distance: Tensor | None  # square of x: from natural tiles of the grain; None where no tile is far enough from it
     noise_distance: Tensor  # and from the same sound with more, or less, of its noise
+    noise_told: Tensor  # share of the tiles of which the noise critic can tell
     violation: Tensor  # octaves
+
+    def scores(self) -> dict[str, float]:
+        """The same of the tiles that could be judged; NaN where none could."""
+        return {
+            "distance": math.nan if self.distance is None else self.distance.item(),
+            "noise": (self.noise_distance / self.noise_told).item(),
+            "violation": self.violation.item(),
+        }
 
 
 class AuditGame:
@@ -856,7 +879,7 @@ class AuditGame:
     Parameters
     ----------
     settings : SpectrogramSettings
-    natural : Tiles, which the critic learns from
+    natural : Tiles, which the noise critic learns from and the resemblance critic compares with
     seed : int
     team : Team, whose processes play it together
     """
@@ -884,6 +907,9 @@ class AuditGame:
             loss = critic.loss(natural.levels[index].to(device), natural.fluctuations[index].to(device))
             optimizer.zero_grad()
             loss.backward()
+            if step < LAW_STEPS // 4:  # or all that the law does not say yet would pass for something else
+                for weight in critic.net[4].parameters():
+                    weight.grad[4] = 0
             optimizer.step()
         critic.note_spread(natural.levels, natural.fluctuations)
         return critic.requires_grad_(False)
@@ -953,30 +979,34 @@ class AuditGame:
         mine, whole = self.team.share(batch_size), partial(self.team.whole, n=batch_size)
         x, fluctuation, claim, more = (values[mine] for values in (x, fluctuation, claim, more))
         pattern = model.pattern(x, -more, fluctuation)
-        noise_distance = whole(self._noise_distance(x, pattern, fluctuation, more))
+        noise_distance, is_told = map(whole, self._noise_distance(x, pattern, fluctuation, more))
         violation = whole((self._audited(x, model(x, claim, fluctuation)) - claim).abs())
         distances = self._natural_distances(model, movers, rng)
         return {
             name: Moves(
-                distances[name],
+                distances.get(name),
                 noise_distance[part::2].mean(),
+                is_told[part::2].mean(),
                 violation[part::2].mean(),
             )
             for part, name in enumerate(("texture", "smooth"))
         }
 
-    def _noise_distance(self, x: Tensor, pattern: Tensor, fluctuation: Tensor, more: Tensor) -> Tensor:
-        """Mean square over bands between moved tiles and the same with so much more noise, at its grain: (batch,)."""
+    def _noise_distance(self, x: Tensor, pattern: Tensor, fluctuation: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean square over bands between moved tiles and the same with so much more noise, at its grain: (batch,).
+
+        And 1 where the critic can tell, else 0: (batch,).
+        """
         change = self.critic.with_more(x, fluctuation, more)[:, :, None].expand_as(x)
         octaves = self._audited(x, change)
         wanted = held_energy(x, change, self.shares.log(), self.settings.dynamic_range_db)
         moved = self._moved(x, pattern, octaves)
         is_told = (octaves * more < 0) & (octaves.abs() > SMALL) & (octaves.abs() < CONTROL_RANGE + 1)
         away = (moved.clamp(0, 1).mean(2) - wanted.clamp(0, 1).mean(2)).square().mean(1)
-        return torch.where(is_told, away, 0.0)
+        return torch.where(is_told, away, 0.0), is_told.float()
 
     def _natural_distances(self, model: GrainModel, movers: Tiles, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Tiles of lower and of higher grain moved to one natural grain, compared with natural tiles of it."""
+        """Tiles of lower and of higher grain, if there are any, moved to one natural grain and compared with natural tiles of it."""
         grain = movers.log2_grain
         target = float(grain[rng.integers(len(grain))])
         away = np.abs(self.natural.log2_grain - target)
@@ -986,7 +1016,6 @@ class AuditGame:
         for name, sign in (("texture", -1), ("smooth", 1)):
             far = sign * (grain - target)
             candidates = np.flatnonzero((far >= CLAIM_OCTAVES) & (far <= CONTROL_RANGE))
-            distances[name] = torch.zeros((), device=natural.device)
             if len(candidates):
                 mine = self.team.share(MOVED_TILES)
                 drawn = movers.crops(MOVED_TILES, rng, candidates)
@@ -1052,9 +1081,15 @@ def learning_rate_at(progress: float) -> float:
     return LEARNING_RATE * warm_up * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def mean_told(scores: Iterable[float]) -> float:
+    """Mean of scores, without those that are NaN; NaN if there is no other."""
+    told = [score for score in scores if not math.isnan(score)]
+    return float(np.mean(told)) if told else math.nan
+
+
 def distance_in_db(squares: Iterable[float], dynamic_range_db: float) -> float:
-    """Weighted mean squares of x as a root mean square in dB."""
-    return dynamic_range_db * math.sqrt(float(np.mean(list(squares))))
+    """Mean squares of x as a root mean square in dB."""
+    return dynamic_range_db * math.sqrt(mean_told(squares))
 
 
 @dataclass
@@ -1125,24 +1160,24 @@ def train_epoch(
             group["lr"] = learning_rate_at((epoch - 1 + step / n_steps) / settings.epochs)
         moves = game.play(model, movers, settings.batch_size, rng)
         loss = sum(
-            CRITIC_WEIGHT * (move.noise_distance + game.doubt * move.distance) + VIOLATION_WEIGHT * move.violation
+            CRITIC_WEIGHT * (move.noise_distance + game.doubt * (0 if move.distance is None else move.distance))
+            + VIOLATION_WEIGHT * move.violation
             for move in moves.values()
         )
         optimizer.zero_grad()
         loss.backward()
         game.team.add_gradients(model)
         norm = nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_LIMIT)
-        if not torch.isfinite(norm):
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise PipelineError(f"epoch {epoch}: the {'gradient' if torch.isfinite(loss) else 'loss'} is not finite")
         optimizer.step()
         for name, move in moves.items():
-            progress.scores.setdefault(f"distance_{name}", []).append(move.distance.item())
-            progress.scores.setdefault(f"noise_{name}", []).append(move.noise_distance.item())
-            progress.scores.setdefault(f"violation_{name}", []).append(move.violation.item())
+            for kind, score in move.scores().items():
+                progress.scores.setdefault(f"{kind}_{name}", []).append(score)
         if game.team.any(is_stopped()):
             raise Stopped(EpochProgress(step + 1, rng.bit_generator.state, progress.scores))
     return {
-        name: float(np.mean(values))
+        name: mean_told(values)
         if name.startswith("violation")
         else distance_in_db(values, game.settings.dynamic_range_db)
         for name, values in progress.scores.items()
@@ -1154,17 +1189,30 @@ def judge(game: AuditGame, model: GrainModel, held_out: Tiles, settings: TrainSe
     rng = np.random.default_rng([settings.seed, 2**31])
     model.eval()
     with torch.no_grad():
-        moves = [
-            move
+        scores = [
+            move.scores()
             for _ in range(HELD_OUT_DRAWS)
             for move in game.play(model, held_out, settings.batch_size, rng).values()
         ]
     dynamic_range_db = game.settings.dynamic_range_db
     return {
-        "held_out_distance": distance_in_db((move.distance.item() for move in moves), dynamic_range_db),
-        "held_out_noise": distance_in_db((move.noise_distance.item() for move in moves), dynamic_range_db),
-        "held_out_violation": float(np.mean([move.violation.item() for move in moves])),
+        "held_out_distance": distance_in_db((score["distance"] for score in scores), dynamic_range_db),
+        "held_out_noise": distance_in_db((score["noise"] for score in scores), dynamic_range_db),
+        "held_out_violation": mean_told(score["violation"] for score in scores),
     }
+
+
+def share_nearer(game: AuditGame, expander: dict[str, float], trained: dict[str, float]) -> float:
+    """By what share of its distance a model comes nearer to natural sounds than the expander it began as; NaN if none was told.
+
+    Both as `judge` returns them; the two critics have as much to say as in training.
+    """
+
+    def square(scores: dict[str, float]) -> float:
+        told = (scores["held_out_noise"] ** 2, game.doubt * scores["held_out_distance"] ** 2)
+        return sum(value for value in told if not math.isnan(value))
+
+    return 1 - math.sqrt(square(trained) / square(expander)) if square(expander) else math.nan
 
 
 # The audit
@@ -1174,7 +1222,7 @@ def judge(game: AuditGame, model: GrainModel, held_out: Tiles, settings: TrainSe
 class AuditRow:
     """One held-out file rendered at one position of the slider and measured by stage 1."""
 
-    file: str
+    file: str  # its path from the folder of training_pairs.json
     asked_octaves: float
     got_octaves: float
     within_reach: bool
@@ -1189,8 +1237,8 @@ def rms_of(sound: Sound) -> float:
     )
 
 
-def audit_file(path: Path, model: GrainModel, settings: SpectrogramSettings) -> list[AuditRow]:
-    """Render one file across the slider and measure what came out.
+def audit_file(path: Path, name: str, model: GrainModel, settings: SpectrogramSettings) -> list[AuditRow]:
+    """Render one file, called ``name`` in the report, across the slider and measure what came out.
 
     Raises
     ------
@@ -1204,27 +1252,42 @@ def audit_file(path: Path, model: GrainModel, settings: SpectrogramSettings) -> 
     for octaves in AUDIT_POSITIONS:
         result = move_grain(solver, octaves, ceiling=CEILING)
         loudness_db = 20 * math.log10(rms_of(result.sound) / rms_of(sound))
-        rows.append(AuditRow(path.name, octaves, result.got_octaves, result.within_reach, loudness_db))
+        rows.append(AuditRow(name, octaves, result.got_octaves, result.within_reach, loudness_db))
     return rows
 
 
-def summarise_audit(rows: list[AuditRow], violation: float, n_files: int, spread_octaves: float) -> dict:
-    """The audit in numbers and one verdict in words, as plain scalars."""
+def summarise_audit(rows: list[AuditRow], violation: float, nearer: float, n_files: int, spread_octaves: float) -> dict:
+    """The audit in numbers and one verdict in words, as plain scalars, None for what could not be measured.
+
+    Parameters
+    ----------
+    rows : list of AuditRow
+    violation : float, octaves, of held-out tiles
+    nearer : float, `share_nearer`
+    n_files, spread_octaves : of the library
+    """
     files = sorted({row.file for row in rows})
-    errors = [abs(row.got_octaves - row.asked_octaves) for row in rows if row.within_reach and row.asked_octaves]
-    true_files = sum(
-        all(
-            abs(row.got_octaves - row.asked_octaves) <= GOOD_OCTAVES
-            for row in rows
-            if row.file == name and row.within_reach
-        )
+    moved = [row for row in rows if row.asked_octaves]
+    errors = {
+        name: [abs(row.got_octaves - row.asked_octaves) for row in moved if row.file == name and row.within_reach]
         for name in files
-    )
+    }
+    true_files = sum(bool(own) and max(own) <= GOOD_OCTAVES for own in errors.values())
+    every = [error for own in errors.values() for error in own]
+    reach = float(np.mean([row.within_reach for row in moved])) if moved else None
     got = {name: [row.got_octaves for row in rows if row.file == name] for name in files}
     monotone = sum(bool(np.all(np.diff(octaves) >= -MONOTONE_OCTAVES)) for octaves in got.values())
     verdict = f"the slider keeps its word within {GOOD_OCTAVES:g} octaves on {true_files} of {len(files)} files"
     if not files:
         verdict = "no held-out file could be audited"
+    elif every and max(every) > GOOD_OCTAVES:
+        verdict += f"; the others are off by up to {max(every):.2f} octaves, see audit.png"
+    if reach is not None and reach < LITTLE_REACH:
+        verdict += f"; only {reach:.0%} of positions lie within reach: add sounds with room to both sides"
+    if nearer > 0:
+        verdict += f"; its pattern is {nearer:.0%} nearer to the library's sounds than a plain expander's"
+    elif nearer <= 0:
+        verdict += "; its pattern is no better than a plain expander's: train longer, or add recordings"
     if n_files < FEW_FILES:
         verdict += f"; the library is small ({n_files} files): {FEW_FILES} or more teach a better pattern"
     if spread_octaves < NARROW_OCTAVES:
@@ -1236,11 +1299,12 @@ def summarise_audit(rows: list[AuditRow], violation: float, n_files: int, spread
         "files": len(files),
         "files_true": true_files,
         "files_monotone": monotone,
-        "error_median_octaves": float(np.median(errors)) if errors else 0.0,
-        "error_95th_octaves": float(np.percentile(errors, 95)) if errors else 0.0,
-        "within_reach_share": float(np.mean([row.within_reach for row in rows])) if rows else 0.0,
-        "loudness_change_max_db": max((abs(row.loudness_change_db) for row in rows), default=0.0),
+        "error_median_octaves": float(np.median(every)) if every else None,
+        "error_95th_octaves": float(np.percentile(every, 95)) if every else None,
+        "within_reach_share": reach,
+        "loudness_change_max_db": max((abs(row.loudness_change_db) for row in rows), default=None),
         "held_out_violation_octaves": violation if math.isfinite(violation) else None,
+        "nearer_than_expander_share": nearer if math.isfinite(nearer) else None,
     }
 
 
@@ -1256,8 +1320,8 @@ def save_figure(figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def draw_history(path: Path, history: list[EpochScores]) -> None:
-    """training_history.png: what the referees said, epoch by epoch."""
+def draw_history(path: Path, history: list[EpochScores], expander: dict[str, float]) -> None:
+    """training_history.png: what the referees said, epoch by epoch, and of the ``expander`` that training began from."""
     from matplotlib.figure import Figure
 
     epochs = [row.epoch for row in history]
@@ -1271,12 +1335,15 @@ def draw_history(path: Path, history: list[EpochScores]) -> None:
                 label=name.replace("_", " "),
                 marker="." if len(epochs) < 3 else "",
             )
+        if "distance" in title:
+            axes.axhline(expander[names[-1]], color="0.4", linestyle="--", label="held out, plain expander")
         axes.set(title=title, xlabel="epoch", ylim=(0, None))
         axes.grid(alpha=0.3)
         if len(names) > 1:
             axes.legend()
     figure.suptitle(
-        "Held-out curves should fall or stay; if they rise, the library is too small. How well the law is kept: audit.png",
+        "Held-out distances should end below the plain expander's; if they rise, the library is too small. "
+        "How well the law is kept: audit.png",
         fontsize=10,
     )
     save_figure(figure, path)
@@ -1638,8 +1705,12 @@ def train(
     resume: bool = False,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
     team: Team = ALONE,
-) -> tuple[GrainModel, list[EpochScores]]:
+) -> tuple[GrainModel, list[EpochScores], float]:
     """Train a model, with a checkpoint after every epoch and pictures every tenth.
+
+    Returns
+    -------
+    The model, a row for each epoch, and `share_nearer` of held-out tiles
 
     Raises
     ------
@@ -1653,7 +1724,8 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
     game = AuditGame(pairs.settings, movers, settings.seed, team)
     model.detector.full_fluctuation.copy_(game.critic.full_fluctuation)
-    check_device(game, model, movers)
+    check_device(model, movers)
+    expander = judge(game, model, held_out, settings)
     history: list[EpochScores] = []
     begun: EpochProgress | None = None
     if resume:
@@ -1673,7 +1745,7 @@ def train(
     middle = int(np.argsort(held_out.log2_grain)[len(held_out.arrays) // 2])
     sample = torch.from_numpy(np.array(held_out.arrays[middle])).to(device)
 
-    show = partial(write_reports, output_dir, model, sample, pairs, settings, history)
+    show = partial(write_reports, output_dir, model, sample, pairs, settings, history, expander)
     if history and begun is None and team.is_first:
         show()  # the run that stopped may have been killed before it did
     for epoch in progress(range(len(history) + 1, settings.epochs + 1), settings.epochs - len(history)):
@@ -1681,27 +1753,30 @@ def train(
         try:
             with stop_after_step() as is_stopped:
                 scores = train_epoch(game, model, optimizer, movers, epoch, settings, begun, is_stopped)
+                begun = None
+                row = EpochScores(
+                    epoch=epoch,
+                    **scores,
+                    **judge(game, model, held_out, settings),
+                    learning_rate=learning_rate_at(epoch / settings.epochs),
+                    gate_temperature=float(model.temperature),
+                    seconds=time.monotonic() - started,
+                )
+                history.append(row)
+                if team.is_first:
+                    save(None)
+                ends = team.any(is_stopped())
         except Stopped as stop:
             if team.is_first:
                 save(stop.progress)
             raise KeyboardInterrupt from stop
         except PipelineError as err:
-            raise PipelineError(f"{err}; the last good checkpoint is {latest if history else 'none'}") from err
-        begun = None
-        row = EpochScores(
-            epoch=epoch,
-            **scores,
-            **judge(game, model, held_out, settings),
-            learning_rate=learning_rate_at(epoch / settings.epochs),
-            gate_temperature=float(model.temperature),
-            seconds=time.monotonic() - started,
-        )
-        history.append(row)
-        if not team.is_first:
-            continue
-        save(None)
-        show()
-    return model, history
+            raise PipelineError(f"{err}; the last good checkpoint is {latest if epoch > 1 else 'none'}") from err
+        if team.is_first:
+            show()
+        if ends:
+            raise KeyboardInterrupt
+    return model, history, share_nearer(game, expander, vars(history[-1]))
 
 
 def write_reports(
@@ -1711,6 +1786,7 @@ def write_reports(
     pairs: TrainingPairs,
     settings: TrainSettings,
     history: list[EpochScores],
+    expander: dict[str, float],
 ) -> None:
     """What every tenth epoch leaves, and the last: a model, its sample, and the history."""
     epoch = len(history)
@@ -1721,10 +1797,16 @@ def write_reports(
     )
     draw_sample(output_dir / "samples" / f"epoch_{epoch:04d}.png", model, sample, pairs.settings)
     write_history(output_dir / "training_history.csv", history)
-    draw_history(output_dir / "training_history.png", history)
+    draw_history(output_dir / "training_history.png", history, expander)
 
 
-def check_device(game: AuditGame, model: GrainModel, movers: Tiles) -> None:
+def wrong_gradients(wanted: dict[str, Tensor], got: dict[str, Tensor]) -> list[str]:
+    """Names of the weights whose gradient is not the one wanted, but for rounding."""
+    rounding = 1e-4 * max(float(gradient.norm()) for gradient in wanted.values())
+    return [name for name, own in wanted.items() if not (got[name] - own).norm() <= 1e-2 * own.norm() + rounding]
+
+
+def check_device(model: GrainModel, movers: Tiles) -> None:
     """Compare one gradient with the CPU's where MPS computes, which is known to train wrongly in silence.
 
     Raises
@@ -1735,15 +1817,21 @@ def check_device(game: AuditGame, model: GrainModel, movers: Tiles) -> None:
     if movers.device != "mps":
         return
 
-    def gradient(device: str) -> Tensor:
-        there = copy.deepcopy(model).to(device)
-        x, *_ = replace(movers, device=device).crops(16, np.random.default_rng(0))
-        there(x, torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, 16, device=device)).square().mean().backward()
-        return torch.cat([p.grad.flatten().cpu() for p in there.parameters() if p.grad is not None])
+    x, fluctuation = (values.cpu() for values in movers.crops(16, np.random.default_rng(0)))
 
-    wanted, got = gradient("cpu"), gradient(movers.device)
-    if not torch.linalg.norm(got - wanted) <= 1e-2 * torch.linalg.norm(wanted):
-        raise PipelineError("--device mps computes wrong gradients with this version of torch; use --device cpu")
+    if wrong := wrong_gradients(*(gradients_on(device, model, x, fluctuation) for device in ("cpu", movers.device))):
+        raise PipelineError(
+            f"--device mps computes wrong gradients ({wrong[0]}) with this version of torch; use --device cpu"
+        )
+
+
+def gradients_on(device: str, model: GrainModel, x: Tensor, fluctuation: Tensor) -> dict[str, Tensor]:
+    """Gradients of all weights of a copy of the model on a device, for one loss of its patterns."""
+    there = copy.deepcopy(model).to(device)
+    nn.init.constant_(there.detector.mix.weight, 0.1)  # it begins at 0, and would hide the layers before it
+    control = torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, len(x))
+    there.pattern(*(values.to(device) for values in (x, control, fluctuation))).square().mean().backward()
+    return {name: weight.grad.cpu() for name, weight in there.named_parameters()}
 
 
 def final_content(
@@ -1771,6 +1859,7 @@ def audit(
     pairs: TrainingPairs,
     model: GrainModel,
     history: list[EpochScores],
+    nearer: float,
     seed: int,
     folder: Path,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
@@ -1794,11 +1883,11 @@ def audit(
         try:
             if not is_inside(source.path, folder):
                 check_as_measured(source)
-            rows += audit_file(source.path, model, pairs.settings)
+            rows += audit_file(source.path, json_path(source.path, folder), model, pairs.settings)
         except PipelineError as err:
             failures.append(f"{one_line(source.path)}: {err}")
     spread = grain_spread_octaves(source.grain for source in pairs.sources)
-    return rows, summarise_audit(rows, history[-1].held_out_violation, len(pairs.sources), spread), failures
+    return rows, summarise_audit(rows, history[-1].held_out_violation, nearer, len(pairs.sources), spread), failures
 
 
 # The command line
@@ -1839,17 +1928,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=TrainSettings.seed, help="the same seed gives the same model (default: %(default)s)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on after the last epoch of an interrupted run")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     return parser
 
 
-def _go_on_hint(args: argparse.Namespace) -> str:
-    latest = args.output_dir / "checkpoints" / "latest.pt"
-    return (
-        "interrupted; go on with --resume"
-        if latest.exists()
-        else "interrupted before the first epoch ended; start again"
-    )
+def _saved_ns(args: argparse.Namespace) -> int | None:
+    try:
+        return (args.output_dir / "checkpoints" / "latest.pt").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _go_on_hint(args: argparse.Namespace, saved_before_ns: int | None) -> str:
+    """What to do after Ctrl-C; a checkpoint of an earlier run, which stays, is nothing to go on with."""
+    saved_ns = _saved_ns(args)
+    is_ours = saved_ns is not None and (args.resume or saved_ns != saved_before_ns)
+    return "interrupted; go on with --resume" if is_ours else "interrupted before the first step ended; start again"
 
 
 def _prepare(args: argparse.Namespace, team: Team, until_the_end: ExitStack) -> tuple[TrainingPairs, str]:
@@ -1877,10 +1971,10 @@ def _run(args: argparse.Namespace, team: Team) -> int:
                 file=sys.stderr,
             )
             progress = progress_bar("training", "epoch")
-            model, history = train(
+            trained = train(
                 pairs, settings, args.output_dir, device=device, resume=args.resume, progress=progress, team=team
             )
-        return _finish(args, pairs, settings, model, history) if team.is_first else 0
+        return _finish(args, pairs, settings, *trained) if team.is_first else 0
 
 
 def _finish(
@@ -1889,10 +1983,11 @@ def _finish(
     settings: TrainSettings,
     model: GrainModel,
     history: list[EpochScores],
+    nearer: float,
 ) -> int:
     """Audit the model, write it and say how it came out; returns the exit status."""
     rows, summary, failures = audit(
-        pairs, model, history, args.seed, args.pairs.absolute().parent, progress_bar("auditing")
+        pairs, model, history, nearer, args.seed, args.pairs.absolute().parent, progress_bar("auditing")
     )
     save_checkpoint(args.output_dir / FINAL_NAME, final_content(model, pairs, settings, history, summary))
     write_json(
@@ -1902,10 +1997,11 @@ def _finish(
     for failure in failures:
         warn(f"not audited: {failure}")
     print(f"audit: {summary['verdict']}")
-    print(
-        f"       error {summary['error_median_octaves']:.3f} octaves in the median, {summary['error_95th_octaves']:.3f} at the 95th percentile; "
-        f"{summary['within_reach_share']:.0%} of positions within reach"
-    )
+    if summary["error_median_octaves"] is not None:
+        print(
+            f"       error {summary['error_median_octaves']:.3f} octaves in the median, {summary['error_95th_octaves']:.3f} at the 95th percentile; "
+            f"{summary['within_reach_share']:.0%} of positions within reach"
+        )
     print(f"wrote {args.output_dir / FINAL_NAME}, audit.png, audit.json, training_history.png and .csv beside it")
     print(
         "next: python neural_audio_processor.py"
@@ -1919,7 +2015,8 @@ def main(argv: list[str] | None = None) -> int:
     team = Team.of_torchrun()
     with team.heard_once():
         args = build_parser().parse_args(argv)
-        return run_main(lambda: _run(args, team), lambda: _go_on_hint(args))
+        saved_before_ns = _saved_ns(args)
+        return run_main(lambda: _run(args, team), lambda: _go_on_hint(args, saved_before_ns))
 
 
 if __name__ == "__main__":

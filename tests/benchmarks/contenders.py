@@ -80,8 +80,8 @@ def wasserstein_distance(moved: Tensor, natural: Tensor) -> Tensor:
 class ResemblanceGame(AuditGame):
     """Without the noise critic."""
 
-    def _noise_distance(self, x: Tensor, *_args) -> Tensor:
-        return torch.zeros(len(x))
+    def _noise_distance(self, x: Tensor, *_args) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(x)), torch.zeros(len(x))
 
 
 class FixedGame(AuditGame):
@@ -96,7 +96,7 @@ class NoiseGame(AuditGame):
     """Without the resemblance critic."""
 
     def _natural_distances(self, *_args) -> dict[str, torch.Tensor]:
-        return {"texture": torch.zeros(()), "smooth": torch.zeros(())}
+        return {}
 
 
 class OneWayGame(AuditGame):
