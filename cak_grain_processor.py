@@ -14,12 +14,13 @@ grain to others, and three referees judge the result. The noise critic has learn
 tiles how loud the noise of each band is and how it rises when a sound has more of it (a Gaussian
 whose mean and spread a small network says, trained by likelihood: Nix and Weigend, "Estimating the
 mean and variance of the target probability distribution", ICNN 1994), so it can say what the same
-tile would be with more or less of its own noise, and asks for that. The resemblance critic asks
-that a moved tile be like the natural tiles of its new grain that resemble it most, by their
-likelihood under a kernel density of those (Parzen, "On estimation of a probability density function
-and mode", Annals of Mathematical Statistics 33, 1962). The less the library's noise follows a law,
-the more this one says. The auditor computes from the band powers by how many octaves grain really
-moved, and charges |measured - claimed| in both directions.
+tile would be with more or less of its own noise, and asks for that; where the law is sure, also of
+tiles that lost their tones in some bands. The resemblance critic asks that a moved tile be like the
+natural tiles of its new grain that resemble it most, by their likelihood under a kernel density of
+those (Parzen, "On estimation of a probability density function and mode", Annals of Mathematical
+Statistics 33, 1962). The less the library's noise follows a law, the more this one says. The
+auditor computes from the band powers by how many octaves grain really moved, and charges
+|measured - claimed| in both directions.
 
 Reads:  training_pairs.json and the tiles that it names; for the audit, the audio itself
 Writes: grain_processor_v2_output/{final_grain_processor_v2.pt, audit.json, audit.png,
@@ -150,6 +151,8 @@ AMOUNT_SPREAD = 1.5  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
 STRAY_RANGE = 0.6  # of x, 60 dB: where measurements lie that are not of this noise
 SPREAD_TILES = 256  # are enough to tell how well the law holds
+BARE_STEPS = 0.6  # share of steps in which tiles lose the tones of some bands; the fewer, the more the law is doubted,
+LAWFUL_DOUBT = 0.1  # and none from so much on: there they cost 3 % of the distance to real sounds
 MORE_NOISE = (0.03, 0.28)  # of x, 3 to 28 dB: by how much the critic's pairs differ
 CROP_FRAMES = 2 * CELL_FRAMES  # what the referees see of a tile
 GRADIENT_LIMIT = 10.0
@@ -663,6 +666,35 @@ class NaturalNoise(nn.Module):
         posterior = (self.possible_weights.log() + by_law + by_sight).softmax(2)
         return (posterior * shares.log()).sum(2).exp()
 
+    def heard(self, x: Tensor, fluctuation: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """The law of pictures (batch, n_mels, frames), how much noise they have and its share of each band.
+
+        Returns
+        -------
+        tuple of five Tensor, as `forward` returns it
+        Tensor, shape (batch, 1), amount
+        Tensor, shape (batch, n_mels)
+        """
+        level = mean_level(x, self.dynamic_range_db)
+        noise, law = self(level, fluctuation)
+        amount = self.amount(law, noise)
+        return law, amount, self.share(law, self.level_at(law, amount), level, fluctuation)
+
+    @torch.no_grad()
+    def without_tones(self, x: Tensor, fluctuation: Tensor, bare: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (batch, n_mels, frames) that have noise alone in some bands, and their fluctuation.
+
+        Parameters
+        ----------
+        x, fluctuation : Tensor, as for `with_more`
+        bare : Tensor of bool, shape (batch, n_mels), the bands
+        """
+        device = self.frequency.device
+        share = self.heard(x.to(device), fluctuation.to(device))[2].to(x.device)
+        lower = torch.where(bare, share.log() / self.neper, 0.0)
+        full = self.full_fluctuation.to(x.device)
+        return (x + lower[:, :, None]).clamp(min=0), torch.where(bare, full, fluctuation)
+
     @torch.no_grad()
     def with_more(self, x: Tensor, fluctuation: Tensor, more: Tensor) -> Tensor:
         """The change of each band's level in sounds that have more or less of their noise, (batch, n_mels).
@@ -674,13 +706,8 @@ class NaturalNoise(nn.Module):
         more : Tensor, shape (batch,), of x: by how much the amount is other
         """
         device = self.frequency.device
-        level = mean_level(x, self.dynamic_range_db).to(device)
-        fluctuation, more = fluctuation.to(device), more.to(device)
-        noise, law = self(level, fluctuation)
-        amount = self.amount(law, noise)
-        likely = self.level_at(law, amount)
-        share = self.share(law, likely, level, fluctuation)
-        rise = self.level_at(law, amount + more[:, None]) - likely
+        law, amount, share = self.heard(x.to(device), fluctuation.to(device))
+        rise = self.level_at(law, amount + more.to(device)[:, None]) - self.level_at(law, amount)
         change = (1 + share * torch.expm1(self.neper * rise)).clamp(min=LEAST_SHARE).log() / self.neper
         return change.to(x.device)
 
@@ -976,10 +1003,12 @@ class AuditGame:
         claim = torch.as_tensor(rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, batch_size) * sign, dtype=torch.float32)
         claim = torch.maximum(claim.to(x.device), self.log2_flatness(x) + FLATTEST_OCTAVES)
         more = torch.as_tensor(rng.uniform(*MORE_NOISE, batch_size) * -sign, dtype=torch.float32, device=x.device)
+        bare = self._bare_bands(batch_size, rng)
         mine, whole = self.team.share(batch_size), partial(self.team.whole, n=batch_size)
-        x, fluctuation, claim, more = (values[mine] for values in (x, fluctuation, claim, more))
-        pattern = model.pattern(x, -more, fluctuation)
-        noise_distance, is_told = map(whole, self._noise_distance(x, pattern, fluctuation, more))
+        x, fluctuation, claim, more, bare = (values[mine] for values in (x, fluctuation, claim, more, bare))
+        seen = self.critic.without_tones(x, fluctuation, bare) if bare.any() else (x, fluctuation)
+        pattern = model.pattern(seen[0], -more, seen[1])
+        noise_distance, is_told = map(whole, self._noise_distance(seen[0], pattern, seen[1], more))
         violation = whole((self._audited(x, model(x, claim, fluctuation)) - claim).abs())
         distances = self._natural_distances(model, movers, rng)
         return {
@@ -991,6 +1020,16 @@ class AuditGame:
             )
             for part, name in enumerate(("texture", "smooth"))
         }
+
+    def _bare_bands(self, batch_size: int, rng: np.random.Generator) -> Tensor:
+        """Bands that are to lose their tones, (batch, n_mels): a span of each tile in some steps, else none.
+
+        If the library's sounds all have tones somewhere, D would not know what noise does there without them.
+        """
+        bands = np.arange(self.settings.n_mels)
+        first, end = np.sort(rng.integers(0, len(bands) + 1, (2, batch_size, 1)), axis=0)
+        is_asked = rng.random() < BARE_STEPS * (1 - self.doubt / LAWFUL_DOUBT)
+        return torch.as_tensor(is_asked & (first <= bands) & (bands < end), device=self.natural.device)
 
     def _noise_distance(self, x: Tensor, pattern: Tensor, fluctuation: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
         """Mean square over bands between moved tiles and the same with so much more noise, at its grain: (batch,).
