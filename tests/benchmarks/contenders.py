@@ -85,11 +85,11 @@ class ResemblanceGame(AuditGame):
 
 
 class FixedGame(AuditGame):
-    """The resemblance critic has as much to say in every library: what it has, about, in a real one."""
+    """The law of noise is doubted as much in every library: about what it is in a real one."""
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.doubt = 0.3
+        self.doubt = 0.17
 
 
 class NoiseGame(AuditGame):
@@ -127,7 +127,8 @@ VARIANTS: dict[str, tuple[dict, type[AuditGame], Callable]] = {
     "full": ({}, AuditGame, GrainModel),
     "resemblance critic alone": ({}, ResemblanceGame, GrainModel),
     "noise critic alone": ({}, NoiseGame, GrainModel),
-    "weights of critics fixed": ({}, FixedGame, GrainModel),
+    "doubt the same in all libraries": ({}, FixedGame, GrainModel),
+    "no tiles without their tones": ({"BARE_STEPS": 0.0}, AuditGame, GrainModel),
     "Wasserstein distance": ({"natural_distance": wasserstein_distance}, AuditGame, GrainModel),
     "energy distance": ({"natural_distance": energy_distance}, AuditGame, GrainModel),
     "no critic": ({"CRITIC_WEIGHT": 0.0}, AuditGame, GrainModel),
