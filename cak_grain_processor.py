@@ -149,6 +149,7 @@ SHARE_STEPS = 80  # of STRAY_RANGE, in which the critic looks for a share
 AMOUNT_GRIDS = ((0.6, 13), (0.08, 9))  # of a sound's own noise, of x, to either side: all, then around the best
 AMOUNT_SPREAD = 1.5  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
+STEADY_ZERO = 1.0  # in squares of x; without it amounts wander off together, and the law is lost
 STRAY_RANGE = 0.6  # of x, 60 dB: where measurements lie that are not of this noise
 SPREAD_TILES = 256  # are enough to tell how well the law holds
 BARE_STEPS = 0.6  # share of steps in which tiles lose the tones of some bands; the fewer, the more the law is doubted,
@@ -619,7 +620,7 @@ class NaturalNoise(nn.Module):
     def amount(self, law: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """The likeliest amount of noise of each tile, (batch, 1)."""
         wide = tuple(values[..., None] for values in law)
-        best = noise.new_zeros(len(noise), 1)
+        best = (noise - law[0]).median(1, keepdim=True).values
         for reach, n_steps in AMOUNT_GRIDS:
             amounts = best + torch.linspace(-reach, reach, n_steps, device=noise.device)  # (batch, n_steps)
             likelihood = self.likelihood(wide, amounts[:, None], noise[..., None]).mean(1)
@@ -636,10 +637,17 @@ class NaturalNoise(nn.Module):
         self.usual_spread.copy_(law[3].pow(-2).mean().rsqrt())
 
     def loss(self, level: Tensor, fluctuation: Tensor) -> Tensor:
-        """Minus the likelihood of natural tiles, and the price of slopes that are not 1."""
+        """Minus the likelihood of natural tiles, the price of slopes that are not 1, and of a zero that drifts.
+
+        Amounts may count from anywhere; they are held to count from the middle of the library.
+        """
         noise, law = self(level, fluctuation)
         likelihood = self.likelihood(law, self.amount(law, noise), noise)
-        return STEADY_SLOPE * (law[1] - 1).square().mean() - likelihood.mean()
+        price = (
+            STEADY_SLOPE * (law[1] - 1).square().mean()
+            + STEADY_ZERO * (noise - law[0]).median(1).values.mean().square()
+        )
+        return price - likelihood.mean()
 
     def share(self, law: tuple[Tensor, ...], likely: Tensor, level: Tensor, fluctuation: Tensor) -> Tensor:
         """The share of noise that is to be expected of a band: geometric mean of what law and measurement leave possible.
