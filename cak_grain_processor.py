@@ -133,6 +133,7 @@ UNIT_PATTERN = 0.03  # root mean square of x for one octave, about
 CONTROL_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # where the auditor looks for the amount, in claims
 BISECTIONS = 8
 LAW_STEPS, LAW_BATCH, LAW_RATE, LAW_WIDTH = 800, 32, 1e-2, 32
+LAW_STARTS, LAW_TRIAL_STEPS = 3, 100
 TONE_REACH_BANDS = (2, 6, 16, 40)  # how far to either side the critic looks for tones
 NOISE_CELLS = 4  # noise is told from tones that beat over 1.5 s: in one cell, a chord's beats leave no gap
 NOISE_FRAMES = NOISE_CELLS * CELL_FRAMES
@@ -146,10 +147,9 @@ SHARE_SPREAD = 0.01  # of x, 1 dB: how well a share of noise is measured
 LEAST_SPREAD = 0.01  # of x, 1 dB: no law of noise is thought better than that
 FLUCTUATION_SPREAD = 0.25  # nepers: chance in the fluctuation of a tile's bands is 0.17, and noise need not be Gaussian
 SHARE_STEPS = 80  # of STRAY_RANGE, in which the critic looks for a share
-AMOUNT_GRIDS = ((0.6, 13), (0.08, 9))  # of a sound's own noise, of x, to either side: all, then around the best
+AMOUNT_GRIDS = ((1.0, 21), (0.08, 9))  # of a sound's own noise, of x, to either side: all, then around the best
 AMOUNT_SPREAD = 1.5  # of x, so wide that the amount is nearly free
 STEADY_SLOPE = 0.02  # how much the critic believes that noise rises by as much in all bands
-STEADY_ZERO = 1.0  # in squares of x; without it amounts wander off together, and the law is lost
 STRAY_RANGE = 0.6  # of x, 60 dB: where measurements lie that are not of this noise
 SPREAD_TILES = 256  # are enough to tell how well the law holds
 BARE_STEPS = 0.6  # share of steps in which tiles lose the tones of some bands; the fewer, the more the law is doubted,
@@ -559,6 +559,7 @@ class NaturalNoise(nn.Module):
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels), persistent=False)
         self.register_buffer("log_shares", band_shares(settings)[:, 0].log(), persistent=False)
         self.register_buffer("usual_spread", torch.tensor(0.0))
+        self.register_buffer("middle", torch.tensor(0.0))  # of the library's amounts: they may count from anywhere
         self.register_buffer("full_fluctuation", torch.ones(settings.n_mels))  # of the library
         # A band is as likely all noise (the first) as that it holds a tone, whose level may be any in STRAY_RANGE.
         steps = torch.linspace(0, STRAY_RANGE, SHARE_STEPS + 1)
@@ -620,11 +621,11 @@ class NaturalNoise(nn.Module):
     def amount(self, law: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """The likeliest amount of noise of each tile, (batch, 1)."""
         wide = tuple(values[..., None] for values in law)
-        best = (noise - law[0]).median(1, keepdim=True).values
+        best = self.middle.expand(len(noise), 1)
         for reach, n_steps in AMOUNT_GRIDS:
             amounts = best + torch.linspace(-reach, reach, n_steps, device=noise.device)  # (batch, n_steps)
             likelihood = self.likelihood(wide, amounts[:, None], noise[..., None]).mean(1)
-            likeliest = (likelihood - 0.5 * (amounts / AMOUNT_SPREAD).square()).argmax(1, keepdim=True)
+            likeliest = (likelihood - 0.5 * ((amounts - self.middle) / AMOUNT_SPREAD).square()).argmax(1, keepdim=True)
             best = amounts.gather(1, likeliest)
         return best
 
@@ -637,17 +638,12 @@ class NaturalNoise(nn.Module):
         self.usual_spread.copy_(law[3].pow(-2).mean().rsqrt())
 
     def loss(self, level: Tensor, fluctuation: Tensor) -> Tensor:
-        """Minus the likelihood of natural tiles, the price of slopes that are not 1, and of a zero that drifts.
-
-        Amounts may count from anywhere; they are held to count from the middle of the library.
-        """
+        """Minus the likelihood of natural tiles, and the price of slopes that are not 1."""
         noise, law = self(level, fluctuation)
-        likelihood = self.likelihood(law, self.amount(law, noise), noise)
-        price = (
-            STEADY_SLOPE * (law[1] - 1).square().mean()
-            + STEADY_ZERO * (noise - law[0]).median(1).values.mean().square()
-        )
-        return price - likelihood.mean()
+        amount = self.amount(law, noise)
+        self.middle.lerp_(amount.mean(), 0.2)
+        likelihood = self.likelihood(law, amount, noise)
+        return STEADY_SLOPE * (law[1] - 1).square().mean() - likelihood.mean()
 
     def share(self, law: tuple[Tensor, ...], likely: Tensor, level: Tensor, fluctuation: Tensor) -> Tensor:
         """The share of noise that is to be expected of a band: geometric mean of what law and measurement leave possible.
@@ -929,25 +925,49 @@ class AuditGame:
         self.doubt = float(self.critic.usual_spread / FREE_SPREAD) ** 2  # how much is left to the resemblance critic
 
     def _learn_noise(self, natural: Tiles, rng: np.random.Generator) -> NaturalNoise:
-        """Train the critic to its optimum before the game: natural noise does not depend on the model."""
+        """Train the critic to its optimum before the game: natural noise does not depend on the model.
+
+        From some starts it loses the law in its first steps, and takes all noise for something else:
+        the likeliest of several goes on.
+        """
         # MPS knows no log_ndtr: there the critic, which is small, stays on the CPU.
         device = "cpu" if natural.device == "mps" else natural.device
-        critic = NaturalNoise(self.settings).to(device)
-        critic.full_fluctuation.copy_(full_fluctuation(natural.fluctuations))
-        optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
-        for step in range(LAW_STEPS):
+        levels, fluctuations = natural.levels.to(device), natural.fluctuations.to(device)
+        full = full_fluctuation(fluctuations)
+        starts = []
+        for _ in range(LAW_STARTS):
+            critic = NaturalNoise(self.settings).to(device)
+            critic.full_fluctuation.copy_(full)
+            optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
+            self._teach(critic, optimizer, levels, fluctuations, range(LAW_TRIAL_STEPS), rng)
+            with torch.no_grad():
+                starts.append((critic.loss(levels, fluctuations).item(), len(starts), critic, optimizer))
+        *_, critic, optimizer = min(starts)
+        self._teach(critic, optimizer, levels, fluctuations, range(LAW_TRIAL_STEPS, LAW_STEPS), rng)
+        critic.note_spread(levels, fluctuations)
+        return critic.requires_grad_(False)
+
+    @staticmethod
+    def _teach(
+        critic: NaturalNoise,
+        optimizer: torch.optim.Optimizer,
+        levels: Tensor,
+        fluctuations: Tensor,
+        steps: range,
+        rng: np.random.Generator,
+    ) -> None:
+        """Some of the LAW_STEPS of the critic's training."""
+        for step in steps:
             for group in optimizer.param_groups:
                 group["lr"] = LAW_RATE * (1.01 - step / LAW_STEPS)
-            index = rng.integers(len(natural.arrays), size=LAW_BATCH)
-            loss = critic.loss(natural.levels[index].to(device), natural.fluctuations[index].to(device))
+            index = rng.integers(len(levels), size=LAW_BATCH)
+            loss = critic.loss(levels[index], fluctuations[index])
             optimizer.zero_grad()
             loss.backward()
             if step < LAW_STEPS // 4:  # or all that the law does not say yet would pass for something else
                 for weight in critic.net[4].parameters():
                     weight.grad[4] = 0
             optimizer.step()
-        critic.note_spread(natural.levels, natural.fluctuations)
-        return critic.requires_grad_(False)
 
     def log2_flatness(self, x: Tensor) -> Tensor:
         """log2 of the flatness of pictures (batch, n_mels, frames): (batch,)."""
