@@ -307,12 +307,11 @@ class TestReferees:
         found = critic.share(law, level + likely_db / RANGE_DB, level, torch.full((1, 1), share * (2 - share)))
         assert found_db[0] <= 10 * math.log10(found[0, 0].item()) <= found_db[1]
 
-    def test_the_solved_amount_has_the_grain_claimed(self):
-        game = AuditGame(SETTINGS, Tiles.of(list(tiles(4, 256).numpy()), SETTINGS), seed=0)
+    def test_the_solved_amount_has_the_grain_claimed(self, breath_game):
         x = 0.3 + 0.7 * tiles(4, stage3.CELL_FRAMES) ** 4
         pattern = 0.25 * (x - x.mean(1, keepdim=True))
         claim = torch.tensor([-0.5, 0.4, 1.0, 2.0])
-        amount = game.solved(x, pattern, claim)
+        amount = breath_game.solved(x, pattern, claim)
         got = audited_octaves(x, pattern * amount[:, None, None], SHARES, RANGE_DB, 40.0)
         torch.testing.assert_close(got, claim, atol=0.02, rtol=0)
 
@@ -360,14 +359,12 @@ class TestReferees:
         assert np.ptp(amounts) > 0.3
         assert np.corrcoef(amounts, natural.log2_grain)[0, 1] > 0.9
 
-    def test_the_critics_do_not_ask_how_strong_a_pattern_is(self, project):
-        pairs = read_pairs(project.folder / "training_pairs.json")
-        movers = stage3.load_tiles(pairs, range(len(pairs.sources)), "cpu")
-        game, model = AuditGame(pairs.settings, movers, seed=0), GrainModel(pairs.settings)
-        once = game.play(model, movers, 8, np.random.default_rng(0))
+    def test_the_critics_do_not_ask_how_strong_a_pattern_is(self, breath, breath_game):
+        model = GrainModel(SETTINGS)
+        once = breath_game.play(model, breath, 8, np.random.default_rng(0))
         with torch.no_grad():
             model.scale *= 0.1
-        weak = game.play(model, movers, 8, np.random.default_rng(0))
+        weak = breath_game.play(model, breath, 8, np.random.default_rng(0))
         for name in ("texture", "smooth"):
             torch.testing.assert_close(weak[name].distance, once[name].distance)
             torch.testing.assert_close(weak[name].noise_distance, once[name].noise_distance)
@@ -403,8 +400,10 @@ class TestTraining:
         assert float(rows[-1]["held_out_violation"]) < 0.1
         pairs = read_pairs(project.folder / "training_pairs.json")
         train_on, judge_on = (stage3.load_tiles(pairs, part, "cpu") for part in stage3.split_files(pairs, 0))
+        torch.manual_seed(0)
+        untrained = GrainModel(pairs.settings)
         game = AuditGame(pairs.settings, train_on, seed=0)
-        before = stage3.judge(game, GrainModel(pairs.settings), judge_on, stage3.TrainSettings())
+        before = stage3.judge(game, untrained, judge_on, stage3.TrainSettings())
         assert float(rows[-1]["held_out_noise"]) < 0.8 * before["held_out_noise"]
         nearer = stage3.share_nearer(game, before, {name: float(rows[-1][name]) for name in before})
         content = json.loads((project.folder / "grain_processor_v2_output/audit.json").read_text())
