@@ -85,7 +85,7 @@ class ResemblanceGame(AuditGame):
 
 
 class FixedGame(AuditGame):
-    """The law of noise is doubted as much in every library: about what it is in a real one."""
+    """The law of noise is doubted as much in every library: about what it is in a real one, so no tile loses tones."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -102,9 +102,9 @@ class NoiseGame(AuditGame):
 class OneWayGame(AuditGame):
     """The violation of smoothing alone is charged."""
 
-    def play(self, *args) -> dict[str, Moves]:
+    def play(self, *args, **options) -> dict[str, Moves]:
         """The same game; texture's violation is not charged."""
-        scores = super().play(*args)
+        scores = super().play(*args, **options)
         texture = scores["texture"]
         return {**scores, "texture": replace(texture, violation=texture.violation.detach())}
 
