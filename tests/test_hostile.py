@@ -308,11 +308,11 @@ def test_audio_outside_is_audited_only_if_it_is_what_was_measured(copied):
     history = [EpochScores(**row) for row in latest["history"]]
     for source in pairs.sources:
         os.utime(source.path)
-    rows, _, failures = audit(pairs, model, history, 0, copied.folder / "elsewhere")
+    rows, _, failures = audit(pairs, model, history, 0.1, 0, copied.folder / "elsewhere")
     assert not rows
     assert len(failures) == 3
     assert all("changed since it was measured" in failure for failure in failures)
-    rows, _, failures = audit(pairs, model, history, 0, copied.folder)
+    rows, _, failures = audit(pairs, model, history, 0.1, 0, copied.folder)
     assert len({row.file for row in rows}) == 3
     assert not failures
 
