@@ -58,7 +58,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
-import numpy.random  # noqa: F401 - on its first use it would be imported, and swallow a Ctrl-C meanwhile
+import numpy.random
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
