@@ -1297,14 +1297,10 @@ def share_nearer(expander: dict[str, float], trained: dict[str, float], doubt: f
     Both as `judge` returns them, of the same tiles; the critics are weighed by the game's ``doubt``, as in
     training. NaN if neither could tell, or a model has no score where the other has.
     """
-
-    def square(scores: dict[str, float]) -> float:
-        noise, distance = scores["held_out_noise"] ** 2, doubt * scores["held_out_distance"] ** 2
-        told = [noise] * (not math.isnan(expander["held_out_noise"]))
-        told += [distance] * (not math.isnan(expander["held_out_distance"]))
-        return sum(told) if told else math.nan
-
-    return 1 - math.sqrt(square(trained) / square(expander)) if square(expander) else math.nan
+    weights = {"held_out_noise": 1.0, "held_out_distance": doubt}
+    told = [name for name in weights if not math.isnan(expander[name])]
+    before, after = (sum(weights[name] * scores[name] ** 2 for name in told) for scores in (expander, trained))
+    return 1 - math.sqrt(after / before) if before else math.nan
 
 
 # The audit
@@ -1371,8 +1367,10 @@ def summarise_audit(rows: list[AuditRow], violation: float, nearer: float, n_fil
     got = {name: [row.got_octaves for row in rows if row.file == name] for name in files}
     monotone = sum(bool(np.all(np.diff(octaves) >= -MONOTONE_OCTAVES)) for octaves in got.values())
     verdict = f"the slider keeps its word within {GOOD_OCTAVES:g} octaves on {true_files} of {len(errors)} files"
-    if not files:
-        verdict = "no held-out file could be audited"
+    if not errors:
+        verdict = (
+            "no held-out file could be audited" if not files else "no held-out file can be moved to where it was asked"
+        )
     elif true_files < len(errors):
         verdict += f"; the largest error is {max(every):.3f} octaves, see audit.png"
     if reach is not None and reach < LITTLE_REACH:
