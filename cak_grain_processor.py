@@ -1291,6 +1291,29 @@ def judge(game: AuditGame, model: GrainModel, held_out: Tiles, settings: TrainSe
     }
 
 
+def run_epoch(
+    game: AuditGame,
+    model: GrainModel,
+    optimizer: torch.optim.Optimizer,
+    movers: Tiles,
+    held_out: Tiles,
+    epoch: int,
+    settings: TrainSettings,
+    begun: EpochProgress | None,
+    is_stopped: Callable[[], bool],
+) -> EpochScores:
+    """`train_epoch`, and what it came to on held-out tiles."""
+    started = time.monotonic()
+    return EpochScores(
+        epoch=epoch,
+        **train_epoch(game, model, optimizer, movers, epoch, settings, begun, is_stopped),
+        **judge(game, model, held_out, settings),
+        learning_rate=learning_rate_at(epoch / settings.epochs),
+        gate_temperature=float(model.temperature),
+        seconds=time.monotonic() - started,
+    )
+
+
 def share_nearer(expander: dict[str, float], trained: dict[str, float], doubt: float) -> float:
     """By what share of its distance a model comes nearer to what the critics expect than the expander it began as.
 
@@ -1820,16 +1843,18 @@ def train(
     movers, held_out = team.agreed(partial(load_parts, pairs, settings, device, team.of_first(identity)))
     torch.manual_seed(settings.seed)
     model = GrainModel(pairs.settings).to(device)
+    untrained = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
-    game = AuditGame(pairs.settings, movers, settings.seed, team)
-    model.detector.full_fluctuation.copy_(game.critic.full_fluctuation)
-    check_device(model, movers)
-    expander = judge(game, model, held_out, settings)
     history: list[EpochScores] = []
     begun: EpochProgress | None = None
     if resume:
         content = team.of_first(team.agreed(lambda: read_checkpoint(latest) if team.is_first else {}))
         history, begun = load_state(content, latest, identity, model, optimizer)
+    check_device(model, movers)
+    game = AuditGame(pairs.settings, movers, settings.seed, team)
+    for one in (model, untrained):
+        one.detector.full_fluctuation.copy_(game.critic.full_fluctuation)
+    expander = judge(game, untrained, held_out, settings)
 
     def save(begun: EpochProgress | None) -> None:
         state = {
@@ -1848,19 +1873,10 @@ def train(
     if history and begun is None and team.is_first:
         show()  # the run that stopped may have been killed before it did
     for epoch in progress(range(len(history) + 1, settings.epochs + 1), settings.epochs - len(history)):
-        started = time.monotonic()
         try:
             with stop_after_step() as is_stopped:
-                scores = train_epoch(game, model, optimizer, movers, epoch, settings, begun, is_stopped)
+                row = run_epoch(game, model, optimizer, movers, held_out, epoch, settings, begun, is_stopped)
                 begun = None
-                row = EpochScores(
-                    epoch=epoch,
-                    **scores,
-                    **judge(game, model, held_out, settings),
-                    learning_rate=learning_rate_at(epoch / settings.epochs),
-                    gate_temperature=float(model.temperature),
-                    seconds=time.monotonic() - started,
-                )
                 history.append(row)
                 if team.is_first:
                     save(None)
@@ -1959,7 +1975,7 @@ def final_content(
 def audit(
     pairs: TrainingPairs,
     model: GrainModel,
-    history: list[EpochScores],
+    violation: float,
     nearer: float,
     seed: int,
     folder: Path,
@@ -1968,7 +1984,7 @@ def audit(
     """Render held-out files across the slider and measure them with stage 1's function.
 
     Audio outside ``folder``, of training_pairs.json, is read only if it is what stage 1 measured:
-    nobody else's file is opened because a JSON names it.
+    nobody else's file is opened because a JSON names it. ``violation`` and ``nearer`` are reported as they are.
 
     Returns
     -------
@@ -1988,7 +2004,7 @@ def audit(
         except PipelineError as err:
             failures.append(f"{one_line(source.path)}: {err}")
     spread = grain_spread_octaves(source.grain for source in pairs.sources)
-    return rows, summarise_audit(rows, history[-1].held_out_violation, nearer, len(pairs.sources), spread), failures
+    return rows, summarise_audit(rows, violation, nearer, len(pairs.sources), spread), failures
 
 
 # The command line
@@ -2088,7 +2104,13 @@ def _finish(
 ) -> int:
     """Audit the model, write it and say how it came out; returns the exit status."""
     rows, summary, failures = audit(
-        pairs, model, history, nearer, args.seed, args.pairs.absolute().parent, progress_bar("auditing")
+        pairs,
+        model,
+        history[-1].held_out_violation,
+        nearer,
+        args.seed,
+        args.pairs.absolute().parent,
+        progress_bar("auditing"),
     )
     save_checkpoint(args.output_dir / FINAL_NAME, final_content(model, pairs, settings, history, summary))
     write_json(
