@@ -58,7 +58,6 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
-import numpy.random  # on its first use numpy would import it, and swallow a Ctrl-C meanwhile
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

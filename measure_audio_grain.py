@@ -46,6 +46,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import numpy as np
@@ -1316,7 +1317,7 @@ def run_main(
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name may hold what can't be printed here
     before = signal.getsignal(signal.SIGINT)
-    on_interrupt(signal.default_int_handler)
+    on_interrupt(_interrupt)
     global _is_ending
     _is_ending = False
     try:
@@ -1331,6 +1332,18 @@ def run_main(
         return 130
     finally:
         on_interrupt(before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but after an import: inside it, C code may swallow it or make another error of it."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            again = threading.Timer(0.05, signal.pthread_kill, [threading.get_ident(), number])
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def leave(status: int) -> NoReturn:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -79,6 +80,24 @@ class TestAtAnyMoment:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
         assert (running.returncode, err) == (130, "\ninterrupted\n")
+
+    def test_ctrl_c_inside_a_late_import_is_not_lost(self, tmp_path, monkeypatch):
+        """As numpy.random's start loses it, whose C code goes on after any error."""
+        (tmp_path / "loses_it.py").write_text(
+            "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    pass\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        imported = []
+
+        def body() -> int:
+            import loses_it
+
+            imported.append(loses_it)
+            time.sleep(30)
+            return 0
+
+        assert stage1.run_main(body) == 130
+        assert imported
 
     def test_an_interrupted_measurement_is_kept_and_gone_on_with(self, tmp_path):
         library = write_library(tmp_path, 6, 0.5)
