@@ -13,11 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import cak_grain_processor as stage3
-from cak_grain_processor import AuditGame, GrainModel, Moves, Tiles, TrainSettings, pattern_in_db
-from convert_to_spectrograms import CELL_FRAMES, DYNAMIC_RANGE_DB, SpectrogramSettings, spectral_expander, tile_starts
+from neural_grain.data.tiles import tile_starts
+from neural_grain.dsp.gains import spectral_expander
+from neural_grain.dsp.settings import CELL_FRAMES, DYNAMIC_RANGE_DB, SpectrogramSettings
+from neural_grain.learn import training as learn_training
+from neural_grain.learn.dataset import Tiles
+from neural_grain.learn.game import AuditGame, Moves
+from neural_grain.learn.model import GrainModel, pattern_in_db
+from neural_grain.learn.settings import TrainSettings
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def in_cells(x: np.ndarray) -> np.ndarray:
@@ -156,9 +162,9 @@ def train_on(
         movers = Tiles.of(arrays, settings)
         game = game_class(settings, movers, seed)
         model.detector.full_fluctuation.copy_(game.critic.full_fluctuation)
-        optimizer = torch.optim.Adam(model.parameters(), stage3.LEARNING_RATE, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(model.parameters(), learn_training.LEARNING_RATE, betas=(0.9, 0.99))
         for epoch in range(1, epochs + 1):
-            stage3.train_epoch(game, model, optimizer, movers, epoch, TrainSettings(epochs=epochs, seed=seed))
+            learn_training.train_epoch(game, model, optimizer, movers, epoch, TrainSettings(epochs=epochs, seed=seed))
     return model.eval()
 
 

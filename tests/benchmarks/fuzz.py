@@ -31,10 +31,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import soundfile as sf
 
-from cak_grain_processor import save_checkpoint
-from convert_to_spectrograms import convert_file, default_settings, settings_record
-from measure_audio_grain import FileGrain, GrainSettings, PipelineError, SkippedFile, measure_file
-from neural_audio_processor import Asked, GrainProcessor
+from convert_to_spectrograms import convert_file
+from measure_audio_grain import measure_file
+from neural_grain.app.processor import GrainProcessor, RenderTarget
+from neural_grain.base.errors import PipelineError
+from neural_grain.data.metadata import FileGrain, SkippedFile
+from neural_grain.dsp.settings import GrainSettings, default_settings, settings_record
+from neural_grain.learn.checkpoint import save_checkpoint
+from neural_grain.learn.model import GrainModel
 
 ROOT = Path(__file__).resolve().parents[2]
 SR = 48_000  # of all: Opus knows no 44.1 kHz
@@ -282,7 +286,7 @@ def meet(path: Path, processor: GrainProcessor, answer: Connection) -> None:
 
     def render() -> str:
         for octaves in POSITIONS:
-            result = processor.render_file(path, out / f"{octaves}.wav", Asked(octaves))
+            result = processor.render_file(path, out / f"{octaves}.wav", RenderTarget(octaves))
             if not np.isfinite(sf.read(result.output)[0]).all() and octaves:
                 return "traceback: it wrote NaN"
         return "rendered"
@@ -328,8 +332,6 @@ def fates(paths: list[Path], processor: GrainProcessor, jobs: int) -> Iterator[t
 
 def untrained_model(path: Path) -> Path:
     """A model as stage 3 writes it, of starting weights: decoding and rendering don't care what it has learned."""
-    from cak_grain_processor import GrainModel
-
     settings = default_settings(GrainSettings())
     model = GrainModel(settings)
     content = {"weights": model.state_dict(), "channels": model.detector.mix.in_channels,

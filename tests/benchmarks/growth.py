@@ -21,9 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-import cak_grain_processor as stage3
-from convert_to_spectrograms import Source, Tile, TrainingPairs, default_settings
-from measure_audio_grain import GrainSettings
+from neural_grain.data.tiles import Source, Tile, TrainingPairs
+from neural_grain.dsp.settings import GrainSettings, default_settings
+from neural_grain.learn import dataset as learn_dataset
+from neural_grain.learn import game as learn_game
+from neural_grain.learn import model as learn_model
+from neural_grain.learn import settings as learn_settings
+from neural_grain.learn import training as learn_training
 
 EPOCHS = 2
 
@@ -40,17 +44,17 @@ def measure(n_tiles: int) -> str:
             tiles.append(Tile(folder / f"{i}.npy", None, folder / "a.wav", 0.0, 0.01))
         pairs = TrainingPairs(settings, (Source(folder / "a.wav", 0.01, 1, 1),), tuple(tiles))
         started = time.monotonic()
-        movers = stage3.load_tiles(pairs, [0], "cpu")
+        movers = learn_dataset.load_tiles(pairs, [0], "cpu")
         loaded_s = time.monotonic() - started
         started = time.monotonic()
-        game, model = stage3.AuditGame(settings, movers, 0), stage3.GrainModel(settings)
+        game, model = learn_game.AuditGame(settings, movers, 0), learn_model.GrainModel(settings)
         critic_s = time.monotonic() - started
-        optimizer = torch.optim.Adam(model.parameters(), stage3.LEARNING_RATE)
+        optimizer = torch.optim.Adam(model.parameters(), learn_training.LEARNING_RATE)
         started = time.monotonic()
         for epoch in range(1, EPOCHS + 1):
-            stage3.train_epoch(game, model, optimizer, movers, epoch, stage3.TrainSettings())
+            learn_training.train_epoch(game, model, optimizer, movers, epoch, learn_settings.TrainSettings())
         epoch_s = (time.monotonic() - started) / EPOCHS
-    steps = max(stage3.MIN_STEPS, -(-n_tiles // stage3.TrainSettings.batch_size))
+    steps = max(learn_training.MIN_STEPS, -(-n_tiles // learn_settings.TrainSettings.batch_size))
     kind = "memory" if isinstance(movers.arrays, list) else "mapped"
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return f"{n_tiles:7d} {kind:>7s} {loaded_s:8.1f} {critic_s:10.1f} {epoch_s:10.2f} {steps / epoch_s:8.1f} {peak_mb:9.0f}"

@@ -21,8 +21,13 @@ from dataclasses import replace
 import numpy as np
 from contenders import HAND_MADE, VARIANTS, contender, train_on
 
-from convert_to_spectrograms import AmountSolver, analyse, band_powers_of, default_settings, log_mel_of, move_grain
-from measure_audio_grain import GrainSettings, Sound, measure_grain, sound_from_array
+from neural_grain.audio.sound import Sound, sound_from_array
+from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.mel import band_powers_of, log_mel_of
+from neural_grain.dsp.move import move_grain
+from neural_grain.dsp.settings import GrainSettings, default_settings
+from neural_grain.dsp.solver import AmountSolver
 
 SR = 44_100
 N_SAMPLES = 2048 + 255 * 512  # one tile

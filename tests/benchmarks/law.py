@@ -25,8 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from measure_audio_grain import FileGrain, GrainSettings, find_audio, measure_file
-from neural_audio_processor import DEFAULT_MODEL, Asked, GrainProcessor, native_dtype
+from measure_audio_grain import measure_file
+from neural_grain.app.processor import DEFAULT_MODEL, GrainProcessor, RenderTarget
+from neural_grain.audio.formats import native_dtype
+from neural_grain.audio.sound import find_audio
+from neural_grain.data.metadata import FileGrain
+from neural_grain.dsp.settings import GrainSettings
 
 POSITIONS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
 
@@ -99,7 +103,7 @@ def render_and_measure(processor: GrainProcessor, source: Path, folder: Path, po
     loudness = loudness_lufs(source)
     for octaves in positions:
         output = folder / f"{source.stem}_{octaves}{source.suffix}"
-        result = processor.render_file(source, output, Asked(octaves)).rendering
+        result = processor.render_file(source, output, RenderTarget(octaves)).rendering
         after = measure_file(output, GrainSettings())
         assert isinstance(after, FileGrain), after
         row["got"].append(math.log2(before.grain / after.grain))

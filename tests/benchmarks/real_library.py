@@ -24,8 +24,12 @@ import torch
 from contenders import HAND_MADE, VARIANTS, contender, train_on
 from scipy.linalg import sqrtm
 
-from cak_grain_processor import AuditGame, Tiles, held_energy, split_files
-from convert_to_spectrograms import CELL_FRAMES, DYNAMIC_RANGE_DB, between_centres, load_tile, read_pairs
+from neural_grain.data.tiles import load_tile, read_pairs
+from neural_grain.dsp.gains import lerp_weights
+from neural_grain.dsp.settings import CELL_FRAMES, DYNAMIC_RANGE_DB
+from neural_grain.learn.auditor import renormalise
+from neural_grain.learn.dataset import Tiles, split_files
+from neural_grain.learn.game import AuditGame
 
 OCTAVES = (1.0, 2.0, 3.0)
 HEARD_DB = 80.0  # below the loudest band
@@ -74,7 +78,7 @@ def move(game: AuditGame, tiles: np.ndarray, pattern_of: Callable, claim: np.nda
     """Tiles moved by their claims along a contender's pattern."""
     x = torch.from_numpy(tiles)
     n_frames = tiles.shape[2]
-    before, after, share = between_centres((np.arange(n_frames) + 0.5) / CELL_FRAMES, -(-n_frames // CELL_FRAMES))
+    before, after, share = lerp_weights((np.arange(n_frames) + 0.5) / CELL_FRAMES, -(-n_frames // CELL_FRAMES))
     cells = [pattern_of(tile) for tile in tiles]
     if cells[0].ndim == 3:
         cells = [both[1 if octaves < 0 else 0] for both, octaves in zip(cells, claim, strict=True)]
@@ -84,7 +88,7 @@ def move(game: AuditGame, tiles: np.ndarray, pattern_of: Callable, claim: np.nda
     claims = torch.tensor(claim, dtype=torch.float32)
     amount = game.solved(x, pattern, claims)
     return (
-        held_energy(x, pattern * amount[:, None, None], game.shares.log(), game.settings.dynamic_range_db)
+        renormalise(x, pattern * amount[:, None, None], game.shares.log(), game.settings.dynamic_range_db)
         .clamp(0, 1)
         .numpy()
     )

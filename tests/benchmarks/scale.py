@@ -29,8 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from joblib import Parallel, delayed
 
-from convert_to_spectrograms import TILE_FRAMES, convert_dataset, tile_starts
-from measure_audio_grain import find_audio, measure_folder
+from convert_to_spectrograms import convert_dataset
+from measure_audio_grain import measure_folder
+from neural_grain.audio.sound import find_audio
+from neural_grain.data.tiles import tile_starts
+from neural_grain.dsp.settings import TILE_FRAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 SR = 44_100

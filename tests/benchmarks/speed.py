@@ -23,11 +23,13 @@ import numpy as np
 import soundfile as sf
 from scipy.fft import irfft, rfft
 
+from neural_grain.app.processor import DEFAULT_MODEL, GrainProcessor, RenderTarget
+from neural_grain.base.parallel import map_in_order
+from neural_grain.dsp.move import move_grain
+from neural_grain.dsp.stft import hann_window
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from convert_to_spectrograms import move_grain
-from measure_audio_grain import hann_window, in_order
-from neural_audio_processor import DEFAULT_MODEL, Asked, GrainProcessor
 
 ROOT = Path(__file__).resolve().parents[2]
 SR = 44_100
@@ -57,7 +59,7 @@ def floor_s(y: np.ndarray, threads: int) -> float:
     started = time.perf_counter()
     windows = np.lib.stride_tricks.sliding_window_view(np.ascontiguousarray(y.T), 2048, axis=1)[:, ::512]
     blocks = (windows[:, i : i + n] for i in range(0, windows.shape[1], n))
-    for _ in in_order(lambda windows: irfft(rfft(windows * window, axis=-1), 2048, axis=-1), blocks, threads):
+    for _ in map_in_order(lambda windows: irfft(rfft(windows * window, axis=-1), 2048, axis=-1), blocks, threads):
         pass
     return time.perf_counter() - started
 
@@ -80,8 +82,8 @@ def ratios(model: Path, audio: Path | None, folder: Path) -> None:
     rows: dict[str, list[float]] = {}
     for run in range(N_RUNS + 1):
         processor._last = None
-        first = seconds(processor.render_file, audio, folder / "out.wav", Asked(-1.0), overwrite=True)
-        second = seconds(processor.render_file, audio, folder / "out.wav", Asked(1.0), overwrite=True)
+        first = seconds(processor.render_file, audio, folder / "out.wav", RenderTarget(-1.0), overwrite=True)
+        second = seconds(processor.render_file, audio, folder / "out.wav", RenderTarget(1.0), overwrite=True)
         one, many = floor_s(y, 1), floor_s(y, threads)
         if run:  # the first warms up
             for name, value in (
@@ -113,7 +115,7 @@ def long_file(minutes: float, model: Path) -> None:
                 file.write(piece)
         processor = GrainProcessor.load(model, "cpu")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        taken = seconds(processor.render_file, source, Path(folder, "out.wav"), Asked(-1.0))
+        taken = seconds(processor.render_file, source, Path(folder, "out.wav"), RenderTarget(-1.0))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
             f"  {minutes:4.0f} min {taken:7.1f} s {taken / minutes:6.2f} s a minute, peak {peak:5.0f} MB ({before:.0f} MB before)",

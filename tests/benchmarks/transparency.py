@@ -20,20 +20,18 @@ from pathlib import Path
 import librosa
 import numpy as np
 
+from neural_grain.app.processor import DEFAULT_MODEL
+from neural_grain.audio.sound import find_audio, open_sound, sound_from_array
+from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.gains import Amounts, spectral_expander
+from neural_grain.dsp.mel import band_powers_of
+from neural_grain.dsp.move import move_grain
+from neural_grain.dsp.settings import GrainSettings, default_settings
+from neural_grain.dsp.solver import AmountSolver
+from neural_grain.learn.checkpoint import load_model
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cak_grain_processor import load_model
-from convert_to_spectrograms import (
-    Amounts,
-    AmountSolver,
-    analyse,
-    band_powers_of,
-    default_settings,
-    move_grain,
-    spectral_expander,
-)
-from measure_audio_grain import GrainSettings, find_audio, open_sound, sound_from_array
-from neural_audio_processor import DEFAULT_MODEL
 
 SR = 44_100
 BEFORE_S, CLEAR_S = 0.02, 0.0005

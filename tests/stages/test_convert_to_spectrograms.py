@@ -1,0 +1,153 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import SR, noise, run, write_library
+from PIL import Image
+from rendering import SETTINGS
+
+from neural_grain.base.errors import PipelineError
+from neural_grain.data import pictures as data_pictures
+from neural_grain.data.tiles import read_pairs
+
+
+class TestCommand:
+    def test_tiles_pictures_and_contract(self, project):
+        ran = project.ran[1]
+        assert ran.status == 0
+        assert "12 converted, 0 unchanged, 0 gone" in ran.out
+        assert "next: python cak_grain_processor.py" in ran.out
+        content = json.loads((project.folder / "training_pairs.json").read_text())
+        assert content["version"] == 1
+        assert len(content["settings"]["band_edges_hz"]) == 130
+        grains = {
+            item["path"]: item["grain"] for item in json.loads((project.folder / "metadata.json").read_text())["files"]
+        }
+        for tile in content["tiles"]:
+            x = np.load(project.folder / tile["array"], allow_pickle=False)
+            assert (x.shape, x.dtype) == ((128, 256), np.float32)
+            assert 0 <= x.min() <= x.max() <= 1
+            assert tile["grain"] == pytest.approx(grains[tile["source"]], rel=0.2)  # drones that stand still
+            assert tile["array"].startswith("spectrograms/arrays/")
+            assert tile["image"].startswith("spectrograms/images/")
+
+    def test_a_picture_shows_the_tile(self, project):
+        tile = json.loads((project.folder / "training_pairs.json").read_text())["tiles"][0]
+        picture = np.asarray(Image.open(project.folder / tile["image"]).convert("L"), float)
+        painter = data_pictures.TilePainter(SETTINGS)
+        inside = picture[painter._rows, painter._columns]
+        x = np.load(project.folder / tile["array"])
+        shown = inside[:: -(inside.shape[0] // 128), :: inside.shape[1] // 256][:128, :256]
+        assert (
+            np.corrcoef(np.interp(np.linspace(0, 127, len(shown)), range(128), x.mean(axis=1)), shown.mean(axis=1))[
+                0, 1
+            ]
+            > 0.8
+        )
+        outside = picture.copy()
+        outside[painter._rows, painter._columns] = 255
+        assert (outside < 100).sum() > 1000  # axes, ticks and title are there
+
+    def test_a_second_run_converts_what_changed_and_removes_only_what_it_wrote(self, tmp_path):
+        write_library(tmp_path, 5, 1.0)
+        run("measure_audio_grain.py", cwd=tmp_path)
+        run("convert_to_spectrograms.py", cwd=tmp_path)
+        mine = tmp_path / "spectrograms" / "arrays" / "mine.npy"
+        mine.write_bytes(b"not yours")
+        files = sorted(tmp_path.rglob("*.wav"))
+        files[0].unlink()
+        sf.write(files[1], noise(4), SR)
+        kept = {
+            path: path.stat().st_mtime_ns
+            for path in tmp_path.rglob("*.npy")
+            if files[2].stem.replace(" ", "_") in path.name
+        }
+        run("measure_audio_grain.py", cwd=tmp_path)
+        ran = run("convert_to_spectrograms.py", cwd=tmp_path)
+        assert "1 converted, 3 unchanged, 1 gone" in ran.out
+        assert mine.read_bytes() == b"not yours"
+        assert kept
+        assert kept == {path: path.stat().st_mtime_ns for path in kept}
+        named = {tile["array"] for tile in json.loads((tmp_path / "training_pairs.json").read_text())["tiles"]}
+        there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.npy")} - {
+            "spectrograms/arrays/mine.npy"
+        }
+        assert there == named
+
+    def test_without_images(self, tmp_path):
+        write_library(tmp_path, 2, 1.0)
+        run("measure_audio_grain.py", cwd=tmp_path)
+        assert run("convert_to_spectrograms.py", "--no-images", cwd=tmp_path).status == 0
+        assert not list(tmp_path.rglob("*.png"))
+        assert "2 converted" in run("convert_to_spectrograms.py", cwd=tmp_path).out  # now with pictures
+        assert len(list(tmp_path.rglob("*.png"))) == 2
+
+    def test_tiles_of_an_earlier_version_are_made_again(self, copied):
+        pairs = copied.folder / "training_pairs.json"
+        before = pairs.read_text()
+        pairs.write_text(before.replace('"dynamic_range_db": 100.0', '"dynamic_range_db": 80.0'))
+        ran = run("convert_to_spectrograms.py", "--no-images", cwd=copied.folder)
+        assert ran.status == 0, ran.err
+        assert " 0 unchanged" in ran.out
+        assert json.loads(pairs.read_text())["settings"]["dynamic_range_db"] == 100.0
+        assert all((copied.folder / tile["array"]).exists() for tile in json.loads(pairs.read_text())["tiles"])
+
+    def test_a_file_changed_or_gone_since_is_named_and_stops_nothing(self, tmp_path):
+        write_library(tmp_path, 4, 1.0)
+        run("measure_audio_grain.py", cwd=tmp_path)
+        files = sorted(tmp_path.rglob("*.wav"))
+        files[0].unlink()
+        sf.write(files[1], noise(2), SR)
+        ran = run("convert_to_spectrograms.py", cwd=tmp_path)
+        assert ran.status == 1
+        assert f"{files[0].name}: not readable (No such file or directory)" in ran.err
+        assert f"{files[1].name}: changed since it was measured" in ran.err
+        assert "2 files, 2 skipped" in ran.out
+
+    @pytest.mark.parametrize(
+        ("field", "value", "message"),
+        [
+            (None, "{", "metadata.json: not readable as JSON"),
+            ("version", 7, "field version is 7, this program reads 1"),
+            ("settings", {}, "settings: field sample_rate_hz is missing"),
+            ("files", "all", "field files is not a list"),
+            ("files", [3], "files[0]: is a int, not an object"),
+            ("files", [], "names no measured file"),
+            ("grain", -1.0, "files[0]: field grain is -1.0, not within 0 to 1"),
+            ("grain", "x", "files[0]: field grain is 'x', not a float"),
+            ("size_bytes", None, "files[0]: field size_bytes is None, not a int"),
+            ("grain", 10**400, "files[0]: field grain is not a finite number"),
+        ],
+    )
+    def test_damaged_metadata_is_one_line(self, copied, field, value, message):
+        path = copied.folder / "metadata.json"
+        content = json.loads(path.read_text())
+        if field is None:
+            path.write_text(value)
+        else:
+            (content if field in content else content["files"][0])[field] = value
+            path.write_text(json.dumps(content))
+        before = (copied.folder / "training_pairs.json").read_bytes()
+        ran = run("convert_to_spectrograms.py", cwd=copied.folder)
+        assert ran.status == 2
+        assert message in ran.err
+        assert len(ran.err.splitlines()) == 1
+        assert (copied.folder / "training_pairs.json").read_bytes() == before
+
+    def test_missing_metadata_names_the_command_that_makes_it(self, tmp_path):
+        ran = run("convert_to_spectrograms.py", cwd=tmp_path)
+        assert ran.status == 2
+        assert "metadata.json: no such file; make it with: python measure_audio_grain.py" in ran.err
+
+    def test_pairs_of_other_settings_are_refused(self, copied):
+        path = copied.folder / "training_pairs.json"
+        content = json.loads(path.read_text())
+        content["settings"]["tile_frames"] = 128
+        path.write_text(json.dumps(content))
+        with pytest.raises(PipelineError, match="settings: field tile_frames is 128"):
+            read_pairs(path)

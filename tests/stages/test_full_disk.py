@@ -1,0 +1,141 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import soundfile as sf
+from benchmarks import faults
+from conftest import ROOT, SR, drone, noise, run
+
+import cak_grain_processor as stage3
+import convert_to_spectrograms as stage2
+import neural_audio_processor as stage4
+from neural_grain.app import batch as app_batch
+from neural_grain.audio import formats as audio_formats
+from neural_grain.audio import sound as audio_sound
+from neural_grain.base import files as base_files
+from neural_grain.base import records as base_records
+from neural_grain.base.errors import PipelineError
+from neural_grain.data import pictures as data_pictures
+from neural_grain.dsp import settings as dsp_settings
+from neural_grain.dsp.settings import GrainSettings
+from neural_grain.learn import checkpoint as learn_checkpoint
+from neural_grain.learn import figures as learn_figures
+
+SETTINGS = GrainSettings()
+
+
+@contextmanager
+def full_disk(n_bytes: int):
+    """In this process no file grows beyond so many bytes: writing more fails like on a full disk, root or not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write_tile(path):
+    with base_files.atomic_write(path) as part, part.open("wb") as file:
+        np.save(file, np.zeros((128, 256), np.float32), allow_pickle=False)
+
+
+def write_picture(path):
+    x = np.random.default_rng(0).random((128, 256), np.float32)  # the same each time, or the size would be another
+    data_pictures.TilePainter(dsp_settings.default_settings(SETTINGS)).save(path, x, "x")
+
+
+def write_figure(path):
+    from matplotlib.figure import Figure
+
+    learn_figures.save_figure(Figure(), path)
+
+
+def write_sound(path):
+    kind = audio_formats.OutputFormat(
+        *{".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}[path.suffix]
+    )
+    with (
+        base_files.atomic_write(path) as part,
+        audio_formats.open_output(part, audio_sound.sound_from_array(noise(1), SR), kind) as file,
+    ):
+        file.write(noise(3))
+
+
+def torch_zeros():
+    import torch
+
+    return torch.zeros(50_000)
+
+
+WRITERS = {
+    "a.json": lambda path: base_records.write_json(path, {"x": [0.1] * 10_000}),
+    "a.npy": write_tile,
+    "a.png": write_picture,
+    "b.png": write_figure,
+    "a.pt": lambda path: learn_checkpoint.save_checkpoint(path, {"weights": torch_zeros()}),
+    "a.wav": write_sound,
+    "a.flac": write_sound,
+    "a.ogg": write_sound,
+}
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize("name", WRITERS)
+    @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+    def test_every_writer_says_so_in_one_line_and_leaves_the_old_file(self, tmp_path, name, share):
+        path = tmp_path / name
+        WRITERS[name](path)  # so much is needed
+        size = path.stat().st_size
+        path.write_bytes(b"old")
+        with full_disk(int(share * size)), pytest.raises(PipelineError, match=r"can't write") as err:
+            WRITERS[name](path)
+        assert "\n" not in str(err.value)
+        assert path.read_bytes() == b"old"
+        assert [item.name for item in tmp_path.iterdir()] == [name]
+
+    def test_a_batch_goes_on_when_there_is_room_again(self, project, tmp_path):
+        sf.write(tmp_path / "small.wav", drone(duration_s=1), SR)
+        sf.write(tmp_path / "large.wav", drone(duration_s=2), SR)
+        args = ("small.wav", "large.wav", "--grain", -1, "-o", "out/", "--model", project.model)
+        command = [sys.executable, str(ROOT / "neural_audio_processor.py"), *map(str, args)]
+        ran = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=faults.limit_files(100_000), check=False
+        )
+        assert ran.returncode == 1
+        assert [line for line in ran.stderr.splitlines() if "large.wav: can't write" in line]
+        assert "Traceback" not in ran.stderr
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {app_batch.BATCH_LOG, "small_grain-1.0.wav"}
+        again = run("neural_audio_processor.py", *args, cwd=tmp_path)
+        assert (again.status, "1 rendered, 1 unchanged" in again.out) == (0, True)
+
+    def test_working_space_that_the_disk_has_no_room_for_is_one_line(self, monkeypatch):
+        monkeypatch.setattr(base_files, "SCRATCH_BYTES", 0)
+        with full_disk(100_000), pytest.raises(PipelineError, match=r"no room for 0\.4 GB of working space"):
+            base_files.scratch_array((100, 1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("main", "args"),
+    [
+        (stage2.main, ["--output-dir", "/sys/grain", "--pairs", "/sys/grain.json"]),
+        (stage3.main, ["--output-dir", "/sys/grain"]),
+        (stage4.main, ["Drone", "--grain", "-1", "-o", "/sys/grain/"]),
+        (stage4.main, ["Drone/Static/sound 00.wav", "--grain", "-1", "-o", "/sys/x.wav"]),
+    ],
+)
+def test_a_read_only_folder_is_one_line_before_the_work(copied, monkeypatch, capsys, main, args):
+    monkeypatch.chdir(copied.folder)
+    before = faults.snapshot(copied.folder)
+    assert main(args) == 2
+    err = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(err) == 1
+    assert "can't write" in err[0]
+    assert faults.snapshot(copied.folder) == before

@@ -1,0 +1,135 @@
+"""TODO"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import librosa
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import BAD_FILES, SR, drone, noise, run, write_bad_files, write_library
+
+from neural_grain.audio.sound import sound_from_array
+from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.settings import GrainSettings
+
+SETTINGS = GrainSettings()
+
+
+def grain_of(y: np.ndarray, sr: int = SR) -> float:
+    return measure_grain(sound_from_array(y, sr))
+
+
+def slow_grain(y: np.ndarray, sr: int) -> float:
+    """Grain by librosa alone, from the definition: scaled to the loudest bin, 50 Hz to 15 kHz, frames within 40 dB."""
+    n_fft = {22_050: 1024, 44_100: 2048, 48_000: 2048, 96_000: 4096}[sr]
+    channels = np.atleast_2d(y.T)
+    D = librosa.stft(channels, n_fft=n_fft, hop_length=n_fft // 4, center=False)
+    hz = librosa.fft_frequencies(sr=sr, n_fft=n_fft)
+    P = np.mean(np.abs(D) ** 2, axis=0)[(hz >= 50) & (hz <= 15_000)]
+    flatness = librosa.feature.spectral_flatness(S=np.sqrt(P / P.max()), amin=1e-10)[0]
+    energy = P.sum(axis=0)
+    return float(flatness[energy >= energy.max() * 1e-4].mean())
+
+
+class TestCommand:
+    def test_default_folders_summary_and_contract(self, project):
+        ran = project.ran[0]
+        assert ran.status == 0
+        for text in (
+            "12 measured, 0 unchanged, 0 gone",
+            "minimum",
+            "Drone/Static",
+            "next: python convert_to_spectrograms.py",
+        ):
+            assert text in ran.out
+        assert "only 12 files" in ran.err
+        content = json.loads((project.folder / "metadata.json").read_text())
+        assert content["version"] == 1
+        assert content["settings"]["n_fft"] == 2048
+        first = content["files"][0]
+        assert first["path"] == "Drone/Evolving/sound 01.wav"
+        assert set(first) == {"path", "grain", "duration_s", "sample_rate_hz", "channels", "size_bytes", "mtime_ns"}
+        y, sr = sf.read(project.folder / first["path"])
+        assert first["grain"] == pytest.approx(slow_grain(y, sr), rel=1e-3)
+
+    def test_a_second_run_measures_what_changed_and_drops_what_is_gone(self, tmp_path):
+        write_library(tmp_path, 6, 0.5)
+        run("measure_audio_grain.py", cwd=tmp_path)
+        files = sorted(tmp_path.rglob("*.wav"))
+        files[0].unlink()
+        sf.write(files[1], noise(0.7), SR)
+        os.utime(files[2])
+        sf.write(tmp_path / "Drone" / "new.wav", noise(0.5), SR)
+        ran = run("measure_audio_grain.py", cwd=tmp_path)
+        assert "3 measured, 3 unchanged, 1 gone" in ran.out
+        fresh = run("measure_audio_grain.py", "-o", "fresh.json", cwd=tmp_path)
+        assert fresh.status == 0
+        assert (tmp_path / "fresh.json").read_text() == (tmp_path / "metadata.json").read_text()
+
+    def test_bad_files_are_named_with_the_reason_and_stop_nothing(self, tmp_path):
+        write_bad_files(tmp_path / "in")
+        sf.write(tmp_path / "in" / "good.wav", drone(), SR)
+        ran = run("measure_audio_grain.py", "in", cwd=tmp_path)
+        assert ran.status == 1
+        skipped = {
+            item["path"]: item["reason"] for item in json.loads((tmp_path / "metadata.json").read_text())["skipped"]
+        }
+        for name, reason in BAD_FILES.items():
+            assert skipped[f"in/{name}"].startswith(reason), skipped
+            assert f"{name}: {reason}" in ran.err
+        assert "1 files, 9 skipped" in ran.out
+
+    def test_a_name_with_a_line_break_stays_on_one_line(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "two\nlines.wav").touch()
+        sf.write(tmp_path / "in" / "good.wav", drone(), SR)
+        ran = run("measure_audio_grain.py", "in", cwd=tmp_path)
+        assert ran.status == 1
+        assert "two\\x0alines.wav: empty" in ran.err
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            ((), "neither Drone/ nor Harmonic Progression/ is in"),
+            (("empty",), "0 files found in empty/ (looked for .aif"),
+            (("nowhere",), "nowhere: no such file or folder"),
+            (("bad",), "none of the 1 files could be measured"),
+            (("good.wav", "-o", "good.wav/x.json"), "good.wav: can't write there"),
+            (("good.wav", "-o", "damaged.json"), "damaged.json: not readable as JSON"),
+            (("good.wav", "-o", "list.json"), "list.json: holds a list"),
+            (("good.wav", "-o", "field.json"), "field.json: settings: field hop_length is 'x', not a int"),
+            (("--demo", "a", "b"), "--demo writes into one folder"),
+            (("-j", "0"), "argument -j/--jobs"),
+        ],
+    )
+    def test_errors_are_one_line_with_status_2(self, tmp_path, args, message):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "bad").mkdir()
+        (tmp_path / "bad" / "zero.wav").touch()
+        sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
+        (tmp_path / "damaged.json").write_text('{"version": 1, "fil')
+        (tmp_path / "list.json").write_text("[]")
+        (tmp_path / "field.json").write_text(
+            json.dumps({"version": 1, "settings": {**vars(SETTINGS), "hop_length": "x"}})
+        )
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        ran = run("measure_audio_grain.py", *args, cwd=tmp_path)
+        assert ran.status == 2
+        assert sum(message in line for line in ran.err.splitlines()) == 1, ran.err
+        assert all(path.read_bytes() == content for path, content in before.items())
+
+    def test_a_read_only_folder_is_told_before_the_work(self, tmp_path):
+        sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
+        ran = run(
+            "measure_audio_grain.py", "good.wav", "-o", "/sys/grain.json", cwd=tmp_path
+        )  # not writable even for root
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.startswith("error: /sys: can't write there (")
+
+    def test_library_that_hardly_varies_is_warned_of(self, tmp_path):
+        for i in range(4):
+            sf.write(tmp_path / f"{i}.wav", noise(1, seed=i), SR)
+        assert "the files hardly differ in grain" in run("measure_audio_grain.py", ".", cwd=tmp_path).err
