@@ -1,19 +1,17 @@
 #!/usr/bin/env python3
-"""Measure the grain of audio files: stage 1 of the Neural Grain Processor.
+"""Stage 1 of the Neural Grain Processor: measure the grain of audio files.
 
-Grain is spectral flatness (Wiener entropy): in each frame the geometric mean
-of the bin powers over their arithmetic mean, and for a file the mean over its
-active frames,
+Grain is spectral flatness (Wiener entropy). In each frame it is the geometric mean of the bin powers divided by
+their arithmetic mean, and for a file it is the mean over the active frames:
 
     grain = mean_t  exp(mean_k ln P[t, k]) / mean_k P[t, k]
 
-(Johnston, "Transform coding of audio signals using perceptual noise criteria",
-IEEE JSAC 6(2), 1988; the same formula as ``librosa.feature.spectral_flatness``).
-A held organ chord reads near 0, white noise reads 0.56.
+(Johnston, "Transform coding of audio signals using perceptual noise criteria", IEEE JSAC 6(2), 1988; the same
+formula as ``librosa.feature.spectral_flatness``). A held organ chord is close to 0, white noise has 0.56.
 
-Reads:  audio files in folders (every format that libsndfile knows)
-Writes: metadata.json; with --demo first a small library of synthesised sounds
-Exit status: 0 all files measured; 1 some could not be (each is named);
+Reads: audio files in folders, in every format that libsndfile knows
+Writes: metadata.json; with --demo also a small library of synthesised sounds
+Exit status: 0 all files measured; 1 some could not be measured (each is named);
              2 wrong usage or nothing to measure; 130 interrupted
 
     python measure_audio_grain.py
@@ -26,26 +24,34 @@ import os
 import signal
 import sys
 
-if __name__ == "__main__":  # while packages are imported nothing is under way: Ctrl-C ends at once, in one line
+if __name__ == "__main__":  # nothing has started while packages are imported, so Ctrl-C ends the process at once
     signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
 
 import argparse
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, open_sound
-from neural_grain.base.cli import add_parallel_arguments, exit_process, progress_bar, run_stage, warn
+from neural_grain.base.cli import (
+    add_parallel_arguments,
+    add_version_argument,
+    exit_process,
+    progress_bar,
+    run_stage,
+    warn,
+)
 from neural_grain.base.errors import PipelineError, printable
-from neural_grain.base.files import check_unchanged, file_stamp, prepare_folder, run_lock
-from neural_grain.base.parallel import cluster, map_unordered
+from neural_grain.base.files import Stamp, check_unchanged, file_stamp, prepare_folder, run_lock
+from neural_grain.base.parallel import cluster
 from neural_grain.base.records import relative_posix
 from neural_grain.data.demo import write_demo
+from neural_grain.data.incremental import EarlierRun, Progress, RunCounts, no_progress, process_files
 from neural_grain.data.metadata import (
     DEFAULT_FOLDERS,
     DEFAULT_METADATA,
@@ -54,6 +60,7 @@ from neural_grain.data.metadata import (
     FileGrain,
     Metadata,
     SkippedFile,
+    is_unchanged,
     read_metadata,
     write_metadata,
 )
@@ -61,26 +68,24 @@ from neural_grain.dsp.flatness import grain_spread_octaves, measure_grain
 from neural_grain.dsp.settings import GrainSettings
 
 
+class MeasureRun(NamedTuple):
+    """What `measure_folder` returns."""
+
+    metadata: Metadata
+    counts: RunCounts
+
+
 def measure_file(path: Path, settings: GrainSettings) -> FileGrain | SkippedFile:
-    """Measure one file; a file that has no grain comes back as skipped, with the reason."""
-    size_bytes, mtime_ns = -1, -1
+    """Measure one file. A file that has no grain or can't be read is returned as skipped, with the reason."""
+    stamp = Stamp(-1, -1)
     try:
-        size_bytes, mtime_ns = file_stamp(path)
+        stamp = file_stamp(path)
         sound = open_sound(path)
         grain = measure_grain(sound, settings)
-        check_unchanged(path, (size_bytes, mtime_ns))
+        check_unchanged(path, stamp)
     except PipelineError as err:
-        return SkippedFile(path, str(err), size_bytes, mtime_ns)
-    return FileGrain(path, grain, sound.n_samples / sound.sr, sound.sr, sound.channels, size_bytes, mtime_ns)
-
-
-@dataclass(frozen=True)
-class MeasureCounts:
-    """What a run did: files measured now, taken over unchanged, and gone since the last run."""
-
-    measured: int
-    unchanged: int
-    gone: int
+        return SkippedFile(path, str(err), *stamp)
+    return FileGrain(path, grain, sound.n_samples / sound.sr, sound.sr, sound.channels, *stamp)
 
 
 def measure_folder(
@@ -89,18 +94,18 @@ def measure_folder(
     *,
     settings: GrainSettings | None = None,
     jobs: int = 1,
-    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+    progress: Progress = no_progress,
     rescue: Callable[[Metadata], None] = lambda metadata: None,
-) -> tuple[Metadata, MeasureCounts]:
-    """Measure every audio file below ``paths``; what an earlier run measured is taken over if unchanged.
+) -> MeasureRun:
+    """Measure every audio file below ``paths``, except those that an earlier run measured and that are unchanged.
 
     Parameters
     ----------
     paths : folders and files
-    earlier : what an earlier run wrote; not used if its settings are others
-    jobs : int >= 1, threads (decoding and the transform run outside Python's lock); see `cluster` for machines
-    progress : wraps an iterable of results and its length
-    rescue : gets what is measured so far, and what is known of the rest, when the run is interrupted
+    earlier : what an earlier run wrote; not used if it was measured with other settings
+    jobs : int >= 1, threads (decoding and the transform release Python's lock); see `cluster` for several machines
+    progress : wraps the results, for a progress bar
+    rescue : called on Ctrl-C with what is measured so far and what is known of the other files
 
     Raises
     ------
@@ -113,72 +118,74 @@ def measure_folder(
     if not found:
         where = ", ".join(f"{path}/" if path.is_dir() else str(path) for path in paths)
         raise PipelineError(f"0 files found in {where} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})")
-    known: dict[Path, FileGrain | SkippedFile] = {}
-    if earlier is not None and earlier.settings == settings:
-        known = {item.path: item for item in (*earlier.files, *earlier.skipped)}
-    results = {path: known[path] for path in found if path in known and _is_unchanged(known[path])}
-    wanted = [path for path in found if path not in results]
-    wanted.sort(key=_n_bytes, reverse=True)  # no long file is left to one core when all others are done
-
-    def metadata_of(items: dict[Path, FileGrain | SkippedFile]) -> Metadata:
-        ordered = [items[path] for path in found if path in items]
-        return Metadata(
-            settings,
-            tuple(item for item in ordered if isinstance(item, FileGrain)),
-            tuple(item for item in ordered if isinstance(item, SkippedFile)),
-        )
-
-    try:
-        for path, item in progress(map_unordered(partial(measure_file, settings=settings), wanted, jobs), len(wanted)):
-            results[path] = item
-    except KeyboardInterrupt:
-        if results:
-            rescue(metadata_of(known | results))
-        raise
-    metadata = metadata_of(results)
-    gone = sum(item.path not in results for item in (*earlier.files, *earlier.skipped)) if earlier else 0
-    return metadata, MeasureCounts(len(wanted), len(found) - len(wanted), gone)
+    run = process_files(
+        partial(measure_file, settings=settings),
+        {path: path for path in found},
+        _earlier_run(earlier, settings, found),
+        size_bytes=_size_bytes,
+        jobs=jobs,
+        progress=progress,
+        rescue=lambda results: rescue(_metadata_from(settings, results)),
+    )
+    return MeasureRun(_metadata_from(settings, run.results), run.counts)
 
 
-def _n_bytes(path: Path) -> int:
+def _earlier_run(
+    earlier: Metadata | None, settings: GrainSettings, found: Iterable[Path]
+) -> EarlierRun[FileGrain | SkippedFile]:
+    """What can be kept of an earlier run. Only the files that were ``found`` are looked up on the disk."""
+    if earlier is None:
+        return EarlierRun()
+    results = earlier.results
+    usable = results if earlier.settings == settings else {}
+    current = {path: usable[path] for path in found if path in usable and is_unchanged(usable[path])}
+    return EarlierRun(frozenset(results), usable, current)
+
+
+def _metadata_from(settings: GrainSettings, results: list[FileGrain | SkippedFile]) -> Metadata:
+    return Metadata(
+        settings,
+        tuple(item for item in results if isinstance(item, FileGrain)),
+        tuple(item for item in results if isinstance(item, SkippedFile)),
+    )
+
+
+def _size_bytes(path: Path) -> int:
     with suppress(PipelineError):
-        return file_stamp(path)[0]
-    return 0  # gone since it was found: measuring it will say so
-
-
-def _is_unchanged(item: FileGrain | SkippedFile) -> bool:
-    try:
-        return file_stamp(item.path) == (item.size_bytes, item.mtime_ns)
-    except PipelineError:  # gone since it was found: measuring it will say so
-        return False
+        return file_stamp(path).size_bytes
+    return 0  # the file has gone since it was found, and `measure_file` will report that
 
 
 def summarise(metadata: Metadata, base: Path) -> list[str]:
-    """The lines a musician reads at the end: grain by folder, a histogram, what to mind."""
-    folders: dict[str, list[float]] = {}
+    """The report of stage 1: a table of grain by folder and a histogram."""
+    grains_of: dict[str, list[float]] = {}
     for item in metadata.files:
-        folders.setdefault(printable(relative_posix(item.path.parent, base)), []).append(item.grain)
-    everything = [item.grain for item in metadata.files]
-    if len(folders) > 1:
-        folders["all"] = everything
-    width = max(map(len, (*folders, "folder")))
-    lines = [f"{'folder':<{width}}  files    minimum     median    maximum"]
-    lines += [
-        f"{name:<{width}}  {len(grains):5d}  {min(grains):9.2e}  {np.median(grains):9.2e}  {max(grains):9.2e}"
-        for name, grains in folders.items()
+        grains_of.setdefault(printable(relative_posix(item.path.parent, base)), []).append(item.grain)
+    grains = [item.grain for item in metadata.files]
+    if len(grains_of) > 1:
+        grains_of["all"] = grains
+    width = max(map(len, (*grains_of, "folder")))
+    table = [f"{'folder':<{width}}  files    minimum     median    maximum"]
+    table += [
+        f"{name:<{width}}  {len(some):5d}  {min(some):9.2e}  {np.median(some):9.2e}  {max(some):9.2e}"
+        for name, some in grains_of.items()
     ]
-    octaves = np.floor(np.log2(everything)).astype(int)
-    counts = [int(np.sum((octaves == o) | (octaves == o + 1))) for o in range(octaves.min(), octaves.max() + 1, 2)]
-    lines += ["", "from grain   files, a row every two octaves (smooth above, grainy below)"]
-    lines += [
-        f"{2.0 ** (octaves.min() + 2 * row):10.2e}   {count:5d} {'#' * math.ceil(40 * count / max(counts))}"
+    return [*table, "", *_histogram(grains)]
+
+
+def _histogram(grains: list[float]) -> list[str]:
+    """Number of files in every two octaves of grain, as lines of text."""
+    octaves = np.floor(np.log2(grains)).astype(int)
+    first = octaves.min()
+    counts = np.bincount((octaves - first) // 2)
+    return ["from grain   files, a row every two octaves (smooth above, grainy below)"] + [
+        f"{2.0 ** (first + 2 * row):10.2e}   {count:5d} {'#' * math.ceil(40 * count / counts.max())}"
         for row, count in enumerate(counts)
     ]
-    return lines
 
 
 def library_warnings(grains: list[float]) -> list[str]:
-    """What stands in the way of learning from these files, in words; empty if nothing does."""
+    """Reasons why a model would learn little from files of these grains; empty if there are none."""
     warnings = []
     if len(grains) < FEW_FILES:
         warnings.append(f"only {len(grains)} files: a model learns better from {FEW_FILES} or more")
@@ -191,7 +198,7 @@ def library_warnings(grains: list[float]) -> list[str]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of stage 1."""
+    """Build the command line of stage 1."""
     parser = argparse.ArgumentParser(
         prog="measure_audio_grain.py",
         description="Measure the grain (spectral flatness) of every audio file in some folders and write metadata.json.",
@@ -212,6 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to write (default: %(default)s)",
     )
     add_parallel_arguments(parser, os.cpu_count() or 1)
+    add_version_argument(parser)
     parser.add_argument(
         "--demo",
         action="store_true",
@@ -221,6 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _paths_to_measure(args: argparse.Namespace) -> list[Path]:
+    """The folders and files of the command line, after writing the demo library if it is asked for."""
     if args.demo:
         if len(args.paths) > 1:
             raise PipelineError(f"--demo writes into one folder, {len(args.paths)} were given")
@@ -253,7 +262,7 @@ def _run(args: argparse.Namespace) -> int:
         write_metadata(args.output, metadata)
     for item in metadata.skipped:
         warn(f"{printable(item.path)}: {item.reason}")
-    print(f"{counts.measured} measured, {counts.unchanged} unchanged, {counts.gone} gone since the last run")
+    print(f"{counts.processed} measured, {counts.unchanged} unchanged, {counts.gone} gone since the last run")
     if not metadata.files:
         raise PipelineError(f"none of the {len(metadata.skipped)} files could be measured; each is named above")
     print()
@@ -268,10 +277,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run stage 1 from the command line; returns the exit status."""
+    """Run stage 1 from the command line and return the exit status."""
     args = build_parser().parse_args(argv)
     return run_stage(lambda: _run(args))
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run stage 1 as an installed command."""
     exit_process(main())
+
+
+if __name__ == "__main__":
+    command()

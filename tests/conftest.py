@@ -21,6 +21,7 @@ import soundfile as sf
 
 ROOT = Path(__file__).resolve().parent.parent
 SR = 44_100
+PROJECT_EPOCHS = 3  # of the model that most tests share: after them every test of it has a wide margin
 
 
 def sine(hz: float = 440.0, duration_s: float = 2.0, sr: int = SR, level: float = 0.5) -> np.ndarray:
@@ -87,7 +88,7 @@ def project(tmp_path_factory) -> Project:
     ran = (
         run("measure_audio_grain.py", cwd=folder),
         run("convert_to_spectrograms.py", cwd=folder),
-        run("cak_grain_processor.py", "--epochs", 10, "--device", "cpu", cwd=folder),
+        run("cak_grain_processor.py", "--epochs", PROJECT_EPOCHS, "--device", "cpu", cwd=folder),
     )
     return Project(folder, ran)
 
@@ -98,6 +99,46 @@ def copied(project, tmp_path) -> Project:
     folder = tmp_path / "project"
     shutil.copytree(project.folder, folder)
     return Project(folder, project.ran)
+
+
+@pytest.fixture(scope="session")
+def breath():
+    """`Tiles` of a library with many levels of breath."""
+    from learning import SETTINGS, breathy
+
+    from neural_grain.learn.dataset import Tiles
+
+    rng = np.random.default_rng(0)
+    return Tiles.of([breathy(level, rng) for level in rng.uniform(-50, -10, 32)], SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def breath_game(breath):
+    """An `AuditGame` with a fully trained noise critic of the breathy library."""
+    import torch
+    from learning import SETTINGS
+
+    from neural_grain.learn.game import AuditGame
+
+    torch.manual_seed(0)
+    return AuditGame(SETTINGS, breath, seed=0)
+
+
+@pytest.fixture
+def short_critic(monkeypatch) -> None:
+    """A noise critic that learns for a moment only, for tests in which it does not matter what it says."""
+    from learning import shorten_critic
+
+    shorten_critic(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="session")
+def short_run(project, tmp_path_factory):
+    """A `ShortRun`: what training leaves and returns. Use a copy of its folder to change it."""
+    from learning import ShortRun
+
+    with pytest.MonkeyPatch.context() as patch:
+        return ShortRun.of(project.folder, tmp_path_factory.mktemp("short") / "run", patch)
 
 
 BAD_FILES = {

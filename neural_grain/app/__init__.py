@@ -1,0 +1,1 @@
+"""Rendering with a trained model: files, batches, playback, and the desktop window."""

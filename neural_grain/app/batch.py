@@ -1,4 +1,9 @@
-"""TODO"""
+"""Batches: many files, or many positions of the slider, rendered in one run.
+
+`plan_batch` decides which inputs are rendered to which outputs, `render_batch` renders them on threads or on a
+cluster, and `BatchLog` remembers in the output folder what is done, so that a batch that was stopped can be
+continued by the same command. The tree of an input folder is kept below the output folder.
+"""
 
 from __future__ import annotations
 
@@ -7,90 +12,216 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from neural_grain.app.processor import FileRendering, GrainProcessor, RenderTarget
+from neural_grain.app.processor import SLIDER_RANGE, FileRendering, GrainProcessor, RenderTarget, output_name
+from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio
 from neural_grain.base.errors import PipelineError, printable
-from neural_grain.base.files import file_stamp
+from neural_grain.base.files import file_stamp, prepare_folder, run_lock
 from neural_grain.base.parallel import map_unordered, on_cluster
-from neural_grain.base.records import relative_posix
+from neural_grain.base.records import parse_record, relative_posix
 
 BATCH_LOG = "grain_renderings.jsonl"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One rendering to do."""
+    """One rendering to make."""
 
     source: Path
     output: Path
-    asked: RenderTarget
+    target: RenderTarget
 
 
-class BatchLog:
-    """Remembers in the output folder what was rendered from what, so that a batch that stopped goes on where it was.
+@dataclass(frozen=True)
+class BatchPlan:
+    """The renderings of a run."""
 
-    One line of JSON when a file is begun and one when it is done, appended; a line that was cut off
-    counts for nothing.
+    jobs: list[Job]
+    log_folder: Path | None = None  # where the batch log is kept; None for a single output or the current folder
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What became of a job: a rendering, the reason of a failure, or neither if an earlier run had done it."""
+
+    job: Job
+    rendering: FileRendering | None = None
+    failure: str = ""
+
+    @property
+    def is_unchanged(self) -> bool:
+        """True if the job was done by an earlier run and is still valid."""
+        return self.rendering is None and not self.failure
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """One line of the batch log. The field names are those in the file.
+
+    Attributes
+    ----------
+    output : POSIX path relative to the folder of the log
+    asked : octaves and grain of the `RenderTarget`
+    model_and_subtype : SHA-256 of the model file, and the requested sample format
+    stamps : `file_stamp` of input and output when the rendering was done; None when it was begun
+    """
+
+    output: str
+    input: str
+    asked: tuple[float, float | None]
+    model_and_subtype: tuple[str, str | None]
+    stamps: tuple[tuple[int, int], tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A job on its way to a thread or a worker of a cluster."""
+
+    job: Job
+    overwrite: bool
+    started_ns: int  # time of the clock
+
+
+def sweep_targets(step: float) -> list[RenderTarget]:
+    """Positions from one end of the slider to the other in steps of some octaves, 0 among them."""
+    n = int(SLIDER_RANGE / step + 1e-9)
+    return [RenderTarget(round(i * step, 4) + 0.0) for i in range(-n, n + 1)]  # + 0.0 turns -0.0 into 0.0
+
+
+def plan_batch(inputs: Sequence[Path], targets: Sequence[RenderTarget], output: str | None) -> BatchPlan:
+    """Find the inputs and decide where each rendering goes.
 
     Parameters
     ----------
-    folder : Path
-    model_path : Path
-    subtype : str or None
+    inputs : audio files, and folders that are searched for them
+    targets : every input is rendered once for each
+    output : a file, or a folder (it exists, or the text ends with /); the current folder if None
+
+    Raises
+    ------
+    PipelineError
+        If there is no input, or if two renderings would go to one output.
+    """
+    sources = find_sources(inputs)
+    if not sources:
+        raise PipelineError(
+            f"0 files found in {', '.join(map(printable, inputs))} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})"
+        )
+    n_outputs = len(sources) * len(targets)
+    if output is not None and not output.endswith("/") and not os.path.isdir(output):
+        if n_outputs > 1:
+            raise PipelineError(f"-o {output}: {n_outputs} outputs need a folder; end it with /")
+        return BatchPlan([Job(next(iter(sources)), Path(output), targets[0])])
+    folder = Path(output or ".")
+    jobs = jobs_in_folder(sources, targets, folder)
+    return BatchPlan(jobs, folder if n_outputs > 1 and output is not None else None)
+
+
+def find_sources(inputs: Iterable[Path]) -> dict[Path, Path]:
+    """Audio files among and below the inputs, each with the folder that its tree starts from."""
+    sources: dict[Path, Path] = {}
+    for path in inputs:
+        root = Path(os.path.abspath(path)) if path.is_dir() else None
+        for source in find_audio([path]):
+            sources.setdefault(source, root or source.parent)
+    return sources
+
+
+def jobs_in_folder(sources: Mapping[Path, Path], targets: Sequence[RenderTarget], folder: Path) -> list[Job]:
+    """Jobs with default names below ``folder``, in the tree of the sources.
+
+    Where sources differ only in their extension (a.wav, a.flac), the names of their outputs keep it.
+
+    Parameters
+    ----------
+    sources : as `find_sources` returns them
+
+    Raises
+    ------
+    PipelineError
+        If two sources would go to one output.
+    """
+    stem_counts = Counter(source.with_suffix("") for source in sources)
+    jobs: list[Job] = []
+    source_of: dict[Path, Path] = {}
+    for source, root in sources.items():
+        is_unique = stem_counts[source.with_suffix("")] == 1
+        named_after = source if is_unique else source.with_name(f"{source.name}.wav")
+        for target in targets:
+            output = folder / source.parent.relative_to(root) / output_name(named_after, target)
+            if (other := source_of.setdefault(output, source)) != source:
+                raise PipelineError(
+                    f"{printable(output)}: both {printable(other)} and {printable(source)} would go there"
+                )
+            jobs.append(Job(source, output, target))
+    return jobs
+
+
+class BatchLog:
+    """Remembers in the output folder which renderings were begun and done.
+
+    The log gets one line of JSON when a rendering begins and one when it is done. A line that is cut off or damaged
+    is ignored.
+
+    Parameters
+    ----------
+    folder : Path, the output folder
+    model_path, subtype : of this run; a rendering with another model or sample format is not up to date
     """
 
     def __init__(self, folder: Path, model_path: Path, subtype: str | None):
         self._path = folder / BATCH_LOG
-        self._common = [hashlib.sha256(model_path.read_bytes()).hexdigest(), subtype]
-        self._last: dict[str, dict] = {}
+        self._model_and_subtype = (hashlib.sha256(model_path.read_bytes()).hexdigest(), subtype)
         self._lock = threading.Lock()
+        self._last: dict[str, LogRecord] = {}
         if self._path.exists():
             for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
-                with suppress(ValueError, TypeError, KeyError, RecursionError):
-                    record = json.loads(line)
-                    if len(record.get("stamps", [0, 0])) == 2 and isinstance(record.get("stamps", []), list):
-                        self._last[record["output"]] = record
-            self._append("")  # in case the last line was cut off
-
-    def _record(self, job: Job, is_done: bool) -> dict:
-        record = {
-            "output": relative_posix(job.output, self._path.parent.absolute()),
-            "input": str(job.source),
-            "asked": [job.asked.octaves, job.asked.target_grain],
-            "model_and_subtype": self._common,
-        }
-        stamps = {"stamps": [list(file_stamp(path)) for path in (job.source, job.output)]} if is_done else {}
-        return record | stamps
+                with suppress(ValueError, RecursionError, PipelineError):
+                    record = parse_record(LogRecord, json.loads(line), str(self._path))
+                    self._last[record.output] = record
+            self._append("")  # ends a last line that was cut off
 
     def has(self, job: Job) -> bool:
-        """Whether a job was done and neither its input nor its output has changed since."""
+        """True if the job was done, and neither its input nor its output has changed since."""
         try:
-            record = self._record(job, is_done=True)
-        except PipelineError:
+            return self._last.get(self._name(job)) == self._record(job, is_done=True)
+        except PipelineError:  # one of the two files is missing
             return False
-        return self._last.get(record["output"]) == record
 
     def owns(self, job: Job) -> bool:
-        """Whether the output is an earlier run's and not the user's."""
-        last = self._last.get(relative_posix(job.output, self._path.parent.absolute()), {})
+        """True if the output was left by an earlier run. If not, it is the user's and must not be replaced."""
+        last = self._last.get(self._name(job))
+        if last is None or last.stamps is None:
+            return last is not None
         try:
-            return bool(last) and ("stamps" not in last or last["stamps"][1] == list(file_stamp(job.output)))
+            return last.stamps[1] == file_stamp(job.output)
         except PipelineError:
             return False
 
     def add(self, job: Job, *, is_done: bool) -> None:
-        """Remember that a job was begun, or done.
+        """Append that a job was begun, or is done."""
+        record = asdict(self._record(job, is_done))
+        if not is_done:
+            del record["stamps"]
+        self._append(json.dumps(record))
 
-        Raises
-        ------
-        PipelineError
-            If that can't be written.
-        """
-        self._append(json.dumps(self._record(job, is_done)))
+    def _name(self, job: Job) -> str:
+        return relative_posix(job.output, self._path.parent.absolute())
+
+    def _record(self, job: Job, is_done: bool) -> LogRecord:
+        return LogRecord(
+            output=self._name(job),
+            input=str(job.source),
+            asked=(job.target.octaves, job.target.target_grain),
+            model_and_subtype=self._model_and_subtype,
+            stamps=(file_stamp(job.source), file_stamp(job.output)) if is_done else None,
+        )
 
     def _append(self, line: str) -> None:
         try:
@@ -100,56 +231,85 @@ class BatchLog:
             raise PipelineError(f"{self._path}: can't write ({err.strerror})") from err
 
 
+@contextmanager
+def open_batch_log(folder: Path | None, model_path: Path, subtype: str | None) -> Iterator[BatchLog | None]:
+    """Keep the log of a folder, which no other run can use at the same time; without a folder there is none."""
+    if folder is None:
+        yield None
+        return
+    prepare_folder(folder)
+    with run_lock(folder / BATCH_LOG):
+        yield BatchLog(folder, model_path, subtype)
+
+
 def render_batch(
     processor: GrainProcessor,
-    batch: list[Job],
+    jobs: Sequence[Job],
     *,
     overwrite: bool = False,
     subtype: str | None = None,
     log: BatchLog | None = None,
-    jobs: int = 1,
+    threads: int = 1,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
-) -> Iterator[tuple[Job, FileRendering | str | None]]:
-    """Render files, some at a time, and go on past those that fail.
+) -> Iterator[JobResult]:
+    """Render files, several at a time, and continue after those that fail.
+
+    Parameters
+    ----------
+    overwrite : replace outputs that exist; the log's own are always replaced
+    log : jobs that it has are not rendered again
+    threads : int >= 1, files at a time on this machine; see `neural_grain.base.parallel.cluster` for several machines
+    progress : wraps the results, given how many there will be
 
     Yields
     ------
-    each job with what became of it: nothing if it was done before, these come first; then, in the order
-    in which they are done, a rendering or the reason why there is none
+    the jobs that were done before, then the others in the order in which they are done
     """
-    is_far = on_cluster()
-    is_alone = jobs == 1 and not is_far
-    here = Path.cwd() if is_far else Path()  # other processes have another current folder
-    one = processor if is_alone else GrainProcessor(processor.loaded, 1)
+    done = {job for job in jobs if log is not None and log.has(job)}
+    yield from (JobResult(job) for job in jobs if job in done)
+    waiting = [job for job in jobs if job not in done]
+    is_remote = on_cluster()
+    is_shared = threads == 1 and not is_remote  # if not, each file needs a processor of its own, which keeps its solver
+    render = partial(
+        _render_task,
+        get_processor=(lambda: processor) if is_shared else partial(GrainProcessor, processor.loaded, threads=1),
+        folder=Path.cwd() if is_remote else Path(),  # the processes of a cluster have other current folders
+        subtype=subtype,
+        is_remote=is_remote,
+    )
+    tasks = _begin_tasks(waiting, overwrite, log, is_remote)
+    for _, result in progress(map_unordered(render, tasks, threads), len(waiting)):
+        if log is not None and result.rendering is not None:
+            with suppress(PipelineError):  # if one of the files has vanished, the job is not done
+                log.add(result.job, is_done=True)
+        yield result
 
-    def render(task: tuple[Job, bool, int]) -> FileRendering | str:
-        job, may_replace, begun_ns = task
-        mine = one if is_alone else GrainProcessor(one.loaded, 1)  # each keeps a file of its own
-        try:
-            result = mine.render_file(job.source, here / job.output, job.asked, overwrite=may_replace, subtype=subtype)
-            if is_far:
-                # A worker may write the file and die before that is known: then another one writes the same again,
-                # perhaps after the log has its time.
-                os.utime(here / job.output, ns=(begun_ns, begun_ns))
-            return replace(result, output=job.output)
-        except PipelineError as err:
-            return printable(str(err))
 
-    before = {job for job in batch if log is not None and log.has(job)}
-    yield from ((job, None) for job in batch if job in before)
-    to_do = [job for job in batch if job not in before]
+def _begin_tasks(jobs: Iterable[Job], overwrite: bool, log: BatchLog | None, is_remote: bool) -> Iterator[_Task]:
+    """Turn each job into a task when a thread or worker is free for it, and log that it was begun."""
+    for job in jobs:
+        is_free = not job.output.exists()
+        may_replace = overwrite or (log is not None and log.owns(job))
+        if log is not None and (may_replace or is_free):
+            with suppress(PipelineError):  # rendering will meet the same fault, and its error names the job
+                log.add(job, is_done=False)
+        # A worker may die after it has written the output, and then another one has to write it again.
+        yield _Task(job, may_replace or (is_remote and is_free), time.time_ns())
 
-    def begun() -> Iterator[tuple[Job, bool, int]]:
-        for job in to_do:
-            is_free = not job.output.exists()
-            may_replace = overwrite or (log is not None and log.owns(job))
-            if log is not None and (may_replace or is_free):
-                with suppress(PipelineError):  # what is wrong, `render_file` will say
-                    log.add(job, is_done=False)
-            yield job, may_replace or (is_far and is_free), time.time_ns()
 
-    for (job, *_), result in progress(map_unordered(render, begun(), jobs), len(to_do)):
-        if log is not None and isinstance(result, FileRendering):
-            with suppress(PipelineError):  # one of the two files has gone already: then it is not done
-                log.add(job, is_done=True)
-        yield job, result
+def _render_task(
+    task: _Task, *, get_processor: Callable[[], GrainProcessor], folder: Path, subtype: str | None, is_remote: bool
+) -> JobResult:
+    """Render one job, perhaps on another machine; ``folder`` is where relative outputs start."""
+    job, output = task.job, folder / task.job.output
+    try:
+        rendering = get_processor().render_file(
+            job.source, output, job.target, overwrite=task.overwrite, subtype=subtype
+        )
+        if is_remote:
+            # A worker may die before its result arrives. The one that repeats the task must leave a file with the
+            # same time, because the log may already hold it.
+            os.utime(output, ns=(task.started_ns, task.started_ns))
+    except PipelineError as err:
+        return JobResult(job, failure=printable(str(err)))
+    return JobResult(job, replace(rendering, output=job.output))

@@ -1,77 +1,123 @@
-"""TODO"""
+"""Questions to the user, and sheets of text.
+
+The window asks through a `Dialogs` object, so that a test can give the answers. `system_dialogs` makes the real one.
+"""
 
 from __future__ import annotations
 
+import sys
+import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
+from tkinter import filedialog, font, messagebox, ttk
 
 from neural_grain.audio.sound import AUDIO_EXTENSIONS
 
-SHEET_LINES = 24  # of a text that the window shows; a longer one is scrolled
+OUTPUT_EXTENSIONS = (".wav", ".flac", ".aiff", ".ogg", ".mp3", ".caf")
+MAX_SHEET_LINES = 24  # a longer sheet gets a scroll bar
+SHEET_WIDTH = 60  # characters
+PACKAGES = ("torch", "numpy", "scipy", "soundfile")  # whose versions a report of a fault should name
 
 
 @dataclass(frozen=True)
 class Dialogs:
-    """How the window asks; a test puts its own answers here."""
+    """How the window asks. An empty answer means that the user cancelled.
+
+    Attributes
+    ----------
+    open_name : folder -> file to open
+    save_name : (folder, suggested name) -> file to write
+    model_name : -> model file
+    many_names : -> files to render
+    folder_name : title -> folder to write into
+    should_save : -> whether to save first; None to stay in the window
+    show_text : (title, text) -> None
+    """
 
     open_name: Callable[[str], str]
     save_name: Callable[[str, str], str]
     model_name: Callable[[], str]
     many_names: Callable[[], list[str]]
     folder_name: Callable[[str], str]
-    shall_save: Callable[[], bool | None]  # None: don't close
+    should_save: Callable[[], bool | None]
     show_text: Callable[[str, str], None]
 
 
-def system_dialogs(root) -> Dialogs:
-    """The system's dialogs."""
-    from tkinter import filedialog, messagebox
-
+def system_dialogs(root: tk.Misc) -> Dialogs:
+    """Dialogs of the operating system."""
     audio = [("Audio", " ".join(f"*{extension}" for extension in sorted(AUDIO_EXTENSIONS))), ("All files", "*")]
     return Dialogs(
-        lambda folder: filedialog.askopenfilename(title="Open audio", filetypes=audio, initialdir=folder or None),
-        lambda folder, name: filedialog.asksaveasfilename(
+        open_name=lambda folder: filedialog.askopenfilename(
+            title="Open audio", filetypes=audio, initialdir=folder or None
+        ),
+        save_name=lambda folder, name: filedialog.asksaveasfilename(
             title="Save the result",
             initialdir=folder or None,
             initialfile=name,
             defaultextension=".wav",
-            filetypes=[(name, f"*{name}") for name in (".wav", ".flac", ".aiff", ".ogg", ".mp3", ".caf")],
+            filetypes=[(extension, f"*{extension}") for extension in OUTPUT_EXTENSIONS],
         ),
-        lambda: filedialog.askopenfilename(title="Choose a model", filetypes=[("Model", "*.pt"), ("All files", "*")]),
-        lambda: list(filedialog.askopenfilenames(title="Render many files", filetypes=audio)),
-        lambda title: filedialog.askdirectory(title=title),
-        lambda: messagebox.askyesnocancel("Neural Grain Processor", "Save the result first?", parent=root),
-        lambda title, text: show_sheet(root, title, text),
+        model_name=lambda: filedialog.askopenfilename(
+            title="Choose a model", filetypes=[("Model", "*.pt"), ("All files", "*")]
+        ),
+        many_names=lambda: list(filedialog.askopenfilenames(title="Render many files", filetypes=audio)),
+        folder_name=lambda title: filedialog.askdirectory(title=title),
+        should_save=lambda: messagebox.askyesnocancel("Neural Grain Processor", "Save the result first?", parent=root),
+        show_text=lambda title, text: show_sheet(root, title, text),
     )
 
 
-def show_sheet(root, title: str, text: str) -> None:
-    """Show text in place of the sheet before, tabs as columns; Tk's message box would break its lines at 3 inches."""
-    import tkinter as tk
-    from tkinter import font, ttk
+def about_text() -> str:
+    """Name of the program and versions of what it runs on."""
+    lines = [f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in PACKAGES)]
+    return "Neural Grain Processor\n\n" + "\n".join(lines)
 
+
+def show_sheet(root: tk.Misc, title: str, text: str) -> None:
+    """Show text in a window of its own, in place of an earlier sheet; tab characters separate two columns.
+
+    The message box of Tk is no alternative, because it breaks lines at three inches.
+    """
     if "sheet" in root.children:
         root.children["sheet"].destroy()
     sheet = tk.Toplevel(root, name="sheet")
     sheet.title(title)
     sheet.transient(root)
     sheet.geometry(f"+{root.winfo_rootx() + root.winfo_width() // 8}+{root.winfo_rooty() + root.winfo_height() // 8}")
-    lines, letters, style = text.split("\n"), font.nametofont("TkDefaultFont"), ttk.Style(root)
-    em = letters.measure("m")
-    column = max((letters.measure(line.split("\t")[0]) for line in lines if "\t" in line), default=0) + 2 * em
-    words = tk.Text(sheet, width=60, height=min(len(lines) + 1, SHEET_LINES), wrap="word", font=letters, tabs=column)
-    words.configure(background=style.lookup(".", "background"), foreground=style.lookup(".", "foreground"))
-    edge = style.lookup(".", "bordercolor")
-    words.configure(
-        relief="flat", highlightbackground=edge, highlightcolor=edge, padx=2 * em, pady=em, spacing3=em // 4
-    )
-    words.insert("1.0", text)
-    words.configure(state="disabled")
+    words = _text_widget(sheet, text)
     words.pack(side="left", fill="both", expand=True)
-    if len(lines) > SHEET_LINES:
+    if text.count("\n") >= MAX_SHEET_LINES:
         bar = ttk.Scrollbar(sheet, command=words.yview)
         bar.pack(side="right", fill="y")
         words.configure(yscrollcommand=bar.set)
     for key in ("<Escape>", "<Return>", "<F1>"):
         sheet.bind(key, lambda _: sheet.destroy())
     words.focus_set()
+
+
+def _text_widget(sheet: tk.Toplevel, text: str) -> tk.Text:
+    """Read-only text in the colours of the window, whose first column is as wide as its longest entry."""
+    lines, text_font, style = text.split("\n"), font.nametofont("TkDefaultFont", root=sheet), ttk.Style(sheet)
+    em = text_font.measure("m")
+    first_column = [text_font.measure(line.split("\t")[0]) for line in lines if "\t" in line]
+    line_colour = style.lookup(".", "bordercolor")
+    words = tk.Text(
+        sheet,
+        width=SHEET_WIDTH,
+        height=min(len(lines) + 1, MAX_SHEET_LINES),
+        wrap="word",
+        font=text_font,
+        tabs=max(first_column, default=0) + 2 * em,
+        background=style.lookup(".", "background"),
+        foreground=style.lookup(".", "foreground"),
+        relief="flat",
+        highlightbackground=line_colour,
+        highlightcolor=line_colour,
+        padx=2 * em,
+        pady=em,
+        spacing3=em // 4,
+    )
+    words.insert("1.0", text)
+    words.configure(state="disabled")
+    return words

@@ -1,43 +1,54 @@
-"""TODO"""
+"""Plays a `Mixer` on the sound card through sounddevice (PortAudio).
+
+The audio callback asks the mixer for blocks of samples, and a thread renders ahead for it. Without sounddevice,
+PortAudio or a sound card, playing returns the reason and everything else works.
+"""
 
 from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from neural_grain.app.mixer import Mixer
 from neural_grain.base.errors import printable
 
-PREPARE_S = 0.02
+RENDER_POLL_S = 0.02  # the rendering thread looks at the playhead so often; the mixer renders 0.3 s ahead of it
+MAX_OUTPUTS = 2  # channels of the sound card that are used
 
 
 class Player:
-    """Plays a mixer through sounddevice, where that, PortAudio and a sound card are there.
+    """Plays one mixer at a time.
 
     Parameters
     ----------
-    device : module like sounddevice, for tests; the real one if None
+    device : module with the interface of sounddevice, for tests; the real one if None
+
+    Attributes
+    ----------
+    unavailable : str, why there is no sound; empty if there is
     """
 
-    def __init__(self, device=None):
-        self.why_not = ""
+    def __init__(self, device: ModuleType | Any | None = None):
+        self.unavailable = ""
         if device is None:
             try:
                 import sounddevice as device
-            except (ImportError, OSError) as err:
-                self.why_not = f"no sound: {printable(str(err))}"
+            except (ImportError, OSError) as err:  # OSError if the PortAudio library is missing
+                self.unavailable = f"no sound: {printable(str(err))}"
         self._device = device
-        self._stream = None
+        self._stream: Any = None
         self._mixer: Mixer | None = None
         self._is_open = False
         self._thread: threading.Thread | None = None
 
     def play(self, mixer: Mixer) -> str:
-        """Play a mixer from its position; returns why it can't, or nothing."""
+        """Play a mixer from its position; returns the reason if that is not possible, or an empty string."""
         if self._device is None:
-            return self.why_not
+            return self.unavailable
         if mixer is not self._mixer or self._stream is None or not self._stream.active:
             self.close()
             try:
@@ -49,8 +60,8 @@ class Player:
         return ""
 
     def _open(self, mixer: Mixer) -> None:
+        """Start a stream and the thread that renders ahead for it."""
         channels = mixer.y.shape[1]
-        heard = min(channels, 2)
         buffer = np.zeros((0, channels), np.float32)
 
         def callback(out: np.ndarray, n: int, _time: object, _status: object) -> None:
@@ -58,14 +69,18 @@ class Player:
             if len(buffer) < n:
                 buffer = np.zeros((n, channels), np.float32)
             mixer.fill(buffer[:n])
-            if channels <= 2:
+            if channels <= MAX_OUTPUTS:
                 out[:] = buffer[:n]
-            else:  # every second channel to each side
-                for side in range(2):
-                    out[:, side] = buffer[:n, side::2].mean(axis=1)
+            else:  # the mean of channels 1, 3, 5 ... to the left and of 2, 4, 6 ... to the right
+                for side in range(MAX_OUTPUTS):
+                    out[:, side] = buffer[:n, side::MAX_OUTPUTS].mean(axis=1)
 
         self._stream = self._device.OutputStream(
-            samplerate=mixer.sr, channels=heard, dtype="float32", latency="low", callback=callback
+            samplerate=mixer.sr,
+            channels=min(channels, MAX_OUTPUTS),
+            dtype="float32",
+            latency="low",
+            callback=callback,
         )
         self._stream.start()
         self._mixer, self._is_open = mixer, True
@@ -75,16 +90,16 @@ class Player:
     def _render_ahead(self, mixer: Mixer) -> None:
         while self._is_open:
             if not mixer.prepare():
-                mixer.changed.wait(PREPARE_S)
+                mixer.changed.wait(RENDER_POLL_S)
                 mixer.changed.clear()
 
     def pause(self) -> None:
-        """Fade out and wait."""
+        """Fade out; `play` continues there."""
         if self._mixer is not None:
             self._mixer.pause()
 
     def check(self) -> str:
-        """Why a stream that should play no longer does (its device is gone), or nothing."""
+        """Return why a stream that should play has stopped, for example because its device was unplugged."""
         if self._mixer is not None and self._mixer.is_playing and self._stream is not None and not self._stream.active:
             self._mixer.pause()
             self.close()
@@ -92,7 +107,7 @@ class Player:
         return ""
 
     def close(self) -> None:
-        """End the stream and the thread that renders for it."""
+        """Stop the stream and the rendering thread."""
         self._is_open = False
         if self._mixer is not None:
             self._mixer.pause()
@@ -101,6 +116,6 @@ class Player:
             self._thread.join(timeout=5)
         stream, self._stream, self._mixer, self._thread = self._stream, None, None, None
         if stream is not None:
-            for end in (stream.abort, stream.close):
-                with suppress(self._device.PortAudioError):  # the device has vanished: `check` says so
-                    end()
+            for stop in (stream.abort, stream.close):
+                with suppress(self._device.PortAudioError):  # the device is gone, which `check` reports
+                    stop()

@@ -1,64 +1,71 @@
-"""TODO"""
+"""What the window remembers between sessions: folder, size, volume, colours, frequency axis and recent files.
+
+Preferences are one JSON file in the user's configuration folder. They are a convenience, so a file that is missing
+or damaged is no error: every field that is absent, of the wrong type or out of range takes its default.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, get_type_hints
 
-from neural_grain.base.records import write_json
+from msgspec import Meta
+
+from neural_grain.base.errors import PipelineError
+from neural_grain.base.records import parse_record, write_json
 
 N_RECENT = 10
-
-
-def preferences_path() -> Path:
-    """Where the platform keeps what a program remembers."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA", Path.home()))
-    else:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return base / "neural-grain-processor" / "window.json"
+PathText = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # no path holds a NUL character
 
 
 @dataclass
 class Preferences:
-    """What the window remembers from one time to the next."""
+    """Settings that the window changes while it runs and writes when it closes.
 
-    folder: str = ""
-    geometry: str = "1100x680"
-    volume: float = 1.0
+    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first.
+    """
+
+    folder: PathText = ""
+    geometry: Annotated[str, Meta(pattern=r"^[0-9]{3,4}x[0-9]{3,4}\Z")] = "1100x680"
+    volume: Annotated[float, Meta(ge=0, le=1)] = 1.0
     is_dark: bool = False
     is_log: bool = False
-    recent: list[str] = field(default_factory=list)
+    recent: Annotated[list[PathText], Meta(max_length=N_RECENT)] = field(default_factory=list)
+
+    def add_recent(self, path: Path) -> None:
+        """Put a file first in the list of recent files, and remember its folder."""
+        self.folder = str(path.parent)
+        name = str(path.absolute())
+        self.recent = [name, *(other for other in self.recent if other != name)][:N_RECENT]
+
+
+def preferences_path() -> Path:
+    """File in the configuration folder of the platform, such as ~/.config/neural-grain-processor/window.json."""
+    from platformdirs import user_config_dir
+
+    return Path(user_config_dir("neural-grain-processor", appauthor=False, roaming=True)) / "window.json"
 
 
 def read_preferences(path: Path) -> Preferences:
-    """What was remembered; what is missing or damaged is as at the first time."""
-    remembered = Preferences()
+    """Read preferences; whatever is missing or damaged takes its default."""
+    preferences = Preferences()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return remembered
-    for name, value in vars(remembered).items():
-        given = content.get(name) if isinstance(content, dict) else None
-        if type(given) is type(value):
-            setattr(remembered, name, given)
-    remembered.recent = [name for name in remembered.recent if isinstance(name, str) and "\0" not in name][:N_RECENT]
-    remembered.folder = remembered.folder.replace("\0", "")
-    remembered.volume = min(1.0, max(0.0, remembered.volume))
-    if not re.fullmatch(r"[0-9]{3,4}x[0-9]{3,4}", remembered.geometry):
-        remembered.geometry = Preferences.geometry
-    return remembered
+        return preferences
+    if isinstance(content, dict):
+        for name, kind in get_type_hints(Preferences, include_extras=True).items():
+            if name in content:
+                with suppress(PipelineError):
+                    setattr(preferences, name, parse_record(kind, content[name], f"{path}: {name}"))
+    return preferences
 
 
-def write_preferences(path: Path, remembered: Preferences) -> None:
-    """Keep it; a place that can't be written to is no reason to complain."""
-    with suppress(OSError):
+def write_preferences(path: Path, preferences: Preferences) -> None:
+    """Write preferences; a folder that cannot be written to must not keep the window from closing."""
+    with suppress(OSError, PipelineError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, vars(remembered))
+        write_json(path, vars(preferences))

@@ -1,4 +1,12 @@
-"""TODO"""
+"""Renders audio with a trained model: the Python interface of the program.
+
+`GrainProcessor` holds a model. It moves the grain of samples or of a whole file by a number of octaves, or to a grain
+(`RenderTarget`), and returns what it measured:
+
+    grain(out) = grain(in) * 2 ** -octaves
+
+This module also names the outputs, refuses unsafe ones, and puts a result into words.
+"""
 
 from __future__ import annotations
 
@@ -13,74 +21,98 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_grain.audio.formats import INTEGER_BITS, OutputFormat, copy_samples, output_format, tags_of, written_sound
+from neural_grain.audio.formats import (
+    INTEGER_BITS,
+    OutputFormat,
+    copy_samples,
+    output_format,
+    read_format,
+    written_sound,
+)
 from neural_grain.audio.limiter import CEILING
-from neural_grain.audio.sound import Sound, open_audio, open_sound, sound_from_array
+from neural_grain.audio.sound import Sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
 from neural_grain.dsp.analysis import Analysis, analyse
 from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.move import Rendering, move_grain
 from neural_grain.dsp.solver import AmountSolver
+from neural_grain.learn.settings import DEFAULT_MODEL_DIR, FINAL_NAME
 
-DEFAULT_MODEL = "grain_processor_v2_output/final_grain_processor_v2.pt"  # where stage 3 leaves it
 if TYPE_CHECKING:
     from neural_grain.learn.checkpoint import LoadedModel
 
-SLIDER_RANGE = 3.0
-NAME_BYTES = 255  # of a file, on every usual file system
+DEFAULT_MODEL = f"{DEFAULT_MODEL_DIR}/{FINAL_NAME}"
+SLIDER_RANGE = 3.0  # octaves in either direction
+MAX_NAME_BYTES = 255  # of a file name, on every common file system
+HASH_DIGITS = 8  # keep shortened names apart
+MAX_SAMPLE_BYTES = 8  # of the largest sample format
+REPORTED_LIMITING_DB = 0.1  # less is inaudible
+REPORTED_LEVEL_DB = 0.5  # a smaller change of level is within what the program promises
 
 
 @dataclass(frozen=True)
 class RenderTarget:
-    """What is asked of a rendering: octaves of the slider, or a grain to reach."""
+    """What a rendering shall reach: a number of octaves, or a grain.
+
+    Parameters
+    ----------
+    octaves : float, positive is smoother
+    target_grain : float in (0, 1], or None to use the octaves
+    """
 
     octaves: float = 0.0
     target_grain: float | None = None
 
     def octaves_from(self, grain: float) -> float:
-        """Octaves from a sound's own grain."""
+        """Octaves between a sound of this grain and the target."""
         return self.octaves if self.target_grain is None else math.log2(grain / self.target_grain)
 
     @property
     def is_copy(self) -> bool:
-        """Whether the samples shall stay as they are."""
+        """True if the samples must stay as they are."""
         return self.target_grain is None and self.octaves == 0
 
 
 @dataclass(frozen=True)
 class FileRendering:
-    """What became of one file."""
+    """A file that was rendered."""
 
     input: Path
     output: Path
-    rendering: Rendering | None  # None if the input has no grain; then only 0 can be asked
+    rendering: Rendering | None  # None for a copy of a file that has no grain, such as silence
 
 
-def output_name(source: Path, asked: RenderTarget) -> str:
-    """Default name of a rendering: drone.flac at -2 becomes drone_grain-2.0.wav, at a grain drone_grain0.02.wav."""
-    text = f"{asked.octaves:+.2f}" if asked.target_grain is None else f"{asked.target_grain:.3g}"
-    if asked.target_grain is None and text.endswith("0"):
-        text = text[:-1]
-    ending, stem = f"_grain{text}.wav", os.fsencode(source.stem)
-    room = NAME_BYTES - len(ending)
-    if len(stem) <= room:
+@dataclass(frozen=True)
+class _FileSolver:
+    """The solver of one version of a file."""
+
+    source: Path
+    stamp: tuple[int, int]
+    solver: AmountSolver
+
+
+def output_name(source: Path, target: RenderTarget) -> str:
+    """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain.
+
+    A name that would be too long is shortened, and a hash of the whole name keeps shortened names apart.
+    """
+    octaves_label = f"{target.octaves:+.2f}".removesuffix("0")
+    label = octaves_label if target.target_grain is None else f"{target.target_grain:.3g}"
+    ending, stem = f"_grain{label}.wav", os.fsencode(source.stem)
+    max_stem_bytes = MAX_NAME_BYTES - len(ending)
+    if len(stem) <= max_stem_bytes:
         return source.stem + ending
-    mark = hashlib.sha1(stem).hexdigest()[:8]  # tells names apart that differ only beyond the cut
-    return f"{stem[: room - 9].decode('utf-8', 'ignore')}_{mark}{ending}"
+    start = stem[: max_stem_bytes - HASH_DIGITS - 1].decode("utf-8", "ignore")
+    return f"{start}_{hashlib.sha1(stem).hexdigest()[:HASH_DIGITS]}{ending}"
 
 
 def check_output(source: Path, output: Path, overwrite: bool) -> None:
-    """Refuse to write over the input, or without leave over anything else.
-
-    Raises
-    ------
-    PipelineError
-        If it would.
-    """
-    if len(os.fsencode(output.name)) > NAME_BYTES:
-        raise PipelineError(f"{output}: the name is longer than {NAME_BYTES} bytes; give a shorter one")
+    """Raise PipelineError if ``output`` is the input, a folder, too long a name, or exists and must not be replaced."""
+    if len(os.fsencode(output.name)) > MAX_NAME_BYTES:
+        raise PipelineError(f"{output}: the name is longer than {MAX_NAME_BYTES} bytes; give a shorter one")
     if output.exists():
         if output.samefile(source):
             raise PipelineError(f"{output}: is the input itself, which is never overwritten; choose another name")
@@ -91,7 +123,7 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
 
 
 class GrainProcessor:
-    """A model that is ready to render; knows nothing of windows.
+    """A loaded model that renders sounds and files.
 
     >>> processor = GrainProcessor.load(MODEL, device="cpu")
     >>> y = np.sin(440 * 2 * np.pi * np.arange(44100) / 44100)
@@ -107,13 +139,13 @@ class GrainProcessor:
     Parameters
     ----------
     loaded : LoadedModel
-    threads : int > 0, for one sound
+    threads : int > 0, for one sound; all cores if None
     """
 
     def __init__(self, loaded: LoadedModel, threads: int | None = None):
         self.loaded = loaded
         self.threads = threads or os.cpu_count() or 1
-        self._last: tuple[tuple, AmountSolver] | None = None
+        self._last: _FileSolver | None = None
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> GrainProcessor:
@@ -122,13 +154,8 @@ class GrainProcessor:
         Parameters
         ----------
         device : "auto", "cpu", "cuda" or "mps"
-
-        Raises
-        ------
-        PipelineError
-            If there is no usable model.
         """
-        # Imported late: the window opens before torch is there.
+        # torch is imported here and not at the top, so that --help and the window appear without waiting for it.
         from neural_grain.learn.checkpoint import load_model
         from neural_grain.learn.device import choose_device
 
@@ -142,12 +169,12 @@ class GrainProcessor:
         Raises
         ------
         PipelineError
-            If they have none: too short, silent, not finite.
+            If the samples have no grain: too few, silent, or not finite.
         """
         return measure_grain(sound_from_array(y, sr), self.loaded.settings.grain)
 
     def render(self, y: np.ndarray, sr: int, *, grain: float) -> np.ndarray:
-        """Move the grain of samples by some octaves, as far as the sound goes.
+        """Move the grain of samples by some octaves, or as far as the sound allows.
 
         Parameters
         ----------
@@ -170,32 +197,44 @@ class GrainProcessor:
         rendering = move_grain(solver, grain, ceiling=max(1.0, solver.analysis.peak))
         return np.concatenate(list(rendering.sound.blocks())).reshape(y.shape)
 
-    def solver(self, sound: Sound, looked: Callable[[Analysis], None] = lambda _: None) -> AmountSolver:
-        """What depends on the sound alone: its analysis, which is told as soon as it is there, and its pattern."""
-        analysis = analyse(sound, self.loaded.settings, self.threads)
-        looked(analysis)
-        return AmountSolver(analysis, self.loaded.pattern_db(analysis.x))
-
-    def _solver_of(self, source: Path, sound: Sound) -> AmountSolver:
-        """The same of a file; that of the last one is kept, for it is often rendered again."""
-        key, last = (source, *file_stamp(source)), self._last
-        if last is None or last[0] != key:
-            self._last = last = (key, self.solver(sound))
-        return last[1]
-
-    def keep(self, source: Path, stamp: tuple[int, int], solver: AmountSolver) -> None:
-        """Take over a file's solver, so that it is rendered without another look; its stamp tells if it changes."""
-        fresh = copy(solver)
-        fresh.ends = {}  # measured in memory, they would differ a little from those measured in a file's sample format
-        self._last = (source, *stamp), fresh
-
-    def render_file(
-        self, source: Path, output: Path, asked: RenderTarget, *, overwrite: bool = False, subtype: str | None = None
-    ) -> FileRendering:
-        """Render one file; the output appears under its name only when it is whole.
+    def solver(self, sound: Sound, on_analysed: Callable[[Analysis], None] = lambda _: None) -> AmountSolver:
+        """Analyse a sound and find its pattern, which is everything that does not depend on the target.
 
         Parameters
         ----------
+        on_analysed : called with the analysis before the pattern, which takes longer, is computed
+        """
+        analysis = analyse(sound, self.loaded.settings, self.threads)
+        on_analysed(analysis)
+        return AmountSolver(GainField(analysis, self.loaded.pattern_db(analysis.x)))
+
+    def adopt_solver(self, source: Path, stamp: tuple[int, int], solver: AmountSolver) -> None:
+        """Use this solver when the file is rendered next, unless the file has changed.
+
+        Parameters
+        ----------
+        stamp : what `file_stamp` returned before the file was read
+        """
+        own = copy(solver)
+        # Limits measured in memory differ a little from those measured in the sample format of a file.
+        own.measured_limits = {}
+        self._last = _FileSolver(source, stamp, own)
+
+    def _file_solver(self, source: Path, sound: Sound) -> AmountSolver:
+        """Solver of a file. The last one is kept, because a file is often rendered several times in a row."""
+        stamp, last = file_stamp(source), self._last
+        if last is None or (last.source, last.stamp) != (source, stamp):
+            self._last = last = _FileSolver(source, stamp, self.solver(sound))
+        return last.solver
+
+    def render_file(
+        self, source: Path, output: Path, target: RenderTarget, *, overwrite: bool = False, subtype: str | None = None
+    ) -> FileRendering:
+        """Render one file. The output appears under its name only when it is complete.
+
+        Parameters
+        ----------
+        overwrite : replace an output that exists; the input is never replaced
         subtype : sample format by libsndfile's name; the input's if None
 
         Raises
@@ -206,59 +245,63 @@ class GrainProcessor:
         stamp = file_stamp(source)
         sound = open_sound(source)
         check_output(source, output, overwrite)
-        with open_audio(source) as file:
-            stored = OutputFormat(file.format, file.subtype, tags_of(file))
-        target = output_format(output, stored, sound.n_samples * sound.channels * 8, subtype)
+        stored = read_format(source)
+        wanted = output_format(output, stored, sound.n_samples * sound.channels * MAX_SAMPLE_BYTES, subtype)
         check_writable(output.parent)
         with atomic_write(output) as temporary:
-            if asked.is_copy:
-                copy_samples(source, stored, temporary, target)
-                unmoved = self._unmoved(sound)
-                check_unchanged(source, stamp)
-                return FileRendering(source, output, unmoved)
-            solver = self._solver_of(source, sound)
-            ceiling = CEILING if target.subtype in INTEGER_BITS else max(1.0, solver.analysis.peak)
-
-            def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
-                return written_sound(temporary, blocks, like, target)
-
-            octaves = asked.octaves_from(solver.analysis.grain)
-            rendering = move_grain(solver, octaves, ceiling=ceiling, store=store)
-            if rendering.sound is solver.analysis.sound:  # nothing could be moved: what was stored is not it
-                copy_samples(source, stored, temporary, target)
+            if target.is_copy:
+                copy_samples(source, stored, temporary, wanted)
+                rendering = self._unmoved(sound)
+            else:
+                solver = self._file_solver(source, sound)
+                rendering = _render_to(temporary, solver, target.octaves_from(solver.analysis.grain), wanted)
+                if rendering.sound is solver.analysis.sound:  # nothing could be moved, but attempts were written
+                    copy_samples(source, stored, temporary, wanted)
             check_unchanged(source, stamp)
-        return FileRendering(source, output, replace(rendering, sound=open_sound(output)))
+        return FileRendering(source, output, rendering and replace(rendering, sound=open_sound(output)))
 
     def _unmoved(self, sound: Sound) -> Rendering | None:
+        """Result of a copy; None if the sound has no grain, which a copy does not need."""
         try:
             grain = measure_grain(sound, self.loaded.settings.grain, self.threads)
         except PipelineError:
-            return None  # silence has no grain, and at 0 it need not have any
+            return None
         return Rendering(sound, 0.0, grain, grain, True, Amounts(0.0, 0.0), 0.0, 0.0)
 
 
+def _render_to(path: Path, solver: AmountSolver, octaves: float, wanted: OutputFormat) -> Rendering:
+    """Move grain by some octaves into a file of a format. Integer formats need a ceiling, float formats do not."""
+
+    def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+        return written_sound(path, blocks, like, wanted)
+
+    ceiling = CEILING if wanted.subtype in INTEGER_BITS else max(1.0, solver.analysis.peak)
+    return move_grain(solver, octaves, ceiling=ceiling, store=store)
+
+
 def describe_rendering(rendering: Rendering | None) -> str:
-    """One line about a rendering: "grain 0.0031 -> 0.0124 (asked x4.00, got x3.97)"."""
+    """A rendering in one line, such as "grain 0.0031 -> 0.0124 (asked x4.00, got x3.97)"."""
     if rendering is None:
         return "no grain to measure; copied as it is"
-    asked, got = 2.0**-rendering.asked_octaves, 2.0**-rendering.got_octaves
-    line = f"grain {rendering.grain_before:.3g} -> {rendering.grain_after:.3g} (asked x{asked:#.3g}, got x{got:#.3g}"
-    if not rendering.within_reach:
-        line += ": as far as this sound goes"
-    line += ")"
-    if rendering.limited_db > 0.1:
+    requested, achieved = 2.0**-rendering.requested_octaves, 2.0**-rendering.achieved_octaves
+    reach = "" if rendering.within_reach else ": as far as this sound goes"
+    line = (
+        f"grain {rendering.grain_before:.3g} -> {rendering.grain_after:.3g} "
+        f"(asked x{requested:#.3g}, got x{achieved:#.3g}{reach})"
+    )
+    if rendering.limited_db > REPORTED_LIMITING_DB:
         line += f", peaks limited by {rendering.limited_db:.1f} dB"
-    if abs(rendering.level_db) > 0.5:
+    if abs(rendering.level_db) > REPORTED_LEVEL_DB:
         line += f", {abs(rendering.level_db):.1f} dB {'quieter' if rendering.level_db < 0 else 'louder'}"
     return line
 
 
-def rendering_report(result: FileRendering) -> dict:
-    """What became of a file, for machines: names, plain numbers, no NaN."""
-    names = {"input": str(result.input), "output": str(result.output)}
+def rendering_report(result: FileRendering) -> dict[str, object]:
+    """A rendered file as plain values for JSON, without NaN."""
+    paths = {"input": str(result.input), "output": str(result.output)}
     rendering = result.rendering
     if rendering is None:
-        return names | {"grain_before": None, "grain_after": None}
+        return paths | {"grain_before": None, "grain_after": None}
     numbers = {name: value for name, value in vars(rendering).items() if name not in ("sound", "amounts")}
     expander = rendering.amounts.expander
-    return names | numbers | {"got_octaves": rendering.got_octaves, "expander_amount": expander}
+    return paths | numbers | {"achieved_octaves": rendering.achieved_octaves, "expander_amount": expander}

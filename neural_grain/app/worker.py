@@ -1,4 +1,9 @@
-"""TODO"""
+"""A thread for the slow work of the window: loading a model, opening, measuring and saving files.
+
+The window calls a method of `Worker`, which returns at once. The thread does the tasks one after the other and puts
+messages on a queue, which the window reads from its event loop; the two share nothing else. A task puts any number of
+`Progress` and `Analysed` messages, and exactly one `TaskEnd` when it is over.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +28,43 @@ from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.move import Rendering, move_grain
 from neural_grain.dsp.solver import AmountSolver
 
+PROGRESS_STEPS = 20  # progress messages while a file is read
 
-class Cancelled(Exception):
-    """The user no longer wants what is being done."""
+
+class Message:
+    """Anything that the worker tells the window."""
+
+
+class TaskEnd(Message):
+    """The last message of a task."""
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A file that the window shows: its samples, and its solver."""
+class Progress(Message):
+    """What the worker does, and the share of it that is done, within 0 to 1."""
+
+    text: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Analysed(Message):
+    """A file that is being opened has a picture; its pattern, which takes longer, is still missing."""
+
+    path: Path
+    analysis: Analysis
+
+
+@dataclass(frozen=True)
+class ModelLoaded(TaskEnd):
+    """A model is ready."""
+
+    processor: GrainProcessor
+
+
+@dataclass(frozen=True)
+class FileOpened(TaskEnd):
+    """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver."""
 
     path: Path
     y: np.ndarray
@@ -38,193 +72,244 @@ class Opened:
 
     @property
     def analysis(self) -> Analysis:
-        """What is known of the sound."""
+        """Picture and grain of the sound."""
         return self.solver.analysis
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """What a rendering came to; the samples are not kept."""
+class RenderingDone(TaskEnd):
+    """An open file was rendered and measured; None if a later position of the slider overtook the rendering."""
 
-    opened: Opened
-    rendering: Rendering
+    opened: FileOpened
+    rendering: Rendering | None
 
 
 @dataclass(frozen=True)
-class Message:
-    """What the worker tells the window: progress and looked under way; at the end of a task model, opened, rendered,
-    saved, batch, cancelled or error."""
+class FilesSaved(TaskEnd):
+    """One file was rendered to disk, at one position or at several."""
 
-    kind: str
-    content: object
+    renderings: list[FileRendering]
+
+
+@dataclass(frozen=True)
+class BatchDone(TaskEnd):
+    """Many files were rendered to disk; ``failures`` has a line for each that was not."""
+
+    n_done: int
+    failures: list[str]
+
+
+class WorkCancelled(TaskEnd):
+    """The task was cancelled."""
+
+
+@dataclass(frozen=True)
+class WorkFailed(TaskEnd):
+    """The task failed, for a reason in one line."""
+
+    reason: str
+
+
+class Cancelled(Exception):
+    """The user cancelled the task, or a later one made it useless."""
 
 
 class Worker:
-    """Does the slow work on a thread of its own and only puts messages on a queue.
+    """Does tasks on a thread of its own.
 
-    Of several renderings that wait, only the last one asked for is done; one that is under way is given up.
+    Of several renderings in the queue only the last one is done. One that is under way stops when `render` or
+    `abandon_rendering` is called.
+
+    Parameters
+    ----------
+    model_path : Path, the model to load first
+    device : str, for `GrainProcessor.load`
+
+    Attributes
+    ----------
+    messages : queue.Queue of Message
     """
 
     def __init__(self, model_path: Path, device: str):
-        # Before the window is there: imported by the thread, its libraries would stop the window for 0.3 s.
+        # The thread needs this module. If it were imported there, the window would stop for 0.3 s.
         import scipy.optimize  # noqa: F401
 
         self.messages: queue.Queue[Message] = queue.Queue()
-        self._tasks: queue.Queue[tuple[str, Callable[[], object]] | None] = queue.Queue()
+        self._tasks: queue.Queue[Callable[[], TaskEnd] | None] = queue.Queue()
         self._device = device
         self._processor: GrainProcessor | None = None
-        self._wanted = 0
+        self._model_path = model_path
+        self._newest_rendering = 0
         self._stop = threading.Event()
-        self._is_opening = False
-        self._is_stale: Callable[[], bool] = lambda: False  # whether a later wish has overtaken what is being done
+        self._is_reading = False
+        self._is_overtaken: Callable[[], bool] = lambda: False  # whether a later rendering replaces this task
         self._thread = threading.Thread(target=self._work, name="grain worker", daemon=True)
         self._thread.start()
         self.load(model_path)
 
     def load(self, model_path: Path) -> None:
-        """Read a model."""
-        self._put("model", lambda: self._load(model_path))
+        """Load a model; ends with `ModelLoaded`."""
+        self._tasks.put(lambda: self._load(model_path))
 
     def open(self, path: Path) -> None:
-        """Read and analyse a file."""
-        self._wanted += 1
-        self._put("opened", lambda: self._open(path))
+        """Read and analyse a file; ends with `FileOpened`."""
+        self._newest_rendering += 1
+        self._tasks.put(lambda: self._open(path))
 
-    def render(self, opened: Opened, octaves: float) -> None:
-        """Render and measure at a position of the slider, unless a later wish overtakes it."""
-        self._wanted += 1
-        ticket = self._wanted
-        self._put("rendered", lambda: self._render(opened, octaves, ticket))
+    def render(self, opened: FileOpened, octaves: float) -> None:
+        """Render and measure at a position of the slider; ends with `RenderingDone`."""
+        self._newest_rendering += 1
+        number = self._newest_rendering
+        self._tasks.put(lambda: self._render(opened, octaves, number))
 
-    def forget(self) -> None:
-        """Give up a rendering whose position has been left."""
-        self._wanted += 1
+    def abandon_rendering(self) -> None:
+        """Stop the rendering that is under way, because the slider has moved."""
+        self._newest_rendering += 1
 
     def save(self, jobs: list[Job]) -> None:
-        """Render one file to disk, at one position or several, over older files if the dialog was told so."""
-        self._put("saved", lambda: [self._save(job) for job in jobs])
+        """Render one file to disk at some positions, replacing what is there; ends with `FilesSaved`."""
+        self._tasks.put(lambda: FilesSaved([self._save(job) for job in jobs]))
 
     def batch(self, jobs: list[Job]) -> None:
-        """Render many files, going on past those that fail."""
-        self._put("batch", lambda: self._batch(jobs))
+        """Render many files to disk, also after some have failed; ends with `BatchDone`."""
+        self._tasks.put(lambda: self._batch(jobs))
 
     def cancel(self) -> None:
-        """Give up what is being done."""
+        """Cancel the task that is under way; it ends with `WorkCancelled`."""
         self._stop.set()
 
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether the task that is under way was cancelled but has not ended."""
+        return self._stop.is_set()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
-        """End the thread; what it is doing is given up."""
+        """Cancel the task that is under way, and end the thread."""
         self._tasks.put(None)
         self._stop.set()
         self._thread.join(timeout=10)
 
-    def _put(self, kind: str, task: Callable[[], object]) -> None:
-        self._tasks.put((kind, task))
-
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            kind, work = task
             self._stop.clear()
-            self._is_opening, self._is_stale = kind == "opened", lambda: False
-            try:
-                content = work()
-            except Cancelled:
-                self.messages.put(Message("cancelled", kind))
-            except PipelineError as err:
-                self.messages.put(Message("error", printable(str(err))))
-            except Exception as err:  # noqa: BLE001  a fault of ours must be said: a dead thread would look like long work
-                at = traceback.extract_tb(err.__traceback__)[-1]
-                place = f"{Path(at.filename).name}:{at.lineno}"
-                self.messages.put(
-                    Message("error", f"internal fault, please report it: {printable(repr(err))} at {place}")
-                )
-            else:
-                self.messages.put(Message(kind, content))
+            self._is_overtaken = lambda: False
+            self.messages.put(self._run(task))
 
-    def _stoppable(self, sound: Sound, said: str = "") -> Sound:
-        """A sound whose reading ends when it is no longer wanted, and that says how far it is."""
+    def _run(self, task: Callable[[], TaskEnd]) -> TaskEnd:
+        try:
+            return task()
+        except Cancelled:
+            return WorkCancelled()
+        except PipelineError as err:
+            return WorkFailed(printable(str(err)))
+        except Exception as err:  # noqa: BLE001  the thread would die, and the window wait for it without end
+            at = traceback.extract_tb(err.__traceback__)[-1]
+            place = f"{Path(at.filename).name}:{at.lineno}"
+            return WorkFailed(f"internal fault, please report it: {printable(repr(err))} at {place}")
+
+    def _stoppable(self, sound: Sound, activity: str) -> Sound:
+        """The same sound, whose reading stops when the task is cancelled or overtaken, and reports its progress."""
 
         def blocks() -> Iterator[np.ndarray]:
-            n_read, shown = 0, 0
+            n_read = n_reported = 0
             for block in sound.blocks():
-                if self._stop.is_set() or self._is_stale():
+                if self._stop.is_set() or self._is_overtaken():
                     raise Cancelled
                 n_read += len(block)
-                if said and self._is_opening and n_read - shown > sound.n_samples / 20:
-                    shown = n_read
-                    self.messages.put(Message("progress", (said, n_read / sound.n_samples)))
+                if self._is_reading and n_read - n_reported > sound.n_samples / PROGRESS_STEPS:
+                    n_reported = n_read
+                    self.messages.put(Progress(activity, n_read / sound.n_samples))
                 yield block
 
         return replace(sound, blocks=blocks)
 
-    def _load(self, path: Path) -> GrainProcessor:
+    def _load(self, path: Path) -> ModelLoaded:
         self._model_path = path
         if "neural_grain.learn.checkpoint" not in sys.modules:
-            # torch comes with 200,000 objects that stay: each time the garbage collector went through
-            # them all, while they are made or later, every thread would wait 0.2 s, and the window as well.
-            from threadpoolctl import threadpool_limits
+            _import_torch()
+        self._processor = GrainProcessor.load(path, self._device)
+        return ModelLoaded(self._processor)
 
-            gc.disable()
-            try:
-                import neural_grain.learn.checkpoint  # noqa: F401
-            finally:
-                gc.freeze()
-                gc.enable()
-            # One thread for each small product and convolution: several that must wait for each other on cores that
-            # others use as well took up to thirty times as long. What is long is divided by time (`in_order`).
-            threadpool_limits(1)
-        processor = GrainProcessor.load(path, self._device)
-        self._processor = processor  # an older one stays if this can't be read
-        return processor
-
-    def _open(self, path: Path) -> Opened:
+    def _open(self, path: Path) -> FileOpened:
         if self._processor is None:
             raise PipelineError(f"{self._model_path}: no usable model; make one with: python cak_grain_processor.py")
+        self._is_reading = True
         try:
             stamp = file_stamp(path)
-            sound = self._stoppable(open_sound(path), said="reading")
-            y = scratch_array((sound.n_samples, sound.channels))
-            at = 0
-            for block in sound.blocks():
-                y[at : at + len(block)] = block
-                at += len(block)
+            y, sr = self._read(path)
             solver = self._processor.solver(
-                self._stoppable(sound_from_array(y, sound.sr), said="looking"),
-                lambda analysis: self.messages.put(Message("looked", (path, analysis))),
+                self._stoppable(sound_from_array(y, sr), "analysing"),
+                lambda analysis: self.messages.put(Analysed(path, analysis)),
             )
             if self._stop.is_set():
                 raise Cancelled
             for sign in (-1.0, 1.0):
-                solver.reach(sign)  # found now, or the first move of the slider would wait for it
-            self._processor.keep(path, stamp, solver)
+                solver.reach(sign)  # the solver keeps it; the first move of the slider would have to wait for it
+            self._processor.adopt_solver(path, stamp, solver)
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        return Opened(path, y, solver)
+        finally:
+            self._is_reading = False
+        return FileOpened(path, y, solver)
 
-    def _render(self, opened: Opened, octaves: float, ticket: int) -> Rendered | None:
-        self._is_stale = lambda: ticket != self._wanted
-        if self._is_stale():
-            return None
+    def _read(self, path: Path) -> tuple[np.ndarray, int]:
+        """Samples of a file, shape (n_samples, channels), and their rate."""
+        sound = self._stoppable(open_sound(path), "reading")
+        y = scratch_array((sound.n_samples, sound.channels))
+        start = 0
+        for block in sound.blocks():
+            y[start : start + len(block)] = block
+            start += len(block)
+        return y, sound.sr
+
+    def _render(self, opened: FileOpened, octaves: float, number: int) -> RenderingDone:
+        self._is_overtaken = lambda: number != self._newest_rendering
+        if self._is_overtaken():
+            return RenderingDone(opened, None)
         try:
             rendering = move_grain(opened.solver, octaves, ceiling=max(CEILING, opened.analysis.peak))
         except Cancelled:
-            if self._is_stale():
-                return None
+            if self._is_overtaken():
+                return RenderingDone(opened, None)
             raise
-        return Rendered(opened, replace(rendering, sound=opened.analysis.sound))
+        return RenderingDone(opened, replace(rendering, sound=opened.analysis.sound))
 
     def _save(self, job: Job) -> FileRendering:
         if self._stop.is_set():
             raise Cancelled
-        return self._processor.render_file(job.source, job.output, job.asked, overwrite=True)
+        return self._processor.render_file(job.source, job.output, job.target, overwrite=True)
 
-    def _batch(self, jobs: list[Job]) -> tuple[int, list[str]]:
-        """How many were rendered, and a line for each that was not."""
+    def _batch(self, jobs: list[Job]) -> BatchDone:
         failures = []
         for i, job in enumerate(jobs):
-            self.messages.put(Message("progress", (f"file {i + 1} of {len(jobs)}", i / len(jobs))))
+            self.messages.put(Progress(f"file {i + 1} of {len(jobs)}", i / len(jobs)))
             try:
-                self._save(replace(job))
+                self._save(job)
             except PipelineError as err:
                 failures.append(f"{job.source.name}: {printable(str(err))}")
-        return len(jobs) - len(failures), failures
+        return BatchDone(len(jobs) - len(failures), failures)
+
+
+def _import_torch() -> None:
+    """Import torch without slowing the window down, now or later.
+
+    torch makes 200,000 objects that stay. Whenever the garbage collector went through them, during the import or
+    later, every thread would wait 0.2 s for it, so they are made without it and then exempted from it.
+
+    torch gets one thread for each small product and convolution. Several threads that have to wait for each other
+    on busy cores took up to thirty times as long; long sounds are divided by time instead (`map_in_order`).
+    """
+    from threadpoolctl import threadpool_limits
+
+    gc.disable()
+    try:
+        import neural_grain.learn.checkpoint  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
+    threadpool_limits(1)

@@ -1,0 +1,1 @@
+"""Audio as samples: reading and finding files, sample formats and output files, and the peak limiter."""

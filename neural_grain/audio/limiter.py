@@ -1,4 +1,16 @@
-"""TODO"""
+"""A look-ahead peak limiter: it turns a sound down around the samples that exceed a ceiling, and nowhere else.
+
+More texture turns a drum hit into a click far above full scale for a millisecond. Making the whole file quieter for
+it would cost up to 25 dB, so only the surroundings of the peak are turned down:
+
+    out[t] = y[t] g[t],   g = (min over |u - t| <= L of min(1, ceiling / |y[u]|)) * Hann window of the same length
+
+Every value of the convolution (*) is an average of minima that all include sample t, so the ceiling is kept and
+the gain has no steps. The limiter is our own because it works on a stream of blocks, gives the same result for any
+block size, and leaves samples away from the peaks untouched bit for bit.
+
+In: blocks of samples, shape (samples, channels). Out: blocks of the same number of samples in total.
+"""
 
 from __future__ import annotations
 
@@ -9,45 +21,42 @@ import numpy as np
 
 from neural_grain.audio.sound import Sound, sample_peak
 
-CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio holds
-LIMITER_S = 0.0015  # look-ahead of the peak limiter to either side
+CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio can hold
+LOOK_AHEAD_S = 0.0015  # to either side of a peak: short enough to be masked by it, long enough not to distort
 
 
 def limit_peaks(blocks: Iterable[np.ndarray], ceiling: float, sound: Sound) -> Iterator[np.ndarray]:
-    """Look-ahead peak limiter: turns down only where samples pass the ceiling, all channels alike.
-
-    The gain that each sample needs, its minimum over the look-ahead to both sides, smoothed by a
-    Hann window of the same length: so the ceiling holds at every sample and the gain has no steps.
-    (Texture in a drum hit is a click, far above full scale for a millisecond; making the whole file
-    quieter for it cost up to 25 dB.)
+    """Limit the peaks of a stream of blocks, with the same gain for all channels.
 
     Parameters
     ----------
-    blocks : of shape (samples, channels), full scale 1.0
-    ceiling : float > 0, largest sample in the output
-    sound : Sound, for its rate and channels
+    blocks : np.ndarray, shape (samples, channels), full scale 1.0
+    ceiling : float > 0, largest absolute sample of the output
+    sound : Sound, gives the sample rate and the number of channels
 
     Yields
     ------
-    np.ndarray, shape (samples, channels), as many samples in all as came in
+    np.ndarray, shape (samples, channels)
     """
+    look_ahead = max(1, round(LOOK_AHEAD_S * sound.sr))
+    kernel = np.hanning(2 * look_ahead + 3)[1:-1].astype(np.float32)
+    kernel /= kernel.sum()
+    margin = np.zeros((2 * look_ahead, sound.channels), np.float32)  # reach of the minimum and the kernel together
+    buffer = margin
+    for block in chain(blocks, [margin]):
+        buffer = np.concatenate([buffer, block])
+        n_ready = len(buffer) - 2 * len(margin)
+        if n_ready > 0:
+            limited = _limit_buffer(buffer, ceiling, look_ahead, kernel) if sample_peak(buffer) > ceiling else buffer
+            yield limited[len(margin) : len(margin) + n_ready]
+            buffer = buffer[n_ready:]
+
+
+def _limit_buffer(y: np.ndarray, ceiling: float, look_ahead: int, kernel: np.ndarray) -> np.ndarray:
+    """Limit samples (n, channels); the result holds except within ``2 * look_ahead`` of the ends."""
     from scipy.ndimage import convolve1d, minimum_filter1d
 
-    ahead = max(1, round(LIMITER_S * sound.sr))
-    kernel = np.hanning(2 * ahead + 3)[1:-1].astype(np.float32)
-    kernel /= kernel.sum()
-    silence = np.zeros((2 * ahead, sound.channels), np.float32)
-    buffer = silence
-    for block in chain(blocks, [silence]):
-        buffer = np.concatenate([buffer, block])
-        n_ready = len(buffer) - 2 * len(silence)
-        if n_ready <= 0:
-            continue
-        out = buffer
-        if sample_peak(buffer) > ceiling:
-            peaks = np.abs(buffer).max(axis=1)
-            gain = np.minimum(1, ceiling / np.maximum(peaks, ceiling)).astype(np.float32)
-            gain = convolve1d(minimum_filter1d(gain, 2 * ahead + 1, mode="nearest"), kernel, mode="nearest")
-            out = np.clip(buffer * gain[:, None], -ceiling, ceiling)  # the clip is for the last bit of a float
-        yield out[len(silence) : len(silence) + n_ready]
-        buffer = buffer[n_ready:]
+    peaks = np.abs(y).max(axis=1)
+    gain = np.minimum(1, ceiling / np.maximum(peaks, ceiling)).astype(np.float32)
+    gain = convolve1d(minimum_filter1d(gain, 2 * look_ahead + 1, mode="nearest"), kernel, mode="nearest")
+    return np.clip(y * gain[:, None], -ceiling, ceiling)  # the clip removes an excess of float32 rounding

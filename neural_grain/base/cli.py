@@ -1,101 +1,124 @@
-"""TODO"""
+"""What the four commands share: exit status, Ctrl-C, progress, warnings and common options.
+
+A command calls `run_stage` with the work to do and ends with `exit_process`. Results go to stdout, everything else
+to stderr. The exit status is 0 if all was done, 1 if some inputs failed, 2 if nothing could be done, and 130 after
+Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
+from neural_grain import __version__
 from neural_grain.base.errors import PipelineError, printable
-from neural_grain.base.files import allow_temporaries, remove_own_temporaries
+from neural_grain.base.files import remove_own_temporaries
+
+RETRY_INTERRUPT_S = 0.05  # how soon Ctrl-C is tried again when it came during an import
+
+
+def run_stage(
+    body: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted; run the same command again"
+) -> int:
+    """Run a stage and turn its errors into one line on stderr.
+
+    Parameters
+    ----------
+    body : the work; returns the exit status
+    interrupted : returns the line that is printed after Ctrl-C
+
+    Returns
+    -------
+    int
+        The exit status of ``body``, 2 after a `PipelineError`, or 130 after Ctrl-C.
+    """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: a file name may not be printable here
+    try:
+        with _interrupt_after_imports():
+            return body()
+    except PipelineError as err:
+        print(f"error: {printable(str(err))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{interrupted()}", file=sys.stderr)
+        return 130
+
+
+@contextmanager
+def _interrupt_after_imports() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, but not inside an import.
+
+    There C code may swallow the exception or turn it into another one, as the start of numpy.random does.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other thread can set or run a handler
+        yield
+        return
+    handler_before = signal.signal(signal.SIGINT, _raise_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler_before)
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    callers = (caller for caller, _ in traceback.walk_stack(frame))
+    if any(caller.f_code.co_filename == "<frozen importlib._bootstrap>" for caller in callers):
+        retry = threading.Timer(RETRY_INTERRUPT_S, _thread.interrupt_main, [number])
+        retry.daemon = True
+        retry.start()
+    else:
+        raise KeyboardInterrupt
+
+
+def exit_process(status: int) -> NoReturn:
+    """End the process at once, with all its threads.
+
+    A normal exit would wait for a thread that is still at work on a long file, or abort in C code that it runs.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads the pipe any more, or the stream is closed
+            stream.flush()
+    remove_own_temporaries()
+    os._exit(status)
 
 
 def progress_bar(description: str, unit: str = "file") -> Callable[[Iterable, int], Iterable]:
-    """A progress bar on stderr, with the time left, for anything that is gone through in order."""
+    """Make a function that shows progress and the remaining time on stderr, given an iterable and its length."""
     from tqdm import tqdm
 
     return lambda items, total: tqdm(items, description, total, unit=unit, file=sys.stderr, disable=total == 0 or None)
 
 
 def warn(message: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     print(f"warning: {printable(message)}", file=sys.stderr)
 
 
-def set_interrupt_handler(handler: object) -> None:
-    """Set what Ctrl-C does; only the main thread can."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, but after an import: inside it, C code may swallow it or make another error of it."""
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            again = threading.Timer(0.05, signal.pthread_kill, [threading.get_ident(), number])
-            again.daemon = True
-            again.start()
-            return
-        frame = frame.f_back
-    raise KeyboardInterrupt
-
-
-def run_stage(
-    body: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted; run the same command again"
-) -> int:
-    """Run a stage: what a user can mend becomes one line on stderr and exit status 2, Ctrl-C 130 with ``interrupted()``."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name may hold what can't be printed here
-    before = signal.getsignal(signal.SIGINT)
-    set_interrupt_handler(_interrupt)
-    allow_temporaries()
-    try:
-        return body()
-    except PipelineError as err:
-        print(f"error: {printable(str(err))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        set_interrupt_handler(before)
-        remove_own_temporaries()
-        print(f"\n{interrupted()}", file=sys.stderr)
-        return 130
-    finally:
-        set_interrupt_handler(before)
-
-
-def exit_process(status: int) -> NoReturn:
-    """End the process with its threads: one that still computes while Python is taken apart would abort it."""
-    remove_own_temporaries()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # a pipe that nobody reads any more
-            stream.flush()
-    os._exit(status)
-
-
 def positive_int(text: str) -> int:
-    """``-j``: a number of threads of at least 1."""
-    jobs = int(text)
-    if jobs < 1:
-        raise ValueError(text)
-    return jobs
+    """Parse a whole number of at least 1, for argparse."""
+    with suppress(ValueError):
+        if (value := int(text)) >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
 
 
-def positive_int_2(text: str) -> int:
-    """An integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+def add_version_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--version``."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
 
 def add_parallel_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:
-    """``-j`` and ``--dask``, which mean the same in every stage that works on many files."""
+    """Add ``-j`` and ``--dask``, which have the same meaning in every stage that works on many files."""
     parser.add_argument("-j", "--jobs", type=positive_int, default=jobs, help="files at a time (default: %(default)s)")
     parser.add_argument(
         "--dask",

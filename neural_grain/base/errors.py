@@ -1,25 +1,38 @@
-"""TODO"""
+"""The error that a user can mend, and safe printing of text from outside.
+
+Everything in this package that reads or writes files raises `PipelineError` if that fails, and docstrings do not
+repeat it. `neural_grain.base.cli.run_stage` prints the error as one line. A fault of the program itself is a
+ValueError, TypeError and so on, and ends in a traceback.
+"""
 
 from __future__ import annotations
 
 import reprlib
 from pathlib import Path
 
+#: Control characters and line separators, which would break a message into lines or change the terminal.
+UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+LONGEST_INT = 10**30  # Python refuses to convert an int of more than 4,300 digits to text
+
 
 class PipelineError(Exception):
-    """A fault that the user can mend: one line that names the thing, the value and what to do."""
+    """An error that the user can mend. Its message is one line that names the thing, the value and what to do."""
 
 
-UNPRINTABLE = {c: f"\\x{c:02x}" for c in (*range(32), *range(127, 160), 0x2028, 0x2029)}  # control, line breaks
+def printable(text: Path | str) -> str:
+    """Convert a path or any text to one printable line.
 
-
-def printable(path: Path | str) -> str:
-    """A name as it can be printed: on one line, whatever characters it holds."""
-    return str(path).encode("utf-8", "replace").decode().translate(UNPRINTABLE)
+    Control characters become escape sequences, and bytes of a file name that are not UTF-8 become question marks.
+    """
+    return str(text).encode("utf-8", "replace").decode().translate(UNPRINTABLE)
 
 
 def short_repr(value: object) -> str:
-    """A value out of a file as an error shows it: cut short, and only its type if it is no plain one."""
-    if isinstance(value, str | float | bool) or value is None or (isinstance(value, int) and abs(value) < 10**30):
+    """Describe a value that was read from a file, for an error message of limited length.
+
+    Plain values are shown, shortened if they are long. Of all others only the type is named.
+    """
+    is_plain = isinstance(value, str | float | bool) or value is None
+    if is_plain or (isinstance(value, int) and abs(value) < LONGEST_INT):
         return reprlib.repr(value)
     return f"of type {type(value).__name__}, or too long"

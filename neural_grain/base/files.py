@@ -1,60 +1,69 @@
-"""TODO"""
+"""Files that are written as a whole or not at all, and runs that do not disturb each other.
+
+`atomic_write` writes a hidden temporary file beside its target and renames it at the end, so a reader sees the old
+file or the new one, never a part. `run_lock` keeps other runs from writing a file. Both hold the same lock: one of
+the operating system (through ``filelock``) on a hidden file beside the target. It ends with its process, even by
+kill -9. Hidden files that a killed run leaves are removed by the next run in that folder (`prepare_folder`).
+
+`file_stamp` recognises a file that has changed, and `scratch_array` holds arrays that may exceed the memory.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.base.errors import PipelineError
 
-HIDDEN_NAME = re.compile(r"\.grain-[0-9a-f]{16}\.(part|lock)(\..*)?", re.DOTALL)  # what `_hidden_name` makes
-SCRATCH_BYTES = 1 << 29  # of a picture (3 hours); a larger one lies in a file
-_locked_files: set[Path] = set()  # hidden files of this process; see `held` and `let_go`
-_is_ending = False  # no threading.Event: what a cluster gets of this module must be picklable
+HIDDEN_NAME = re.compile(r"(\.grain-[0-9a-f]{16})\.(part|lock)(\..*)?", re.DOTALL)
+SCRATCH_BYTES = 1 << 29  # a log-mel picture of 3 hours; a larger array goes to a file
+#: Errors of file systems that have no locks, such as some network folders. There runs are not kept apart.
+NO_LOCKS = frozenset(getattr(errno, name, -1) for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"))
+_OWN_LOCKS: dict[Path, int] = {}  # targets that this process has locked, and the thread that holds each lock
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in ns: what tells a changed file from an unchanged one.
+class Stamp(NamedTuple):
+    """Size and modification time of a file. If neither has changed, the file is taken as unchanged."""
 
-    Raises
-    ------
-    PipelineError
-        If the file is not there.
-    """
+    size_bytes: int
+    mtime_ns: int
+
+
+def file_stamp(path: Path) -> Stamp:
+    """Read size and modification time of a file."""
     try:
         status = os.stat(path)
     except OSError as err:
         raise PipelineError(f"not readable ({err.strerror})") from err
-    return status.st_size, status.st_mtime_ns
+    return Stamp(status.st_size, status.st_mtime_ns)
 
 
 def check_unchanged(path: Path, stamp: tuple[int, int]) -> None:
-    """Refuse what was read from a file that was written meanwhile.
-
-    Raises
-    ------
-    PipelineError
-        If its size or time is no longer ``stamp``.
-    """
+    """Raise PipelineError if a file was written since ``stamp``, so that what was read of it may be mixed."""
     if file_stamp(path) != stamp:
         raise PipelineError("changed while it was read; run the same command again when it is whole")
 
 
-def check_writable(folder: Path) -> None:
-    """Make ``folder`` if need be and try a file in it, before hours of work are spent.
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return True if ``path`` is in ``folder`` or in a folder below it, with symbolic links resolved."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
-    Raises
-    ------
-    PipelineError
-        If nothing can be written there.
+
+def check_writable(folder: Path) -> None:
+    """Create ``folder`` if it is missing, and raise PipelineError if no file can be written there.
+
+    A stage calls this before hours of work.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,161 +73,151 @@ def check_writable(folder: Path) -> None:
         raise PipelineError(f"{folder}: can't write there ({err.strerror}); choose another folder") from err
 
 
-def hidden_name(path: Path, kind: str) -> Path:
-    """The temporary file or lock beside ``path``: always the same one, short whatever ``path`` is called."""
-    return path.with_name(f".grain-{hashlib.sha1(os.fsencode(path.name)).hexdigest()[:16]}.{kind}{path.suffix}")
+def prepare_folder(folder: Path) -> None:
+    """Create a folder for a run that will write into it, check that it can, and remove what killed runs left."""
+    check_writable(folder)
+    remove_leftovers(folder)
 
 
-def _lock(handle: int) -> bool:
-    """Lock an open file until it is closed, by kill -9 too; False where there are no such locks.
+def remove_leftovers(folder: Path) -> None:
+    """Remove the hidden files that killed runs left in a folder. Those of living runs are locked and stay."""
+    names = [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    for match in filter(None, map(HIDDEN_NAME.fullmatch, names)):
+        with suppress(OSError):  # another run holds it, or removes it at the same time
+            lock = _Lock.acquire(folder / f"{match[1]}.lock")
+            try:
+                if lock.is_exclusive:
+                    os.unlink(folder / match[0])
+            finally:
+                lock.release()
 
-    Raises
-    ------
-    BlockingIOError
-        If another run holds it.
+
+def hidden_path(path: Path, kind: str) -> Path:
+    """Path of the ``lock`` or the temporary file (``part``) beside ``path``.
+
+    It is the same in every run, and short even if the name of ``path`` has the greatest possible length.
+    The temporary file keeps the extension, which some writers take the format from.
     """
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except (ImportError, OSError):
-        return False
-    return True
+    digest = hashlib.sha1(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".grain-{digest}.{kind}{path.suffix if kind == 'part' else ''}")
 
 
-@contextmanager
-def locked(hidden: Path, path: Path) -> Iterator[None]:
-    """Hold the file ``hidden``, made if need be, against all other runs while ``path`` is written; remove it if that fails.
+class _Lock(NamedTuple):
+    """An open and locked lock file."""
 
-    Raises
-    ------
-    PipelineError
-        If another run holds it, or it can't be made.
-    """
-    while True:
-        try:
-            handle = os.open(hidden, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as err:
-            raise PipelineError(f"{path}: can't write ({err.strerror})") from err
-        try:
-            is_locked = _lock(handle)
-            if not is_locked or os.path.samestat(os.fstat(handle), os.stat(hidden)):
-                break
-        except BlockingIOError as err:
-            os.close(handle)
-            raise PipelineError(f"{path}: another run is writing it; wait until it has ended") from err
-        except FileNotFoundError:
-            pass
-        os.close(handle)  # its last holder renamed or removed it meanwhile: this is no longer the file of that name
-    _locked_files.add(hidden)
-    try:
-        if _is_ending:  # on a thread that outlives the run for a moment
-            raise PipelineError("interrupted")
-        yield
-    except BaseException:
-        hidden.unlink(missing_ok=True)
-        raise
-    finally:
-        _locked_files.discard(hidden)
-        os.close(handle)
+    path: Path
+    descriptor: int
+    is_exclusive: bool  # False on a file system without locks
 
+    @classmethod
+    def acquire(cls, path: Path) -> _Lock:
+        """Create and lock a file.
 
-def allow_temporaries() -> None:
-    """Allow temporary files again after `remove_own_temporaries`, for the next run in this process."""
-    global _is_ending
-    _is_ending = False
+        Raises
+        ------
+        BlockingIOError
+            If another thread or process holds it.
+        OSError
+            If it can't be created.
+        """
+        from filelock import lock_descriptor  # takes as long to import as all of `base`
 
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                if not lock_descriptor(descriptor, blocking=False):
+                    raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path)
+                # If its last holder removed the file after it was opened here, this is a lock that nobody else sees.
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return cls(path, descriptor, True)
+            except FileNotFoundError:
+                pass
+            except OSError as err:
+                if err.errno in NO_LOCKS:
+                    return cls(path, descriptor, False)
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
 
-def remove_own_temporaries() -> None:
-    """Remove the hidden files of this process, and let its threads make no more: the process is about to end."""
-    global _is_ending
-    _is_ending = True
-    for hidden in list(_locked_files):
-        hidden.unlink(missing_ok=True)
+    def release(self) -> None:
+        """Remove and unlock the file."""
+        if os.name == "nt":  # no open file can be removed, and so it can't be another run's either
+            os.close(self.descriptor)
+        with suppress(OSError):  # while it is still locked: afterwards it may be another run's
+            os.unlink(self.path)
+        if os.name != "nt":
+            os.close(self.descriptor)
 
 
 @contextmanager
 def run_lock(path: Path) -> Iterator[None]:
-    """Let no other run write ``path``, and what belongs to it, until the block ends.
+    """Keep other runs from writing ``path``, and the files that belong to it, until the block ends.
+
+    Only the thread that holds the lock can write ``path`` with `atomic_write` meanwhile.
 
     Raises
     ------
     PipelineError
-        If another one does.
+        At once, if another run or thread holds the lock.
     """
-    lock = hidden_name(path, "lock")
-    with locked(lock, path):
+    target = Path(os.path.abspath(path))
+    if _OWN_LOCKS.get(target) == threading.get_ident():
         yield
-        lock.unlink(missing_ok=True)
+        return
+    try:
+        lock = _Lock.acquire(hidden_path(target, "lock"))
+    except BlockingIOError as err:
+        raise PipelineError(f"{path}: another run is writing it; wait until it has ended") from err
+    except OSError as err:
+        raise PipelineError(f"{path}: can't write ({err.strerror})") from err
+    _OWN_LOCKS[target] = threading.get_ident()
+    try:
+        yield
+    finally:
+        del _OWN_LOCKS[target]
+        lock.release()
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the block ends well, and goes if not.
+    """Write a file through a temporary one.
 
-    What a killed run leaves is taken over when ``path`` is written the next time, or removed by `remove_leftovers`.
+    Yields
+    ------
+    Path
+        The temporary file to write. It replaces ``path`` if the block ends well, and is removed if not.
 
     Raises
     ------
     PipelineError
-        If it can't be written, or another run is writing it.
+        If the file can't be written, or another run or thread is writing it.
     """
-    part = hidden_name(path, "part")
-    with locked(part, path):
+    part = hidden_path(path, "part")
+    with run_lock(path):
         try:
             yield part
             os.replace(part, path)
         except OSError as err:
             raise PipelineError(f"{path}: can't write ({err.strerror or f'{err}; is the disk full?'})") from err
+        finally:
+            part.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the hidden files that killed runs left in a folder; those of living runs are locked, and stay."""
-    for entry in os.scandir(folder):
-        if not (HIDDEN_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)):
-            continue
-        with suppress(OSError):
-            handle = os.open(entry.path, os.O_RDWR)
-            try:
-                if _lock(handle):
-                    os.unlink(entry.path)
-            finally:
-                os.close(handle)
-
-
-def prepare_folder(folder: Path) -> None:
-    """What a run does first with a folder that it writes into: `check_writable` and `remove_leftovers`.
-
-    Raises
-    ------
-    PipelineError
-        If nothing can be written there.
-    """
-    check_writable(folder)
-    remove_leftovers(folder)
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Whether ``path`` lies below ``folder``, wherever links lead."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+def remove_own_temporaries() -> None:
+    """Remove the hidden files of this process, which is about to end while threads of it may still write."""
+    for target in list(_OWN_LOCKS):
+        for kind in ("part", "lock"):
+            hidden_path(target, kind).unlink(missing_ok=True)
 
 
 def scratch_array(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty float32 array, in memory, or in a file without a name if it is very large.
-
-    Raises
-    ------
-    PipelineError
-        If the disk has no room for that file.
-    """
+    """Create an uninitialised float32 array: in memory, or if it is very large, in a file that has no name."""
     n_bytes = 4 * math.prod(shape)
     if n_bytes <= SCRATCH_BYTES:
         return np.empty(shape, np.float32)
     try:
         with tempfile.TemporaryFile() as file:
-            if hasattr(os, "posix_fallocate"):  # a mapped file that grows into a full disk kills the process
+            if hasattr(os, "posix_fallocate"):  # a mapped file that grows into a full disk would kill the process
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as err:

@@ -1,33 +1,95 @@
-"""TODO"""
+"""One loop over many files, on threads of this machine or on a Dask cluster, and one over blocks of audio.
+
+`map_unordered` calls a function for every file and gives the results as they come. It submits the calls to an
+executor of ``concurrent.futures``: inside a `cluster` block to the cluster, elsewhere to threads, which is enough
+because decoding and transforms release Python's lock. `map_in_order` does the same for the blocks of one file.
+
+Workers of a cluster need the libraries of requirements.txt, but not this package. What they call, and the items that
+they call it for, travel by value: the code of our classes and functions is a part of the message (cloudpickle's
+``register_pickle_by_value``). So no worker can run another version of it, and results that come back are instances of
+the classes here.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
 import sys
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from itertools import islice
+from operator import call
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from neural_grain.base.errors import PipelineError
 
-CLUSTER_TIMEOUT_S = 10  # for the scheduler to answer, and for a first worker to be there
+if TYPE_CHECKING:
+    from distributed import Client
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SCHEDULER_GONE = "the scheduler has gone; run the same command again"
+CLUSTER_TIMEOUT_S = 10  # for the scheduler to answer, and then for a first worker to answer
+CLUSTER_QUEUE = 256  # calls that wait on a cluster, so that workers which join later find some
+CHECK_INTERVAL_S = 1.0  # how often the connection to the scheduler is checked while no result comes
+FREED_BYTES = 1 << 24  # at least the largest block that decoding and transforms allocate again and again
 
 
-def map_in_order(function: Callable, items: Iterable, threads: int) -> Iterator:
-    """``map`` on some threads: results in the order of the items, only a few of them at work at a time."""
+class OneBlasThread:
+    """Context in which BLAS uses one thread. It is left when the last of the generators that share it has ended.
+
+    Our products are small, and threads of BLAS would wait for each other and for ours.
+    """
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._limit = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if self._users == 0:
+                self._limit = threadpool_limits(1, "blas")
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
+
+    def __reduce__(self) -> tuple:
+        return type(self), ()  # a worker of a cluster has a BLAS of its own
+
+
+ONE_BLAS_THREAD = OneBlasThread()
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Call ``function`` for each item on some threads. Only a few items are taken ahead.
+
+    Yields
+    ------
+    the results, in the order of the items
+    """
     if threads == 1:
         yield from map(function, items)
         return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
+    with ONE_BLAS_THREAD, ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * threads:
@@ -36,114 +98,175 @@ def map_in_order(function: Callable, items: Iterable, threads: int) -> Iterator:
             yield waiting.popleft().result()
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A connection to a Dask scheduler."""
+
+    address: str
+    client: Client
+
+    def error(self, reason: str) -> PipelineError:
+        """Make an error that names the option of the user."""
+        return PipelineError(f"--dask {self.address}: {reason}")
+
+    def executor(self) -> Executor:
+        """Make an executor once a worker answers, which an adaptive cluster may have to start first."""
+        from distributed import TimeoutError as NoAnswer
+
+        executor = self.client.get_executor(pure=False)  # Dask takes calls of a pure function as one call
+        try:
+            executor.submit(int).result(CLUSTER_TIMEOUT_S)
+        except (TimeoutError, NoAnswer) as err:
+            raise self.error("its scheduler has no workers; start some: dask worker") from err
+        except CancelledError as err:
+            raise self.error(SCHEDULER_GONE) from err
+        return executor
+
+    def check_connection(self) -> None:
+        """Raise PipelineError if the scheduler has gone."""
+        if self.client.status != "running":
+            raise self.error(SCHEDULER_GONE)
+
+    def queue_length(self) -> int:
+        """Return how many calls are submitted at a time."""
+        return CLUSTER_QUEUE + 2 * sum(self.client.nthreads().values())
+
+
+_CLUSTER: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
+
+
 @contextmanager
 def cluster(address: str | None) -> Iterator[None]:
-    """Inside, `map_unordered` works on a Dask cluster, or if ``address`` is None on threads of this machine.
-
-    Raises
-    ------
-    PipelineError
-        If Dask is not installed, no scheduler answers or the cluster breaks down.
-    """
+    """Let `map_unordered` work on the Dask cluster of this scheduler; nothing changes if ``address`` is None."""
     if address is None:
         yield
         return
-    from joblib import parallel_config
+    with _connect(address) as client:
+        token = _CLUSTER.set(Cluster(address, client))
+        try:
+            yield
+        finally:
+            _CLUSTER.reset(token)
 
+
+def _connect(address: str) -> Client:
     try:
-        from distributed import CancelledError, Client, KilledWorker
+        from distributed import Client
         from distributed.comm import get_address_host_port
-        from joblib._dask import DaskDistributedBackend
     except ImportError as err:
         raise PipelineError("--dask needs Dask; install it with: pip install distributed") from err
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it tells of lost connections in tracebacks
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it reports lost connections as tracebacks
     try:
-        get_address_host_port(address)  # before a Client, which hangs where this fails
-        client = Client(address, timeout=CLUSTER_TIMEOUT_S, set_as_default=False)
+        get_address_host_port(address)  # a Client would hang on an address that is not valid
+        return Client(address, timeout=CLUSTER_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as err:
         raise PipelineError(f"--dask {address}: no scheduler answers there ({err})") from err
 
-    class Backend(DaskDistributedBackend):
-        def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(2, super().effective_n_jobs(n_jobs))  # with 1 joblib works here, though more workers may come
-
-    with client:
-        try:
-            with parallel_config(Backend(client=client, wait_for_workers_timeout=CLUSTER_TIMEOUT_S)):
-                yield
-        except TimeoutError as err:
-            raise PipelineError(f"--dask {address}: its scheduler has no workers; start some: dask worker") from err
-        except KilledWorker as err:
-            raise PipelineError(f"--dask {address}: one worker after the other died over the same file") from err
-        except CancelledError as err:
-            raise PipelineError(f"--dask {address}: the scheduler has gone; run the same command again") from err
-
 
 def on_cluster() -> bool:
-    """Whether `map_unordered` works on processes that share no memory with this one."""
-    from joblib.parallel import get_active_backend
-
-    return not getattr(get_active_backend(prefer="threads")[0], "supports_sharedmem", False)
+    """Return True inside a `cluster` block, where `map_unordered` shares no memory with the function it calls."""
+    return _CLUSTER.get() is not None
 
 
-def map_unordered(function: Callable, items: Iterable, jobs: int) -> Iterator[tuple]:
-    """Call ``function`` for each item, on ``jobs`` threads or on the cluster (`cluster`).
+def map_unordered(
+    function: Callable[[Item], Result], items: Iterable[Item], jobs: int
+) -> Iterator[tuple[Item, Result]]:
+    """Call ``function`` for each item, on threads or on the cluster.
 
-    Items are taken when there is somebody to work on them. What all calls have in common
-    belongs into ``function`` (`functools.partial`), which a cluster gets together with its code.
+    What all calls have in common belongs into ``function`` (with `functools.partial` or a closure). Items are taken
+    when they can be worked on soon. If the loop over the results ends early, calls that have not begun are cancelled.
+
+    Parameters
+    ----------
+    function : its errors are raised here
+    items : on a cluster, anything that cloudpickle can send
+    jobs : int >= 1, threads; without effect on a cluster. A single job runs in the calling thread.
 
     Yields
     ------
-    item and result, in the order in which they are done
+    item and result, in the order in which the calls end
     """
-    from joblib import Parallel, delayed
-    from threadpoolctl import threadpool_limits
-
-    def call(i: int, item: object) -> tuple[int, object]:
-        return i, function(item)
-
-    far = on_cluster()
-    sent = _ByValue if far else lambda same: same
-    sent_call, at_work = sent(call), {}
-    dispatched = f"{'256 + ' if far else ''}2*n_jobs"  # workers that join later find something to do
-
-    def tasks() -> Iterator:
-        for i, item in enumerate(items):
-            at_work[i] = item
-            yield delayed(sent_call)(i, sent(item))
-
-    pool = Parallel(n_jobs=jobs, prefer="threads", pre_dispatch=dispatched, return_as="generator_unordered")
-    np.empty(1 << 24, np.uint8)  # glibc keeps freed blocks up to the largest it saw freed; else each one faults in anew
-    with threadpool_limits(1, "blas"):  # products are small: threads of BLAS would only wait for each other
-        for i, result in pool(tasks()):
-            yield at_work.pop(i), result
+    where = _CLUSTER.get()
+    # glibc keeps freed blocks for reuse only up to the size of the largest block it has seen freed. All others go
+    # back to the system, and their pages have to be made anew each time.
+    np.empty(FREED_BYTES, np.uint8)
+    with ONE_BLAS_THREAD:
+        if where is not None:
+            yield from _map_on_cluster(where, function, items)
+        elif jobs == 1:
+            yield from ((item, function(item)) for item in items)
+        else:
+            pool = ThreadPoolExecutor(jobs)
+            try:
+                yield from _results_as_they_come(partial(pool.submit, function), items, 2 * jobs)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _ByValue:
-    """Something that becomes itself again where it is unpickled, which needs none of these scripts.
+def _map_on_cluster(
+    where: Cluster, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    from distributed import KilledWorker
 
-    Its classes and functions travel with it, so that another machine never runs an older version of them.
-    """
+    executor = where.executor()
+    sent_function = _by_value(function, _module_of(function))
+    try:
+        yield from _results_as_they_come(
+            lambda item: executor.submit(call, sent_function, _by_value(item)),
+            items,
+            where.queue_length(),
+            where.check_connection,
+        )
+    except KilledWorker as err:
+        raise where.error("one worker after the other died over the same file") from err
+    except CancelledError as err:
+        raise where.error(SCHEDULER_GONE) from err
+    finally:
+        executor.shutdown(wait=False)
 
-    def __init__(self, content: object):
-        import cloudpickle
 
-        root = Path(__file__).parents[2]
-        for module in list(sys.modules.values()):
-            file = Path(getattr(module, "__file__", None) or "")
-            if file.parent == root or (file.is_relative_to(root / "neural_grain")):
-                cloudpickle.register_pickle_by_value(module)
-        self._pickled = zlib.compress(cloudpickle.dumps(content), 1)
+def _results_as_they_come(
+    submit: Callable[[Item], Future], items: Iterable[Item], queue_length: int, check: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Item, Result]]:
+    """Submit up to ``queue_length`` calls at a time, and call ``check`` now and then while none of them ends."""
+    remaining = iter(items)
+    submitted: dict[Future, Item] = {}
+    done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    while True:
+        for item in islice(remaining, queue_length - len(submitted)):
+            future = submit(item)
+            submitted[future] = item
+            future.add_done_callback(done.put)
+        if not submitted:
+            return
+        try:
+            future = done.get(timeout=CHECK_INTERVAL_S)
+        except queue.Empty:
+            check()
+            continue
+        yield submitted.pop(future), future.result()
+
+
+def _module_of(function: Callable) -> ModuleType:
+    while isinstance(function, partial):
+        function = function.func
+    return sys.modules[function.__module__]
+
+
+def _by_value(content: object, *modules: ModuleType) -> _Call:
+    """Make something that becomes ``content`` where it is unpickled, without our package and these modules."""
+    import cloudpickle
+
+    for module in (sys.modules[__name__.partition(".")[0]], *modules):
+        cloudpickle.register_pickle_by_value(module)
+    return _Call(cloudpickle.loads, _Call(zlib.decompress, zlib.compress(cloudpickle.dumps(content), 1)))
+
+
+class _Call:
+    """A call of a function of a library that is made when it is unpickled, and that is replaced by its result."""
+
+    def __init__(self, function: Callable, argument: object):
+        self._function, self._argument = function, argument
 
     def __reduce__(self) -> tuple:
-        import cloudpickle
-
-        return cloudpickle.loads, (_Compressed(self._pickled),)
-
-
-@dataclass(frozen=True)
-class _Compressed:
-    content: bytes
-
-    def __reduce__(self) -> tuple:
-        return zlib.decompress, (self.content,)
+        return self._function, (self._argument,)

@@ -1,37 +1,57 @@
-"""TODO"""
+"""JSON documents with a version, and their conversion to checked dataclasses.
+
+`read_json` parses a document, and `parse_record` converts a part of it to a dataclass with msgspec, which
+compares every value with the type and the bounds of its field (``Annotated[float, Meta(gt=0, le=1)]``).
+The standard library's json reads the text, because msgspec's own parser refuses lone surrogates. Those
+stand for the bytes of file names that are not UTF-8.
+
+Paths are POSIX paths relative to the folder of the document in JSON, and absolute `Path` objects in memory.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from dataclasses import fields
+import re
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from neural_grain.base.errors import PipelineError, short_repr
 from neural_grain.base.files import atomic_write
 
+Record = TypeVar("Record")
+STEP_OF_PLACE = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec names a place as $.settings.grain or $[3].path
+
 
 def write_json(path: Path, content: dict) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write a JSON document. A reader sees the old file or the new one, never a part of it."""
     with atomic_write(path) as temporary:
         temporary.write_text(
             json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
             encoding="utf-8",
-            errors="backslashreplace",  # bytes of a name that are no UTF-8: they become \udcff, as JSON writes it
+            errors="backslashreplace",  # turns a lone surrogate into \udcff, which is the escape sequence of JSON
         )
 
 
 def read_json(path: Path, version: int, made_by: str) -> dict:
     """Read a JSON object of a known version.
 
-    Raises
-    ------
-    PipelineError
-        If the file is missing, damaged or of another version; ``made_by`` is the command that makes it.
+    Parameters
+    ----------
+    path : Path
+    version : int, the version that this program reads
+    made_by : str, the command that makes such a file, for the error message
+
+    Returns
+    -------
+    dict
+        All numbers in it are finite.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite_float, parse_constant=_finite_float)
     except FileNotFoundError as err:
         raise PipelineError(f"{path}: no such file; make it with: {made_by}") from err
     except (OSError, ValueError, RecursionError) as err:
@@ -46,64 +66,74 @@ def read_json(path: Path, version: int, made_by: str) -> dict:
     return content
 
 
-def parse_record(kind: type, record: object, where: str, folder: Path = Path()):
-    """Build a dataclass of numbers, texts and paths (relative to ``folder``) from a JSON object, every field checked.
+def _finite_float(text: str) -> float:
+    """Convert a number of a JSON text; ``NaN``, ``Infinity`` and ``1e999`` raise ValueError."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
+
+
+def parse_record(kind: type[Record], record: object, where: str, folder: Path = Path()) -> Record:
+    """Convert plain values to a dataclass, or to a tuple of dataclasses, and check every field.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass such as ``FileGrain``, or ``tuple[FileGrain, ...]``.
+    record : object
+        Dicts, lists and scalars from a JSON document or a checkpoint.
+    where : str
+        The file and the place in it, for the error message.
+    folder : Path
+        Relative paths in the record start here.
 
     Raises
     ------
     PipelineError
-        Naming ``where`` and the field that is missing, of the wrong type or out of range.
+        Naming the field that is missing, of the wrong type or out of range, such as
+        ``metadata.json: files[3].grain: expected float <= 1.0, got 2.0``.
     """
-    if not isinstance(record, dict):
-        raise PipelineError(f"{where}: is a {type(record).__name__}, not an object")
-    values = {}
-    for item in fields(kind):
-        if item.name not in record:
-            raise PipelineError(f"{where}: field {item.name} is missing")
-        value = record[item.name]
-        if value is None and item.type.endswith("| None"):
-            values[item.name] = None
-            continue
-        wanted = {"int": int, "float": (int, float)}.get(item.type, str)
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise PipelineError(f"{where}: field {item.name} is {short_repr(value)}, not a {item.type}")
-        if item.type == "float":
-            try:
-                value = float(value)
-            except OverflowError:
-                value = math.inf
-            if not math.isfinite(value):
-                raise PipelineError(f"{where}: field {item.name} is not a finite number")
-        if item.name == "grain" and not 0 < value <= 1:
-            raise PipelineError(f"{where}: field grain is {value!r}, not within 0 to 1")
-        if item.type.startswith("Path"):
-            if not _can_be_a_path(value):
-                raise PipelineError(f"{where}: field {item.name} is {short_repr(value)}, which no file can be named")
-            value = Path(os.path.abspath(os.path.join(folder, value)))
-        values[item.name] = value
-    return kind(**values)
-
-
-def _can_be_a_path(text: str) -> bool:
     try:
-        return b"\0" not in os.fsencode(text)
+        return msgspec.convert(record, kind, dec_hook=lambda _, value: _absolute_path(value, folder))
+    except msgspec.ValidationError as err:
+        raise PipelineError(_describe(err, record, where)) from err
+    except UnicodeEncodeError as err:  # msgspec compares names as UTF-8, which a lone surrogate has none of
+        raise PipelineError(f"{where}: the name of a field is not valid Unicode") from err
+
+
+def _absolute_path(value: object, folder: Path) -> Path:
+    """Decode a path for msgspec, which adds the place of the value to the errors raised here."""
+    if not isinstance(value, str):
+        raise TypeError(f"Expected str, got {type(value).__name__}")
+    try:
+        is_usable = b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:
-        return False
+        is_usable = False
+    if not is_usable:
+        raise ValueError("Expected a path that a file can have")
+    return Path(os.path.abspath(os.path.join(folder, value)))
 
 
-def parse_records(kind: type, content: dict, name: str, path: Path) -> tuple:
-    """The list ``content[name]`` of the JSON file ``path`` as dataclasses, their paths made absolute.
+def _describe(err: msgspec.ValidationError, record: object, where: str) -> str:
+    """Turn "Expected `float` <= 1.0 - at `$[3].grain`" into one line that names the file, the place and the value."""
+    reason, _, place = str(err).replace("`", "").partition(" - at ")
+    value = record
+    for name, index in STEP_OF_PLACE.findall(place):
+        where += f".{name}" if name else f"[{index}]"
+        if isinstance(value, dict | list | tuple):  # a checkpoint may also hold a set, which has no places
+            value = value[name or int(index)]
+    expected, _, got = reason.partition(", got ")
+    if expected.startswith("Expected"):
+        reason = f"{expected}, got {short_repr(value) if isinstance(value, str | int | float) else got}"
+    return f"{where}: {reason[0].lower()}{reason[1:]}"
 
-    Raises
-    ------
-    PipelineError
-        Naming the file and the field that is wrong.
-    """
-    entries = content.get(name)
-    if not isinstance(entries, list):
-        raise PipelineError(f"{path}: field {name} is not a list")
-    folder = Path(os.path.abspath(path)).parent
-    return tuple(parse_record(kind, entry, f"{path}: {name}[{i}]", folder) for i, entry in enumerate(entries))
+
+def json_record(item: object, folder: Path) -> dict:
+    """Fields of a dataclass as JSON values, in their order; paths become relative to ``folder``."""
+    return {
+        name: relative_posix(value, folder) if isinstance(value, Path) else value for name, value in vars(item).items()
+    }
 
 
 def relative_posix(path: Path, folder: Path) -> str:

@@ -1,0 +1,1 @@
+"""The files that the stages exchange: metadata.json, tiles with training_pairs.json, pictures and the demo library."""

@@ -1,78 +1,95 @@
-"""TODO"""
+"""The contract between stages 1 and 2: metadata.json, the grain of every file of a library.
+
+The document holds the settings of the measurement, one record for each measured file and one for each
+skipped file with the reason, in the order in which the files were found.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from neural_grain.base.records import parse_records, read_json, relative_posix, write_json
-from neural_grain.dsp.settings import GrainSettings, parse_grain_settings
+from msgspec import Meta
 
-DEFAULT_FOLDERS = ("Drone", "Harmonic Progression")  # the layout the four stages share
+from neural_grain.base.errors import PipelineError
+from neural_grain.base.files import file_stamp
+from neural_grain.base.records import json_record, parse_record, read_json, write_json
+from neural_grain.dsp.settings import MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, GrainSettings, parse_grain_settings
+
+DEFAULT_FOLDERS = ("Drone", "Harmonic Progression")  # the users' layout
 DEFAULT_METADATA = "metadata.json"
 METADATA_VERSION = 1
-FEW_FILES = 50  # below it the library teaches more about its files than about grain
-NARROW_OCTAVES = 1.0  # less between the 10th and 90th percentile: no grain to learn from
+FEW_FILES = 50  # a smaller library teaches a model more about its files than about grain
+NARROW_OCTAVES = 1.0  # a library whose 10th and 90th percentiles are closer than this does not show what grain is
+
+GrainValue = Annotated[float, Meta(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
 class FileGrain:
-    """One measured file of metadata.json. ``path`` is absolute in memory, relative in the JSON."""
+    """One measured file. ``path`` is absolute in memory and relative in the JSON."""
 
     path: Path
-    grain: float
-    duration_s: float
-    sample_rate_hz: int
-    channels: int
-    size_bytes: int
+    grain: GrainValue
+    duration_s: Annotated[float, Meta(gt=0)]
+    sample_rate_hz: Annotated[int, Meta(ge=MIN_SAMPLE_RATE_HZ, le=MAX_SAMPLE_RATE_HZ)]
+    channels: Annotated[int, Meta(ge=1)]
+    size_bytes: Annotated[int, Meta(ge=0)]
     mtime_ns: int
 
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """One file that could not be measured, and why."""
+    """One file that could not be used, and the reason. Size and time are -1 if it could not be read at all."""
 
     path: Path
     reason: str
-    size_bytes: int
+    size_bytes: Annotated[int, Meta(ge=-1)]
     mtime_ns: int
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The contract of stage 1: everything that metadata.json holds, in the order of the search."""
+    """Everything that metadata.json holds."""
 
     settings: GrainSettings = field(default_factory=GrainSettings)
     files: tuple[FileGrain, ...] = ()
     skipped: tuple[SkippedFile, ...] = ()
 
+    @property
+    def results(self) -> dict[Path, FileGrain | SkippedFile]:
+        """Measured and skipped files by path."""
+        return {item.path: item for item in (*self.files, *self.skipped)}
+
 
 def write_metadata(path: Path, metadata: Metadata) -> None:
-    """Write metadata.json; see `Metadata`."""
+    """Write metadata.json."""
     folder = Path(os.path.abspath(path)).parent
-
-    def record(item: FileGrain | SkippedFile) -> dict:
-        return {**vars(item), "path": relative_posix(item.path, folder)}
-
     content = {
         "version": METADATA_VERSION,
         "settings": asdict(metadata.settings),
-        "files": [record(item) for item in metadata.files],
-        "skipped": [record(item) for item in metadata.skipped],
+        "files": [json_record(item, folder) for item in metadata.files],
+        "skipped": [json_record(item, folder) for item in metadata.skipped],
     }
     write_json(path, content)
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Read metadata.json.
-
-    Raises
-    ------
-    PipelineError
-        Naming the file and the field that is wrong.
-    """
+    """Read metadata.json; an error names the file and the field."""
     content = read_json(path, METADATA_VERSION, "python measure_audio_grain.py")
-    settings = parse_grain_settings(content.get("settings"), f"{path}: settings")
-    files = parse_records(FileGrain, content, "files", path)
-    return Metadata(settings, files, parse_records(SkippedFile, content, "skipped", path))
+    folder = Path(os.path.abspath(path)).parent
+    return Metadata(
+        parse_grain_settings(content.get("settings"), f"{path}: settings"),
+        parse_record(tuple[FileGrain, ...], content.get("files"), f"{path}: files", folder),
+        parse_record(tuple[SkippedFile, ...], content.get("skipped"), f"{path}: skipped", folder),
+    )
+
+
+def is_unchanged(item: FileGrain | SkippedFile) -> bool:
+    """True if the audio file is there and has the size and time that the record holds."""
+    try:
+        return file_stamp(item.path) == (item.size_bytes, item.mtime_ns)
+    except PipelineError:
+        return False

@@ -1,4 +1,9 @@
-"""TODO"""
+"""The contract between stages 2 and 3: tiles, and training_pairs.json which lists them.
+
+A tile is a piece of a normalised log-mel picture: float32, shape (128, 256), mel bands by frames, 0 at the
+floor and 1 in the loudest band of the file. The document holds the settings, the audio files that were
+converted (sources), one record for each tile with its own grain, and the skipped files with the reason.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +11,60 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import file_stamp, is_inside
-from neural_grain.base.records import parse_records, read_json, relative_posix, write_json
-from neural_grain.data.metadata import FileGrain, SkippedFile
+from neural_grain.base.records import json_record, parse_record, read_json, write_json
+from neural_grain.data.metadata import FileGrain, GrainValue, SkippedFile
 from neural_grain.dsp.settings import SpectrogramSettings, parse_spectrogram_settings, settings_record
 
 DEFAULT_PAIRS = "training_pairs.json"
 PAIRS_VERSION = 1
+ARRAYS = "arrays"  # folder inside the output folder of stage 2
+IMAGES = "images"
 
 
 @dataclass(frozen=True)
 class Source:
-    """An audio file that tiles were made of. ``path`` is absolute in memory, relative in the JSON."""
+    """An audio file that was converted. ``path`` is absolute in memory and relative in the JSON."""
 
     path: Path
-    grain: float
-    size_bytes: int
+    grain: GrainValue
+    size_bytes: Annotated[int, Meta(ge=0)]
     mtime_ns: int
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile of training_pairs.json."""
+    """One tile: its array, its image if there is one, the audio file, the start in it and the tile's own grain."""
 
     array: Path
     image: Path | None
     source: Path
-    start_s: float
-    grain: float
+    start_s: Annotated[float, Meta(ge=0)]
+    grain: GrainValue
+
+
+@dataclass(frozen=True)
+class ConvertedFile:
+    """An audio file with its tiles."""
+
+    source: Source
+    tiles: tuple[Tile, ...]
+
+    @property
+    def path(self) -> Path:
+        """The audio file."""
+        return self.source.path
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """The contract of stage 2: everything that training_pairs.json holds."""
+    """Everything that training_pairs.json holds."""
 
     settings: SpectrogramSettings
     sources: tuple[Source, ...] = ()
@@ -51,80 +73,107 @@ class TrainingPairs:
 
 
 def tile_starts(n_frames: int, tile_frames: int) -> list[int]:
-    """First frames of the fewest tiles that cover ``n_frames``, spread evenly, the last one ending at the end."""
+    """First frames of the fewest tiles that cover ``n_frames``, evenly spaced; the last tile ends at the last frame."""
     last = max(0, n_frames - tile_frames)
     return [int(start) for start in np.linspace(0, last, -(-n_frames // tile_frames)).round()]
 
 
 def fill_tile(x: np.ndarray, tile_frames: int) -> np.ndarray:
-    """Lengthen a picture (n_mels, frames) to a tile by playing it back and forth: silence would be grain."""
+    """Extend a short picture (n_mels, frames) to a whole tile by reflection.
+
+    Reflection continues the texture of the sound; padding with silence would end it.
+    """
     missing = tile_frames - x.shape[1]
     return np.pad(x, ((0, 0), (0, missing)), mode="symmetric") if missing > 0 else x
 
 
+def pairs_from(settings: SpectrogramSettings, results: Iterable[ConvertedFile | SkippedFile]) -> TrainingPairs:
+    """Collect the results of many files into one document, in their order."""
+    results = list(results)
+    converted = [item for item in results if isinstance(item, ConvertedFile)]
+    return TrainingPairs(
+        settings,
+        tuple(item.source for item in converted),
+        tuple(tile for item in converted for tile in item.tiles),
+        tuple(item for item in results if isinstance(item, SkippedFile)),
+    )
+
+
+def converted_files(pairs: TrainingPairs) -> dict[Path, ConvertedFile]:
+    """The converted files of a document with their tiles, by audio file."""
+    tiles: dict[Path, list[Tile]] = {source.path: [] for source in pairs.sources}
+    for tile in pairs.tiles:
+        tiles[tile.source].append(tile)
+    return {source.path: ConvertedFile(source, tuple(tiles[source.path])) for source in pairs.sources}
+
+
+def remove_stale_tiles(earlier: TrainingPairs, now: TrainingPairs, output_dir: Path) -> None:
+    """Delete arrays and images in ``output_dir`` that an earlier run wrote and ``now`` no longer names."""
+    current = {path for tile in now.tiles for path in (tile.array, tile.image)}
+    for tile in earlier.tiles:
+        for path, folder, suffix in ((tile.array, ARRAYS, ".npy"), (tile.image, IMAGES, ".png")):
+            if path and path not in current and path.parent == output_dir / folder and path.suffix == suffix:
+                path.unlink(missing_ok=True)
+
+
 def write_pairs(path: Path, pairs: TrainingPairs) -> None:
-    """Write training_pairs.json; see `TrainingPairs`."""
+    """Write training_pairs.json."""
     folder = Path(os.path.abspath(path)).parent
-
-    def record(item: Source | Tile | SkippedFile) -> dict:
-        return {
-            name: relative_posix(value, folder) if isinstance(value, Path) else value
-            for name, value in vars(item).items()
-        }
-
     content = {
         "version": PAIRS_VERSION,
         "settings": settings_record(pairs.settings),
-        "sources": [record(item) for item in pairs.sources],
-        "tiles": [record(item) for item in pairs.tiles],
-        "skipped": [record(item) for item in pairs.skipped],
+        "sources": [json_record(item, folder) for item in pairs.sources],
+        "tiles": [json_record(item, folder) for item in pairs.tiles],
+        "skipped": [json_record(item, folder) for item in pairs.skipped],
     }
     write_json(path, content)
 
 
 def read_pairs(path: Path) -> TrainingPairs:
-    """Read training_pairs.json.
-
-    Raises
-    ------
-    PipelineError
-        Naming the file and the field that is wrong.
-    """
+    """Read training_pairs.json; an error names the file and the field."""
     content = read_json(path, PAIRS_VERSION, "python convert_to_spectrograms.py")
-    settings = parse_spectrogram_settings(content.get("settings"), f"{path}: settings")
-    tiles = parse_records(Tile, content, "tiles", path)
-    sources = parse_records(Source, content, "sources", path)
-    _check_tiles(tiles, sources, path)
-    return TrainingPairs(settings, sources, tiles, parse_records(SkippedFile, content, "skipped", path))
+    folder = Path(os.path.abspath(path)).parent
+    pairs = TrainingPairs(
+        parse_spectrogram_settings(content.get("settings"), f"{path}: settings"),
+        parse_record(tuple[Source, ...], content.get("sources"), f"{path}: sources", folder),
+        parse_record(tuple[Tile, ...], content.get("tiles"), f"{path}: tiles", folder),
+        parse_record(tuple[SkippedFile, ...], content.get("skipped"), f"{path}: skipped", folder),
+    )
+    _check_tiles(pairs, path)
+    return pairs
 
 
-def _check_tiles(tiles: Iterable[Tile], sources: Iterable[Source], path: Path) -> None:
-    """Refuse tiles of other files, and arrays and pictures outside the folder of the JSON file ``path``."""
-    folder, named, inside = Path(os.path.abspath(path)).parent, {item.path for item in sources}, set()
-    for i, tile in enumerate(tiles):
-        for name, place in (("array", tile.array.parent), ("image", tile.image.parent if tile.image else folder)):
-            if place not in inside and not is_inside(place, folder):
-                raise PipelineError(f"{path}: tiles[{i}]: field {name} is outside the folder of {path.name}")
-            inside.add(place)
-        if tile.source not in named:
-            raise PipelineError(f"{path}: tiles[{i}]: field source is none of the files in sources")
-    if unused := named - {tile.source for tile in tiles}:
-        raise PipelineError(f"{path}: sources: no tile is of {min(unused)}")
+def _check_tiles(pairs: TrainingPairs, path: Path) -> None:
+    """Refuse arrays and images outside the folder of the document, and tiles and sources without each other."""
+    folder = Path(os.path.abspath(path)).parent
+    sources = {item.path for item in pairs.sources}
+    inside: set[Path] = set()  # folders that were checked: following links is slow, and most tiles share a folder
+    for i, tile in enumerate(pairs.tiles):
+        for name, file in (("array", tile.array), ("image", tile.image)):
+            if file is None or file.parent in inside:
+                continue
+            if not is_inside(file.parent, folder):
+                raise PipelineError(f"{path}: tiles[{i}].{name}: is outside the folder of {path.name}")
+            inside.add(file.parent)
+        if tile.source not in sources:
+            raise PipelineError(f"{path}: tiles[{i}].source: is none of the files in sources")
+    if unused := sources - {tile.source for tile in pairs.tiles}:
+        raise PipelineError(f"{path}: sources: {min(unused)} has no tiles")
 
 
 def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:
-    """Read one tile, checked: (n_mels, tile_frames) float32 in [0, 1].
+    """Read one tile and check it.
 
-    Raises
-    ------
-    PipelineError
-        If the array is missing, damaged or no tile.
+    Returns
+    -------
+    np.ndarray, shape (n_mels, tile_frames), float32, in [0, 1]
     """
     try:
         if path.is_symlink() or not path.is_file():
-            raise ValueError("no file of its own")
-        x = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a size that is a lie allocates nothing
-    except Exception as err:  # a damaged header ends in numpy's, Python's tokenizer's and mmap's own errors
+            raise ValueError("not a regular file")
+        # Mapping the file allocates nothing, whatever size its header claims.
+        x = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as err:  # a damaged header raises errors of numpy, of Python's tokenizer or of mmap
         raise PipelineError(
             f"{path}: not readable as a tile ({str(err)[:200]}); run: python convert_to_spectrograms.py"
         ) from err
@@ -138,12 +187,6 @@ def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:
 
 
 def check_as_measured(item: FileGrain | Source) -> None:
-    """Refuse an audio file that is not, to size and time, the one that stage 1 measured.
-
-    Raises
-    ------
-    PipelineError
-        If it is not.
-    """
+    """Refuse an audio file whose size or time differs from what stage 1 recorded."""
     if file_stamp(item.path) != (item.size_bytes, item.mtime_ns):
         raise PipelineError("changed since it was measured; run measure_audio_grain.py again")

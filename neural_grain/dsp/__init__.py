@@ -1,0 +1,1 @@
+"""Signal processing: measuring the grain of a sound, picturing it, and rendering it with another grain."""

@@ -1,23 +1,36 @@
-"""TODO"""
+"""Mel bands and the log-mel picture, which is what the model sees of a sound.
+
+Band b is a triangle from ``band_edges_hz[b]`` to ``band_edges_hz[b + 2]``, and its power is a weighted mean of bin
+powers. A picture shows the levels of all bands on a scale from 0 to 1:
+
+    x[b, t] = clip(1 + 10 log10(P[t, b] / max P) / dynamic_range_db, 0, 1)
+
+The filterbank is our own because the edges come from the settings of the model instead of a formula, and because a
+band that is narrower than a bin would be empty in librosa's. Otherwise the triangles are the same.
+
+In: powers of bins or bands, shape (frames, n). Out: filterbanks, shape (n_mels, bins), and pictures, (n_mels, frames).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from neural_grain.audio.sound import Sound
-from neural_grain.base.files import scratch_array
 from neural_grain.dsp.settings import SpectrogramSettings
-from neural_grain.dsp.stft import mean_power, stft_blocks
 
-PIECE_FRAMES = 4096  # what is worked on at a time where a sound is long
+PIECE_FRAMES = 4096  # frames of a picture that are converted at a time: 2 MB of temporary arrays
 
 
 def interpolation_matrix(at: np.ndarray, n: int) -> np.ndarray:
-    """Linear interpolation: what each of the points 0 to n - 1 counts at the places ``at``, 1 on it and 0 one away.
+    """Weights of linear interpolation between the points 0 to n - 1.
+
+    Parameters
+    ----------
+    at : np.ndarray, shape (m,), places to interpolate at; the weights of places beyond the points fall to 0
+    n : int > 0
 
     Returns
     -------
-    np.ndarray, shape (n, len(at)), float64
+    np.ndarray, shape (n, m), float64; ``values @ weights`` interpolates values of shape (n,)
     """
     weights, below = np.zeros((n, len(at))), np.floor(at).astype(int)
     for i in (below, below + 1):
@@ -27,19 +40,19 @@ def interpolation_matrix(at: np.ndarray, n: int) -> np.ndarray:
 
 
 def mel_filterbank(settings: SpectrogramSettings, sr: int) -> np.ndarray:
-    """Mel filterbank: each band's power is a weighted mean of bin powers.
+    """Weights of the bins in the power of each band.
 
-    The triangles of ``librosa.filters.mel(norm=None)``, each divided by its sum. A band narrower
-    than a bin takes its nearest bin; a band above Nyquist is empty.
+    They are the triangles of ``librosa.filters.mel(norm=None)``, each divided by its sum. A band that is narrower than
+    a bin takes the nearest bin, and a band above Nyquist is empty.
 
     Returns
     -------
-    np.ndarray, shape (n_mels, n_fft // 2 + 1), float32, rows sum to 1 (or to 0 above Nyquist)
+    np.ndarray, shape (n_mels, n_fft // 2 + 1), float32; rows sum to 1, or to 0 above Nyquist
     """
     n_fft = settings.grain.n_fft_for(sr)
     hz = np.arange(n_fft // 2 + 1) * sr / n_fft
     edges = settings.band_edges_hz
-    # In the scale of edge numbers each triangle is 2 wide and as high as its distance to the bin leaves it.
+    # Counted in edges, every triangle is 2 wide and falls linearly from its centre, as interpolation weights do.
     weights = interpolation_matrix(np.interp(hz, edges, np.arange(-1, settings.n_mels + 1)), settings.n_mels)
     for b in np.flatnonzero(weights.sum(axis=1) == 0):
         if edges[b + 1] <= sr / 2:
@@ -49,11 +62,11 @@ def mel_filterbank(settings: SpectrogramSettings, sr: int) -> np.ndarray:
 
 
 def band_interpolation(settings: SpectrogramSettings, sr: int) -> np.ndarray:
-    """The way back: linear interpolation from band centres to bins, held beyond the first and last.
+    """Weights that interpolate from band centres to bins; beyond the first and last centre the value is constant.
 
     Returns
     -------
-    np.ndarray, shape (n_mels, n_fft // 2 + 1), float32, columns sum to 1
+    np.ndarray, shape (n_mels, n_fft // 2 + 1), float32; columns sum to 1
     """
     n_fft = settings.grain.n_fft_for(sr)
     hz = np.arange(n_fft // 2 + 1) * sr / n_fft
@@ -62,20 +75,20 @@ def band_interpolation(settings: SpectrogramSettings, sr: int) -> np.ndarray:
 
 
 def band_fractions(settings: SpectrogramSettings) -> np.ndarray:
-    """Share of the analysis band's bins that each mel band stands for. Shape (n_mels,), sums to 1."""
+    """Fraction of the bins of the analysis band that each mel band stands for. Shape (n_mels,), sums to 1."""
     sr = settings.grain.sample_rate_hz
     counts = band_interpolation(settings, sr)[:, settings.grain.band_for(sr)].sum(axis=1)
     return counts / counts.sum()
 
 
 def log_mel(band_powers: np.ndarray, dynamic_range_db: float, peak: float | None = None) -> np.ndarray:
-    """Normalised log-mel picture: 1 in the loudest band, 0 at and below the floor.
+    """Convert band powers to a log-mel picture.
 
     Parameters
     ----------
-    band_powers : np.ndarray, shape (frames, n_mels), >= 0, not all 0
-    dynamic_range_db : float > 0, between 1 and 0
-    peak : float > 0, band power that reads 1 (to compare two sounds); the loudest of these if None
+    band_powers : np.ndarray, shape (frames, n_mels), >= 0
+    dynamic_range_db : float > 0, from 0 to 1 in the picture
+    peak : float > 0, band power that becomes 1; the largest of ``band_powers`` if None
 
     Returns
     -------
@@ -89,27 +102,8 @@ def log_mel(band_powers: np.ndarray, dynamic_range_db: float, peak: float | None
     return np.ascontiguousarray(np.clip(1 + db / dynamic_range_db, 0, 1).T, dtype=np.float32)
 
 
-def band_powers_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
-    """Mel band powers of a sound, (frames, n_mels) float32: the frames that stage 1 measures."""
-    n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
-    weights = mel_filterbank(settings, sound.sr).T
-    powers = scratch_array((settings.n_mels, (sound.n_samples - n_fft) // hop_length + 1)).T
-    at = 0
-    for block in stft_blocks(sound, settings.grain, lambda _, D: mean_power(D) @ weights):
-        powers[at : at + len(block)] = block
-        at += len(block)
-    return powers
-
-
-def log_mel_of(sound: Sound, settings: SpectrogramSettings) -> np.ndarray:
-    """Normalised log-mel picture of a sound, (n_mels, frames)."""
-    x = band_powers_of(sound, settings).T
-    powers_to_log_mel(x, settings.dynamic_range_db)
-    return x
-
-
 def powers_to_log_mel(x: np.ndarray, dynamic_range_db: float) -> None:
-    """Turn the band powers of a whole sound, (n_mels, frames), into its normalised log-mel picture, piece by piece."""
+    """Convert the band powers of a whole sound, shape (n_mels, frames), to its picture in place, piece by piece."""
     pieces = [slice(i, i + PIECE_FRAMES) for i in range(0, x.shape[1], PIECE_FRAMES)]
     peak = max(float(x[:, piece].max()) for piece in pieces)
     for piece in pieces:

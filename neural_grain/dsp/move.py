@@ -1,203 +1,282 @@
-"""TODO"""
+"""Move the grain of a sound by a requested number of octaves, and measure that it was moved:
+
+    grain(out) = grain(in) * 2**-octaves
+
+The solver predicts grain on a probe. The real output differs from the prediction, because overlapping frames
+influence each other, the limiter works, samples are rounded to the format of the output, and the probe leaves frames
+out. So the output is rendered and measured, and the position on the solver's curve is corrected until grain is within
+a tolerance. Near the end of the curve the farthest position is measured, once a sound and direction, because some
+sounds turn back before the end.
+
+In: an `AmountSolver`, and octaves (positive is smoother). Out: a `Rendering`, which holds the audio and what was
+measured on it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from neural_grain.audio.limiter import CEILING, limit_peaks
 from neural_grain.audio.sound import LevelMeter, Sound, cached_sound
+from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.solver import AmountSolver, MeasuredLimit, ReachCurve
 
-LEVEL_TOLERANCE_DB = 0.1  # of the level
-GRAIN_TOLERANCE_OCTAVES = 0.02  # what the correcting passes are content with
-LEAST_OCTAVES = 0.05  # a sound that goes no farther is left as it is, rather than changed much for nothing
-UNSURE_OCTAVES = 0.3  # before the end of the reach: from there on it is measured how far the sound really goes
-END_TRIES = 12  # positions at which that is measured, from the end on, while one may yet go farther
-TURN_OCTAVES, TOP_TRIES = 0.05, 6  # if it goes so much less far than it should: renderings to find the top
-MAX_CORRECTIONS = 6
-MAX_LEVELS = 3  # renderings for the level alone
+
+@dataclass(frozen=True)
+class CorrectionSettings:
+    """How a rendering is corrected until it has the requested grain and level."""
+
+    tolerance_octaves: float = 0.02  # of the measured grain: 1.4 %, well below what can be heard
+    max_corrections: int = 6  # renderings after the first; most sounds take one or two
+    level_tolerance_db: float = 0.1  # of the RMS level
+    max_level_corrections: int = 3  # renderings for the level alone, where the limiter takes energy away
+    min_movable_octaves: float = 0.05  # a sound that moves less is returned as it is, not changed much for nothing
+    uncertain_octaves: float = 0.3  # from so far before the end of the curve on, the farthest position is measured
+    limit_trials: int = 12  # positions at which it is measured, from the end backwards, until none can move farther
+    turning_octaves: float = 0.05  # a sound that moves so much less than predicted may turn back before the end
+    turning_trials: int = 6  # renderings to find the position at which it turns
+    min_position_interval: float = 1e-4  # between two renderings; a smaller one can't be told apart
+
+
+CORRECTION = CorrectionSettings()
+
+StoreSound = Callable[[Sound, Iterator[np.ndarray]], Sound]
+"""Stores blocks of samples, at the latest when they are first read. Its first argument has their rate and length."""
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """A rendered sound and what became of its grain (octaves: positive is smoother)."""
+    """A rendered sound and what was measured on it. Octaves are positive for smoother sounds."""
 
     sound: Sound
-    asked_octaves: float
+    requested_octaves: float
     grain_before: float
     grain_after: float
-    within_reach: bool
-    amounts: Amounts  # of the expander none as far as the learned pattern carries
-    level_db: float  # change of loudness (RMS)
-    limited_db: float  # by so much the highest peak was turned down so as not to clip
+    within_reach: bool  # False if the sound could not be moved as far as requested
+    amounts: Amounts  # the expander's is 0 as far as the learned pattern reaches
+    level_db: float  # change of the RMS level
+    limited_db: float  # by which the highest peak was turned down to keep the ceiling
 
     @property
-    def got_octaves(self) -> float:
+    def achieved_octaves(self) -> float:
         """Octaves of measured grain by which the sound became smoother."""
         return math.log2(self.grain_before / self.grain_after)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    position: float  # on the solver's reach
-    got: float  # octaves measured, of those asked for the sign taken away
-    rendering: Rendering
-    factor: float  # by which its level misses the one that it should have
-    level: float  # correction that it was rendered with
+    """One rendering in numbers. Its audio is not kept, because a whole file takes much memory."""
+
+    position: float  # on the curve
+    level: float  # factor on the samples
+    octaves: float  # distance measured, positive in the direction of the curve
+    level_error: float  # factor by which the samples are too quiet
+    grain: float
+    level_db: float  # change of the RMS level
+    limited_db: float  # by which the highest peak was turned down
 
     @property
-    def is_loud_enough(self) -> bool:
-        return abs(20 * math.log10(self.factor)) <= LEVEL_TOLERANCE_DB
+    def has_right_level(self) -> bool:
+        """True if the level is within its tolerance."""
+        return abs(20 * math.log10(self.level_error)) <= CORRECTION.level_tolerance_db
+
+    @property
+    def corrected_level(self) -> float:
+        """The factor on the samples that this attempt should have had."""
+        return self.level * self.level_error
+
+
+RenderAttempt = Callable[[float, float], Attempt]
+"""Renders at a position with a factor on the samples."""
 
 
 def move_grain(
-    solver: AmountSolver,
-    octaves: float,
-    *,
-    ceiling: float = CEILING,
-    store: Callable[[Sound, Iterator[np.ndarray]], Sound] = cached_sound,
+    solver: AmountSolver, octaves: float, *, ceiling: float = CEILING, store: StoreSound = cached_sound
 ) -> Rendering:
-    """Move a sound's grain along a pattern: grain(out) = grain(in) * 2**-octaves, measured, not hoped.
-
-    The amount solved on the bins of a probe is off by what overlapping frames do to each other, by
-    the rounding to the file's sample format, and by what the probe leaves out; so the real output
-    is measured and the position on the solver's reach corrected.
+    """Move the grain of a sound by so many octaves, or as far as it goes.
 
     Parameters
     ----------
     octaves : float, positive is smoother; 0 returns the sound itself
-    ceiling : float, largest sample that the result may hold; peaks above it are limited
-    store : keeps the rendered blocks, at the latest when they are first read, and gives back a `Sound`
+    ceiling : float > 0, largest sample of the result; higher peaks are limited
+    store : keeps the rendered blocks; each rendering replaces the one before
 
     Raises
     ------
     PipelineError
         If the rendered sound has no grain.
     """
-    analysis = solver.analysis
-    sound = analysis.sound
-    unchanged = Rendering(sound, octaves, analysis.grain, analysis.grain, octaves == 0, Amounts(0.0, 0.0), 0.0, 0.0)
     if octaves == 0:
-        return unchanged
-    sign, reach = math.copysign(1.0, octaves), solver.reach(octaves)
+        return unchanged_rendering(solver.analysis, octaves)
+    renderer = AttemptRenderer(solver, octaves, ceiling, store)
+    attempts = run_attempts(solver, octaves, renderer.render)
+    if not attempts:
+        return unchanged_rendering(solver.analysis, octaves)
+    best = min(attempts, key=lambda attempt: abs(abs(octaves) - attempt.octaves))
+    for _ in range(CORRECTION.max_level_corrections):
+        if not best.has_right_level:
+            best = renderer.render(best.position, best.corrected_level)
+    limit = solver.measured_limits.get(solver.reach(octaves))
+    is_beyond = limit is not None and abs(octaves) > limit.octaves + CORRECTION.tolerance_octaves
+    return renderer.rendering(best, within_reach=not is_beyond)
 
-    def attempt(position: float, level: float) -> Attempt:
-        amounts = reach.at(position)
-        level_db = solver.level_for_loudness_db(amounts)
-        before, after = LevelMeter(), LevelMeter()
-        blocks = before.through(solver.render(amounts, level * 10 ** (level_db / 20)))
-        result = store(sound, after.through(limit_peaks(blocks, ceiling, sound)))
-        grain = measure_grain(result, analysis.settings.grain, analysis.threads)
-        got = math.log2(analysis.grain / grain)
-        rendering = Rendering(
-            sound=result,
-            asked_octaves=octaves,
-            grain_before=analysis.grain,
-            grain_after=grain,
-            within_reach=False,  # known when the end is
-            amounts=amounts,
-            level_db=10 * math.log10(after.energy / analysis.energy),
-            limited_db=20 * math.log10(max(1.0, before.peak / ceiling)),
+
+def unchanged_rendering(analysis: Analysis, octaves: float) -> Rendering:
+    """The sound itself, for 0 octaves and for sounds that can't be moved."""
+    grain, sound = analysis.grain, analysis.sound
+    return Rendering(sound, octaves, grain, grain, octaves == 0, Amounts(0.0, 0.0), level_db=0.0, limited_db=0.0)
+
+
+class AttemptRenderer:
+    """Renders a sound at positions on one curve, measures the result, and keeps the audio of the last one only.
+
+    Parameters
+    ----------
+    octaves : float, not 0, requested; they decide the curve
+    """
+
+    def __init__(self, solver: AmountSolver, octaves: float, ceiling: float, store: StoreSound):
+        self._solver, self._octaves, self._ceiling, self._store = solver, octaves, ceiling, store
+        self._reach = solver.reach(octaves)
+        self._attempt: Attempt | None = None
+        self._sound: Sound | None = None
+
+    def render(self, position: float, level: float) -> Attempt:
+        """Render at a position with a factor on the samples, and measure; nothing to do if that was the last one."""
+        if self._attempt and (position, level) == (self._attempt.position, self._attempt.level):
+            return self._attempt
+        self._attempt = self._sound = None  # released before the next rendering takes its memory
+        analysis, amounts = self._solver.analysis, self._reach.amounts_at(position)
+        level_db = self._solver.level_for_loudness_db(amounts)
+        before_limiter, output = LevelMeter(), LevelMeter()
+        blocks = before_limiter.through(self._solver.field.render(amounts, level * 10 ** (level_db / 20)))
+        blocks = output.through(limit_peaks(blocks, self._ceiling, analysis.sound))
+        self._sound = self._store(analysis.sound, blocks)
+        grain = measure_grain(self._sound, analysis.settings.grain, analysis.threads)
+        self._attempt = Attempt(
+            position=position,
+            level=level,
+            octaves=math.copysign(1.0, self._octaves) * math.log2(analysis.grain / grain),
+            level_error=math.sqrt(analysis.energy * 10 ** (level_db / 10) / output.energy),
+            grain=grain,
+            level_db=10 * math.log10(output.energy / analysis.energy),
+            limited_db=20 * math.log10(max(1.0, before_limiter.peak / self._ceiling)),
         )
-        wanted_energy = analysis.energy * 10 ** (level_db / 10)
-        return Attempt(position, sign * got, rendering, math.sqrt(wanted_energy / after.energy), level)
+        return self._attempt
 
-    tried = run_attempts(solver, octaves, attempt)
-    if not tried:
-        return unchanged
-    best = min(tried, key=lambda t: abs(abs(octaves) - t.got))
-    if best is not tried[-1] and best.is_loud_enough:
-        best = attempt(best.position, best.level)  # only the last one is stored; grain hangs on the level a little
-    for _ in range(MAX_LEVELS):  # what the limiter takes away is missing again
-        if not best.is_loud_enough:
-            best = attempt(best.position, best.level * best.factor)
-    is_end = reach in solver.ends and abs(octaves) > solver.ends[reach].octaves + GRAIN_TOLERANCE_OCTAVES
-    return replace(best.rendering, within_reach=not is_end)
+    def rendering(self, attempt: Attempt, *, within_reach: bool) -> Rendering:
+        """The audio of an attempt, rendered again unless it was the last one."""
+        self.render(attempt.position, attempt.level)
+        return Rendering(
+            sound=self._sound,
+            requested_octaves=self._octaves,
+            grain_before=self._solver.analysis.grain,
+            grain_after=attempt.grain,
+            within_reach=within_reach,
+            amounts=self._reach.amounts_at(attempt.position),
+            level_db=attempt.level_db,
+            limited_db=attempt.limited_db,
+        )
 
 
-def run_attempts(solver: AmountSolver, octaves: float, attempt: Callable[[float, float], Attempt]) -> list[Attempt]:
-    """Renderings on the way to what is asked; only the end's if that is as far as the sound goes, none if it can't move."""
-    wanted, reach = abs(octaves), solver.reach(octaves)
+def run_attempts(solver: AmountSolver, octaves: float, render: RenderAttempt) -> list[Attempt]:
+    """Render at positions that come nearer and nearer to the requested octaves.
+
+    Returns
+    -------
+    list of Attempt
+        In the order of rendering; only the one at the measured limit if the request lies beyond it; empty if the sound
+        can't be moved.
+    """
+    distance, reach = abs(octaves), solver.reach(octaves)
     position, level = solver.solve(octaves), 1.0
-    tried: list[Attempt] = []
-    while position and len(tried) <= MAX_CORRECTIONS:
-        is_unsure = position >= reach.where(reach.octaves[-1] - UNSURE_OCTAVES)
-        end = _measured_end(solver, reach, attempt) if is_unsure else solver.ends.get(reach)
-        if end and end.octaves < LEAST_OCTAVES:
+    attempts: list[Attempt] = []
+    while position and len(attempts) <= CORRECTION.max_corrections:
+        is_uncertain = position >= reach.position_of(reach.octaves[-1] - CORRECTION.uncertain_octaves)
+        limit = measured_limit(solver, reach, render) if is_uncertain else solver.measured_limits.get(reach)
+        if limit and limit.octaves < CORRECTION.min_movable_octaves:
             return []
-        if end and wanted >= end.octaves - GRAIN_TOLERANCE_OCTAVES:
-            return [attempt(end.position, end.level)]
-        tried.append(attempt(position, level))
-        level = tried[-1].level * tried[-1].factor
-        position = _next_position(solver, octaves, tried)
-    if tried and min(abs(wanted - t.got) for t in tried) > TURN_OCTAVES:  # it turns back long before the end
-        end = _measured_end(solver, reach, attempt)
-        if wanted >= end.octaves - GRAIN_TOLERANCE_OCTAVES:
-            return [attempt(end.position, end.level)]
-    return tried
+        if limit and is_at_limit(distance, limit):
+            return [render(limit.position, limit.level)]
+        attempts.append(render(position, level))
+        level = attempts[-1].corrected_level
+        position = next_position(solver, octaves, attempts)
+    error_octaves = min((abs(distance - attempt.octaves) for attempt in attempts), default=0.0)
+    if error_octaves > CORRECTION.turning_octaves:  # the sound turns back long before the end of the curve
+        limit = measured_limit(solver, reach, render)
+        if is_at_limit(distance, limit):
+            return [render(limit.position, limit.level)]
+    return attempts
 
 
-def _measured_end(solver: AmountSolver, reach: ReachCurve, attempt: Callable[[float, float], Attempt]) -> MeasuredLimit:
-    """How far the sound goes, measured once."""
-    if reach not in solver.ends:
-        farthest = find_measured_limit(reach, attempt)
-        solver.ends[reach] = MeasuredLimit(farthest.position, farthest.level, farthest.got)
-    return solver.ends[reach]
+def is_at_limit(distance_octaves: float, limit: MeasuredLimit) -> bool:
+    """True if the rendering at the limit is the best for this distance: it lies beyond the limit or just before it."""
+    return distance_octaves >= limit.octaves - CORRECTION.tolerance_octaves
 
 
-def find_measured_limit(reach: ReachCurve, attempt: Callable[[float, float], Attempt]) -> Attempt:
-    """The rendering that goes farthest: at the end of the reach, or before it if the sound turns back there.
+def measured_limit(solver: AmountSolver, reach: ReachCurve, render: RenderAttempt) -> MeasuredLimit:
+    """How far the sound moves along a curve, measured once and kept by the solver."""
+    if reach not in solver.measured_limits:
+        farthest = find_measured_limit(reach, render)
+        solver.measured_limits[reach] = MeasuredLimit(farthest.position, farthest.level, farthest.octaves)
+    return solver.measured_limits[reach]
 
-    It hangs on nothing that was asked for, so that all that lies beyond it comes out the same.
+
+def find_measured_limit(reach: ReachCurve, render: RenderAttempt) -> Attempt:
+    """Find the rendering that moves grain farthest: at the end of the curve, or before it if the sound turns back there.
+
+    The result does not depend on the requested octaves, so that all requests beyond the limit give the same audio.
     """
     from scipy.optimize import minimize_scalar
 
-    tried: list[Attempt] = []
+    attempts: list[Attempt] = []
 
-    def fall(position: float) -> float:
-        tried.append(attempt(position, tried[-1].level * tried[-1].factor if tried else 1.0))
-        return -tried[-1].got
+    def negative_octaves(position: float) -> float:
+        attempts.append(render(position, attempts[-1].corrected_level if attempts else 1.0))
+        return -attempts[-1].octaves
 
-    farthest, grid = 0.0, np.linspace(reach.octaves[-1], 0, END_TRIES + 1)
-    for octaves in grid[:-1]:
-        if octaves < farthest:  # no sound goes farther than the solver says, but for a little
+    farthest, grid = 0.0, np.linspace(reach.octaves[-1], 0, CORRECTION.limit_trials + 1)
+    for predicted in grid[:-1]:
+        if predicted < farthest:  # no sound moves noticeably farther than predicted
             break
-        fall(reach.where(octaves))
-        farthest = max(farthest, tried[-1].got)
-    if farthest < reach.octaves[-1] - TURN_OCTAVES:
-        i = max(range(len(tried)), key=lambda i: tried[i].got)
-        bounds = reach.where(grid[i + 1]), reach.where(grid[max(i - 1, 0)])
-        minimize_scalar(fall, bounds=bounds, method="bounded", options={"maxiter": TOP_TRIES, "xatol": 1e-3})
-    best = max(tried, key=lambda t: t.got)
-    return attempt(best.position, best.level * best.factor)
+        farthest = max(farthest, -negative_octaves(reach.position_of(predicted)))
+    if farthest < reach.octaves[-1] - CORRECTION.turning_octaves:
+        i = max(range(len(attempts)), key=lambda i: attempts[i].octaves)
+        bounds = reach.position_of(grid[i + 1]), reach.position_of(grid[max(i - 1, 0)])
+        options = {"maxiter": CORRECTION.turning_trials, "xatol": 1e-3}
+        minimize_scalar(negative_octaves, bounds=bounds, method="bounded", options=options)
+    best = max(attempts, key=lambda attempt: attempt.octaves)
+    return render(best.position, best.corrected_level)
 
 
-def _next_position(solver: AmountSolver, octaves: float, tried: list[Attempt]) -> float | None:
-    """Where to render next, or None if the last try has what is wanted or can't get nearer to it.
+def next_position(solver: AmountSolver, octaves: float, attempts: list[Attempt]) -> float | None:
+    """Position of the next attempt, or None if the last one is good enough or can't be improved.
 
-    What is missing is asked of the solver in addition, or found by false position between two tries
-    that enclose what is wanted, by halving where that stalls.
+    The first correction asks the solver for what is missing in addition. Once two attempts enclose the request, the
+    position is found between them by false position, or by halving where that stalls.
     """
-    sign, wanted, reach = math.copysign(1.0, octaves), abs(octaves), solver.reach(octaves)
-    last, end = tried[-1], solver.ends.get(reach)
-    if abs(wanted - last.got) <= GRAIN_TOLERANCE_OCTAVES:
+    sign, distance, reach = math.copysign(1.0, octaves), abs(octaves), solver.reach(octaves)
+    last, limit = attempts[-1], solver.measured_limits.get(reach)
+    if abs(distance - last.octaves) <= CORRECTION.tolerance_octaves:
         return None
-    short = max((t for t in tried if t.got <= wanted), key=lambda t: t.position, default=None)
-    far = min((t for t in tried if t.got > wanted), key=lambda t: t.position, default=None)
-    low, low_got = (short.position, short.got) if short else (0.0, 0.0)
-    high = far.position if far else end.position if end else reach.end
-    if short and far and len(tried) > 2:
-        stalled = abs(wanted - last.got) > 0.5 * abs(wanted - tried[-2].got)
-        share = 0.5 if stalled else (wanted - low_got) / (far.got - low_got)
-        return low + share * (high - low) if high - low > 1e-4 else None
-    predicted = sign * solver.octaves(reach.at(last.position))
-    position = solver.solve(sign * max(predicted + wanted - last.got, 0.0), reach)
+    short = max((a for a in attempts if a.octaves <= distance), key=lambda a: a.position, default=None)
+    far = min((a for a in attempts if a.octaves > distance), key=lambda a: a.position, default=None)
+    low, low_octaves = (short.position, short.octaves) if short else (0.0, 0.0)
+    high = far.position if far else limit.position if limit else reach.end
+    if short and far and len(attempts) > 2:
+        if high - low <= CORRECTION.min_position_interval:
+            return None
+        stalled = abs(distance - last.octaves) > 0.5 * abs(distance - attempts[-2].octaves)
+        share = 0.5 if stalled else (distance - low_octaves) / (far.octaves - low_octaves)
+        return low + share * (high - low)
+    predicted = sign * solver.octaves(reach.amounts_at(last.position))
+    position = solver.solve(sign * max(predicted + distance - last.octaves, 0.0), reach)
     if not low < position < high:
-        position = high if far is None and not end and position >= high else (low + high) / 2
+        position = high if far is None and not limit and position >= high else (low + high) / 2
     return position

@@ -1,53 +1,84 @@
-"""TODO"""
+"""Settings that analysis and synthesis must agree on.
+
+A grain value or a picture means nothing without the settings it was made with, so these settings travel with the
+results: stage 1 writes `GrainSettings` into metadata.json, stage 2 writes `SpectrogramSettings` into
+training_pairs.json, stage 3 copies them into the checkpoint, and stage 4 reads them from there.
+
+The dataclasses check themselves. ``Annotated`` bounds are checked by msgspec when a file is read, and
+``__post_init__`` checks how the fields fit together.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import Annotated
 
-import numpy as np
+from msgspec import Meta
 
-from neural_grain.base.errors import PipelineError, short_repr
+from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import parse_record
 
-SAMPLE_RATES_HZ = (1_000, 1_000_000)  # below, the band is empty; above, a window alone fills the memory
-WINDOW_S = (0.01, 0.2)  # what a window may last
+NEPER_PER_DB = math.log(10) / 10  # natural logarithm of a power ratio of 1 dB
+MIN_SAMPLE_RATE_HZ = 1_000  # below this rate the analysis band is nearly empty
+MAX_SAMPLE_RATE_HZ = 1_000_000  # above this rate a block of windows would fill the memory
+MIN_WINDOW_S = 0.01
+MAX_WINDOW_S = 0.2
 N_MELS = 128
-TILE_FRAMES = 256
-DYNAMIC_RANGE_DB = 100.0  # as deep as grain looks (stage 1's floor): what is not in the picture would move unseen
-CELL_FRAMES = 32  # 0.37 s: a learned pattern has one value a band for so long, and goes from one to the next in a line
-STEP_FRAMES = 4  # 46 ms, a window: gains, which also hold energies, go in a line from one step to the next; 93 ms cost drum loops reach
-NEPER_PER_DB = math.log(10) / 10  # of power
+TILE_FRAMES = 256  # 3 s
+DYNAMIC_RANGE_DB = 100.0  # equals the floor of the grain, so that everything that counts as grain is in the picture
+CELL_FRAMES = 32  # a learned pattern has one value for each band and cell of 0.37 s, interpolated linearly in time
+# Gains are computed for every step of 46 ms (one window) and interpolated linearly in between. Steps of 93 ms
+# follow the energy of drum loops too slowly, which shortened the range that the slider reaches on them.
+STEP_FRAMES = 4
 
 
 @dataclass(frozen=True)
 class GrainSettings:
-    """How grain is measured; stored beside every number that depends on it.
+    """How grain is measured.
 
-    ``n_fft`` and ``hop_length`` are for ``sample_rate_hz``; other rates use a power of two
-    that keeps the window as long in seconds (`n_fft_for`).
+    ``n_fft`` and ``hop_length`` hold at ``sample_rate_hz``. Other rates use the power of two whose window is
+    nearest to the same duration (`n_fft_for`).
     """
 
-    sample_rate_hz: int = 44_100
-    n_fft: int = 2048
-    hop_length: int = 512
-    fmin_hz: float = 50.0
-    fmax_hz: float = 15_000.0  # below every codec's low-pass, so that its empty top does not count
-    floor_db: float = -100.0  # under the file's loudest bin: librosa's amin of 1e-10
-    active_range_db: float = 40.0  # 60 dB lets decays and room noise decide the mean
+    sample_rate_hz: Annotated[int, Meta(ge=MIN_SAMPLE_RATE_HZ, le=MAX_SAMPLE_RATE_HZ)] = 44_100
+    n_fft: Annotated[int, Meta(ge=2**5, le=2**16)] = 2048
+    hop_length: Annotated[int, Meta(ge=2**2, le=2**14)] = 512
+    #: At most a quarter of the lowest sample rate, so that no rate leaves the band empty.
+    fmin_hz: Annotated[float, Meta(ge=0, le=MIN_SAMPLE_RATE_HZ / 4)] = 50.0
+    #: Below the low-pass filter of every codec, so that the empty top of a compressed file does not count.
+    fmax_hz: Annotated[float, Meta(ge=MIN_SAMPLE_RATE_HZ / 2, le=MAX_SAMPLE_RATE_HZ / 2)] = 15_000.0
+    #: Relative to the loudest bin of the file; librosa's ``amin`` of 1e-10.
+    floor_db: Annotated[float, Meta(ge=-150, le=-1)] = -100.0
+    #: With 60 dB, decays and the noise of the room decide the mean.
+    active_range_db: Annotated[float, Meta(gt=0, le=200)] = 40.0
+
+    def __post_init__(self) -> None:
+        """Check how the fields fit together."""
+        if self.n_fft & (self.n_fft - 1):
+            raise ValueError(f"n_fft={self.n_fft} must be a power of two")
+        if not MIN_WINDOW_S <= self.n_fft / self.sample_rate_hz <= MAX_WINDOW_S:
+            raise ValueError(
+                f"n_fft={self.n_fft} must be {MIN_WINDOW_S} to {MAX_WINDOW_S} s at {self.sample_rate_hz} Hz"
+            )
+        if self.hop_length not in (self.n_fft // 4, self.n_fft // 8):
+            raise ValueError(f"hop_length={self.hop_length} must be a quarter or an eighth of n_fft={self.n_fft}")
+        if self.fmax_hz > self.sample_rate_hz / 2:
+            raise ValueError(f"fmax_hz={self.fmax_hz} must be at most half of sample_rate_hz={self.sample_rate_hz}")
 
     def n_fft_for(self, sr: int) -> int:
-        """Window length in samples at ``sr``: the power of two nearest to 46 ms (sr : int > 0)."""
+        """Window length in samples at ``sr`` (int > 0): the power of two nearest to 46 ms."""
         if sr <= 0:
             raise ValueError(f"sr={sr} must be positive")
         return max(32, 2 ** round(math.log2(self.n_fft * sr / self.sample_rate_hz)))
 
     def hop_for(self, sr: int) -> int:
-        """Hop in samples at ``sr``: the same overlap as at the reference rate."""
+        """Hop length in samples at ``sr``, with the overlap of the reference rate."""
         return self.n_fft_for(sr) * self.hop_length // self.n_fft
 
     def band_for(self, sr: int) -> slice:
-        """Bins of the analysis band at ``sr``: ``fmin_hz`` to ``fmax_hz``, or to Nyquist if lower."""
+        """Bins of the analysis band at ``sr``: ``fmin_hz`` to ``fmax_hz``, or to Nyquist if that is lower."""
         n_fft = self.n_fft_for(sr)
         low = math.ceil(self.fmin_hz * n_fft / sr)
         high = min(math.floor(self.fmax_hz * n_fft / sr), n_fft // 2)
@@ -56,12 +87,24 @@ class GrainSettings:
 
 @dataclass(frozen=True)
 class SpectrogramSettings:
-    """How tiles are made: everything that the way forth and the way back must agree on."""
+    """How the mel pictures are made, and therefore how a pattern of gains is applied to a sound.
+
+    Mel band b is a triangle from ``band_edges_hz[b]`` to ``band_edges_hz[b + 2]``, so there are n_mels + 2 edges.
+    """
 
     grain: GrainSettings
-    band_edges_hz: tuple[float, ...]  # n_mels + 2 of them: band b is a triangle from edge b to edge b + 2
-    dynamic_range_db: float = DYNAMIC_RANGE_DB
-    tile_frames: int = TILE_FRAMES
+    band_edges_hz: tuple[Annotated[float, Meta(ge=0, le=MAX_SAMPLE_RATE_HZ)], ...]
+    dynamic_range_db: Annotated[float, Meta(gt=0, le=200)] = DYNAMIC_RANGE_DB
+    tile_frames: Annotated[int, Meta(ge=1, le=2**31)] = TILE_FRAMES
+
+    def __post_init__(self) -> None:
+        """Check how the fields fit together, with room for edges that are rounded to 0.001 Hz."""
+        edges, low, high = self.band_edges_hz, self.grain.fmin_hz - 0.001, self.grain.fmax_hz + 0.001
+        is_rising = all(a < b for a, b in pairwise(edges))
+        if not (len(edges) == N_MELS + 2 and is_rising and low <= edges[0] and edges[-1] <= high):
+            raise ValueError(f"band_edges_hz must be {N_MELS + 2} rising frequencies from fmin_hz to fmax_hz")
+        if self.tile_frames != TILE_FRAMES:
+            raise ValueError(f"tile_frames={self.tile_frames}, this program works with {TILE_FRAMES}")
 
     @property
     def n_mels(self) -> int:
@@ -70,8 +113,8 @@ class SpectrogramSettings:
 
 
 def default_settings(grain: GrainSettings) -> SpectrogramSettings:
-    """128 bands spaced evenly on Slaney's mel scale over the analysis band of the grain."""
-    from librosa import mel_frequencies
+    """128 bands, spaced evenly on Slaney's mel scale over the analysis band of ``grain``."""
+    from librosa import mel_frequencies  # imported late, because librosa takes a second
 
     edges = mel_frequencies(N_MELS + 2, fmin=grain.fmin_hz, fmax=grain.fmax_hz)
     return SpectrogramSettings(grain, tuple(round(float(hz), 3) for hz in edges))
@@ -83,54 +126,22 @@ def settings_record(settings: SpectrogramSettings) -> dict:
 
 
 def parse_grain_settings(record: object, where: str) -> GrainSettings:
-    """Grain settings from JSON, checked to be usable.
-
-    Raises
-    ------
-    PipelineError
-        Naming ``where`` and the field that is wrong.
-    """
+    """Grain settings from a JSON document, checked. ``where`` names the file and the place for errors."""
     settings = parse_record(GrainSettings, record, where)
-    checks = {
-        "sample_rate_hz": SAMPLE_RATES_HZ[0] <= settings.sample_rate_hz <= SAMPLE_RATES_HZ[1],
-        "n_fft": settings.n_fft in {2**power for power in range(5, 17)}
-        and WINDOW_S[0] <= settings.n_fft / settings.sample_rate_hz <= WINDOW_S[1],
-        "hop_length": settings.hop_length in (settings.n_fft // 4, settings.n_fft // 8),
-        "fmin_hz": 0 <= settings.fmin_hz <= SAMPLE_RATES_HZ[0] / 4,  # so that no rate leaves the band empty
-        "fmax_hz": SAMPLE_RATES_HZ[0] / 2 <= settings.fmax_hz <= settings.sample_rate_hz / 2,
-        "floor_db": -150 <= settings.floor_db < 0,
-        "active_range_db": 0 < settings.active_range_db <= 200,
-    }
-    for name, is_good in checks.items():
-        if not is_good:
-            raise PipelineError(f"{where}: field {name} is {short_repr(getattr(settings, name))}, out of range")
+    _check_complete(GrainSettings, record, where)
     return settings
 
 
 def parse_spectrogram_settings(record: object, where: str) -> SpectrogramSettings:
-    """Spectrogram settings from JSON or a checkpoint, checked to be usable.
+    """Spectrogram settings from a JSON document or a checkpoint, checked. ``where`` is for errors."""
+    settings = parse_record(SpectrogramSettings, record, where)
+    _check_complete(SpectrogramSettings, record, where)
+    _check_complete(GrainSettings, record["grain"], f"{where}.grain")
+    return settings
 
-    Raises
-    ------
-    PipelineError
-        Naming ``where`` and the field that is wrong.
-    """
-    if not isinstance(record, dict):
-        raise PipelineError(f"{where}: is a {type(record).__name__}, not an object")
-    grain = parse_grain_settings(record.get("grain"), f"{where}: grain")
-    edges = record.get("band_edges_hz")
-    if not isinstance(edges, list) or not all(isinstance(hz, int | float) for hz in edges):
-        raise PipelineError(f"{where}: field band_edges_hz is not a list of numbers")
-    within = all(grain.fmin_hz - 0.001 <= hz <= grain.fmax_hz + 0.001 for hz in edges)  # NaN is not
-    if len(edges) != N_MELS + 2 or not within or np.any(np.diff(edges) <= 0):
-        raise PipelineError(
-            f"{where}: field band_edges_hz is not {N_MELS + 2} rising frequencies from fmin_hz to fmax_hz"
-        )
-    range_db, tile_frames = record.get("dynamic_range_db"), record.get("tile_frames")
-    if not isinstance(range_db, int | float) or not 0 < range_db <= 200:
-        raise PipelineError(f"{where}: field dynamic_range_db is {short_repr(range_db)}, not a number of dB up to 200")
-    if tile_frames != TILE_FRAMES:
-        raise PipelineError(
-            f"{where}: field tile_frames is {short_repr(tile_frames)}, this program works with {TILE_FRAMES}"
-        )
-    return SpectrogramSettings(grain, tuple(map(float, edges)), float(range_db))
+
+def _check_complete(kind: type, record: dict, where: str) -> None:
+    """Refuse a record without one of the fields: the default of this program may differ from its writer's."""
+    for field in fields(kind):
+        if field.name not in record:
+            raise PipelineError(f"{where}: object missing required field {field.name}")

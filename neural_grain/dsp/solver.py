@@ -1,307 +1,270 @@
-"""TODO"""
+"""From octaves to amounts: which amounts change the grain of a sound by a requested number of octaves.
+
+The solver predicts grain on a probe, which is a subset of the active frames, without rendering:
+
+    P'[t, k] = P[t, k] 10**(gain_db[t, k] / 10) e[t],   e[t] keeps the energy of the frame
+
+ln flatness of a frame is linear in the amount minus a log-sum-exp of it, hence concave: the amount that gives a
+grain is unique between no change and the peak, and a root finder finds it.
+
+The pattern alone is used as far as it reaches. From there it is faded into the spectral expander, which reaches
+farther on many sounds. So each direction has one curve of amounts, from no change to the end of the reach, along
+which grain moves one way only (`ReachCurve`); a position on it is a single number.
+
+In: a `GainField`, and octaves (positive is smoother). Out: positions on a curve, and `Amounts`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.dsp.analysis import Analysis, evenly_spaced
-from neural_grain.dsp.gains import HOLD_STEPS, Amounts, lerp_weights, limit_gain, normalise_energy, spectral_expander
+from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.loudness import k_weighting
-from neural_grain.dsp.mel import band_fractions, band_interpolation
-from neural_grain.dsp.resynthesis import SpectralGain, render_blocks
-from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES
-from neural_grain.dsp.smoothing import smooth_pattern
-from neural_grain.dsp.stft import edge_padding
+from neural_grain.dsp.settings import NEPER_PER_DB
 
-COARSE_FRAMES = 192  # of these, to find about where to look
-STEPS = 1.3 ** np.arange(-24, 1)  # amounts that the solver tries, of the largest
-FAR_OCTAVES = (3.5, math.inf)  # it looks no farther: the slider ends at 3, other ways to ask don't
-END_OCTAVES = 0.02  # the last of the way, where much gain does little
-MAX_GAIN_SPREAD_DB = 120.0  # between the bins of a frame: beyond it a frame is one band and rounding noise
-LOUDNESS_DB, LEVEL_DB = (
-    0.85,
-    0.4,
-)  # change of loudness (BS.1770) that is left alone, and of level (RMS) to keep it there
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """How the curves of amounts are found, and how precisely amounts are solved on them."""
+
+    coarse_frames: int = 192  # of the probe; they place the points of a curve, which is then solved on the whole probe
+    trial_ratio: float = 1.3  # between the amounts that are tried
+    trial_count: int = 25  # from 0.2 % of the largest amount up to it
+    max_gain_spread_db: float = 120.0  # between the bands of a step: beyond it one band and rounding noise remain
+    fade_points: int = 8  # of the fade from the pattern to the expander
+    far_octaves: tuple[float, ...] = (3.5, math.inf)  # curves end here: the slider ends at 3, --target-grain does not
+    end_margin_octaves: float = 0.02  # at the end of a curve, where much gain does little and may do the opposite
+    position_tolerance: float = 2e-3  # of the root finder, in points of the curve
+    loudness_tolerance_db: float = 0.85  # change of loudness that is left alone
+    max_level_change_db: float = 0.4  # change of level (RMS) that may be made to keep loudness; 0.5 is promised
+
+    @property
+    def trial_amounts(self) -> np.ndarray:
+        """The amounts that are tried, relative to the largest, rising to 1."""
+        return self.trial_ratio ** np.arange(1 - self.trial_count, 1)
+
+
+SOLVER = SolverSettings()
+
+
+class ReachPoint(NamedTuple):
+    """Amounts, and the octaves by which they move grain in the direction of the curve."""
+
+    amounts: Amounts
+    octaves: float
+
+
+NO_CHANGE = ReachPoint(Amounts(0.0, 0.0), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class ReachCurve:
-    """The way from no change to the end of the reach: amounts at some points of it, and the octaves there."""
+    """A curve of amounts from no change to the end of the reach, interpolated linearly between its points.
 
-    pattern: np.ndarray
-    expander: np.ndarray
-    octaves: np.ndarray  # >= 0, rising
+    A position on the curve is a number from 0 to `end`; whole numbers are the points. The arrays have the shape
+    (points,) and begin with 0.
+    """
+
+    pattern: np.ndarray  # amounts of the pattern
+    expander: np.ndarray  # amounts of the expander
+    octaves: np.ndarray  # distance from no change, rising
 
     @property
     def end(self) -> float:
-        """Position of the end; 0 if there is no way to go."""
+        """Position of the end; 0 if grain can't be moved in this direction."""
         return len(self.octaves) - 1.0
 
-    def at(self, position: float) -> Amounts:
-        """The amounts at a position between 0 and `end`."""
+    def amounts_at(self, position: float) -> Amounts:
+        """Amounts at a position."""
         points = np.arange(len(self.octaves))
         return Amounts(*(float(np.interp(position, points, v)) for v in (self.pattern, self.expander)))
 
-    def where(self, octaves: float) -> float:
-        """The position where that many octaves are about reached; an end if there is none."""
+    def position_of(self, octaves: float) -> float:
+        """Position of a distance in octaves by linear interpolation; the end if it lies beyond."""
         return float(np.interp(octaves, self.octaves, np.arange(len(self.octaves))))
 
 
 @dataclass(frozen=True)
 class MeasuredLimit:
-    """The farthest that a sound was measured to go in one direction, and how it was rendered there."""
+    """The farthest that a sound was measured to move in one direction, and how it was rendered there."""
 
-    position: float  # on the `Reach`
-    level: float  # correction, a factor
-    octaves: float  # measured
+    position: float  # on the curve
+    level: float  # factor that corrected the level
+    octaves: float  # distance measured, >= 0
+
+
+def rising_curve(points: Iterable[ReachPoint]) -> ReachCurve:
+    """A curve through those points that lie farther than every point before them, without its flat end."""
+    rising = [NO_CHANGE]
+    for point in points:
+        if point.octaves > rising[-1].octaves:
+            rising.append(point)
+    curve = ReachCurve(
+        np.array([point.amounts.pattern for point in rising]),
+        np.array([point.amounts.expander for point in rising]),
+        np.array([point.octaves for point in rising]),
+    )
+    return _without_flat_end(curve)
+
+
+def _without_flat_end(curve: ReachCurve) -> ReachCurve:
+    """The curve without its last ``end_margin_octaves``."""
+    last = curve.octaves[-1] - SOLVER.end_margin_octaves
+    if last <= 0:
+        return ReachCurve(*(np.zeros(1) for _ in range(3)))
+    keep = curve.octaves < last
+    end = curve.amounts_at(curve.position_of(last))
+    return ReachCurve(
+        np.append(curve.pattern[keep], end.pattern),
+        np.append(curve.expander[keep], end.expander),
+        np.append(curve.octaves[keep], last),
+    )
 
 
 class AmountSolver:
-    """Finds the amounts that move a sound's grain by so many octaves.
-
-    As far as the pattern carries, it alone is used; where its reach ends it is faded into the
-    spectral expander, which carries on for many sounds. So for each direction there is one way
-    from no change to the end of the reach, along which grain moves one way only; what lies
-    beyond the end is the end.
+    """Finds the amounts that move the grain of a sound by a requested number of octaves.
 
     Parameters
     ----------
-    analysis : Analysis
-    pattern_db : np.ndarray, shape (2, n_mels, cells) or (n_mels, cells), gain in dB for unit amount: of
-        smoothing, which has positive amounts, and of texture, if it is another
+    field : GainField
+
+    Attributes
+    ----------
+    measured_limits : dict[ReachCurve, MeasuredLimit]
+        How far the sound was measured to move along a curve. Rendering fills it in.
     """
 
-    def __init__(self, analysis: Analysis, pattern_db: np.ndarray):
-        self.analysis = analysis
-        settings, probe, sr = analysis.settings, analysis.probe, analysis.sound.sr
-        self._shares = band_fractions(settings)
-        self._cells_db = smooth_pattern(pattern_db.reshape(-1, *pattern_db.shape[-2:]), analysis.x, settings)
-        n_steps = analysis.step_db.shape[1]
-        starts = np.arange(0, len(analysis.onset), STEP_FRAMES)
-        self._steady = 1 - 0.99 * np.maximum.reduceat(analysis.onset, starts)
-        before, after, share = lerp_weights((probe.index + 0.5) / STEP_FRAMES, n_steps)
-        steps = np.unique(np.concatenate((before, after)))
-        self._probed = np.searchsorted(steps, before), np.searchsorted(steps, after), share
-        self._probe_patterns = {to_texture: self._patterns_db(steps, to_texture) for to_texture in (False, True)}
-        self._to_bins = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
-        self._log_power = np.log(np.maximum(probe.power, np.finfo(np.float32).tiny))
+    def __init__(self, field: GainField):
+        self.field = field
+        self.measured_limits: dict[ReachCurve, MeasuredLimit] = {}
+        self._reaches: dict[tuple[float, float], ReachCurve] = {}
+        settings, probe, sr = self.analysis.settings, self.analysis.probe, self.analysis.sound.sr
         self._probe_mean = np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny)
-        self._log_mean = np.log(self._probe_mean)
+        self._probe_log_mean = np.log(self._probe_mean)
         bins_hz = np.fft.rfftfreq(settings.grain.n_fft_for(sr), 1 / sr)[settings.grain.band_for(sr)]
         self._k_weights = k_weighting(bins_hz).astype(np.float32)
-        self._coarse = evenly_spaced(np.arange(len(probe.index)), COARSE_FRAMES)
-        self._changer = SpectralGain(settings, sr, analysis.onset)
-        self._reaches: dict[tuple[float, float], ReachCurve] = {}
-        self.ends: dict[ReachCurve, MeasuredLimit] = {}  # those that were measured
-        self._start = [self._log2_grain(Amounts(0.0, 0.0), frames) for frames in (self._coarse, slice(None))]
+        self._coarse_frames = evenly_spaced(np.arange(len(probe.index)), SOLVER.coarse_frames)
+        self._coarse_log2_grain = self._log2_grain(NO_CHANGE.amounts, self._coarse_frames)
+        self._full_log2_grain = self._log2_grain(NO_CHANGE.amounts, slice(None))
 
-    def _patterns_db(self, steps: np.ndarray, to_texture: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pattern, expander and level at some steps, (n_mels, steps) each."""
-        times = (steps + 0.5) * STEP_FRAMES / CELL_FRAMES
-        cells_db = self._cells_db[-1 if to_texture else 0]
-        before, after, share = lerp_weights(times, cells_db.shape[1])
-        pattern_db = cells_db[:, before] * (1 - share) + cells_db[:, after] * share
-        level_db = self.analysis.step_db[:, steps]
-        return pattern_db, spectral_expander(level_db), level_db
+    @property
+    def analysis(self) -> Analysis:
+        """The analysis of the sound."""
+        return self.field.analysis
 
-    def _shape_db(self, amounts: Amounts, patterns_db: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        """The gains before energies are held."""
-        pattern_db, expander_db, level_db = patterns_db
-        gain_db = np.float32(amounts.pattern) * pattern_db
-        if amounts.expander:
-            gain_db += np.float32(amounts.expander) * expander_db
-        if amounts.to_texture:
-            gain_db = limit_gain(gain_db, level_db, self._shares)
-        return gain_db
-
-    def gain_db(self, amounts: Amounts, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """The gains that these amounts give at the steps from ``start`` to before ``stop``, (n_mels, steps)."""
-        n_steps = self.analysis.step_db.shape[1]
-        stop = n_steps if stop is None else min(stop, n_steps)
-        first = max(0, start - HOLD_STEPS)
-        steps = np.arange(first, min(n_steps, stop + HOLD_STEPS))
-        return self._shape_at(amounts, steps)[:, start - first : stop - first]
-
-    def gain_of_frames(self, amounts: Amounts, frames: np.ndarray) -> np.ndarray:
-        """The gains in dB that these amounts give some rising frames, (n_mels, frames): what a picture shows."""
-        start, stop = int(frames[0]) // STEP_FRAMES - 1, int(frames[-1]) // STEP_FRAMES + 2
-        if stop - start > 2 * len(frames):  # far fewer columns than steps: each column its own step
-            return self._shape_at(amounts, np.minimum(frames // STEP_FRAMES, self.analysis.step_db.shape[1] - 1))
-        start = max(0, start)
-        gain_db = self.gain_db(amounts, start, stop)
-        before, after, share = lerp_weights((frames + 0.5) / STEP_FRAMES - start, gain_db.shape[1])
-        return gain_db[:, before] * (1 - share) + gain_db[:, after] * share
-
-    def _shape_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
-        patterns_db = self._patterns_db(steps, amounts.to_texture)
-        return normalise_energy(self._shape_db(amounts, patterns_db), patterns_db[2], self._shares, self._steady[steps])
-
-    def about(self, octaves: float) -> Amounts:
-        """The amounts for some octaves by what is known already: at once, and not quite right."""
-        reach = self.reach(octaves)
-        return reach.at(reach.where(abs(octaves)))
-
-    def render(self, amounts: Amounts, level: float = 1.0) -> Iterator[np.ndarray]:
-        """The sound with these amounts of change, in blocks of samples; see `render_blocks`."""
-        analysis = self.analysis
-        gains = partial(self.gain_db, amounts)
-        return render_blocks(analysis.sound, gains, self._changer, level, threads=analysis.threads)
-
-    def render_part(self, y: np.ndarray, amounts: Amounts, start: int, stop: int) -> np.ndarray:
-        """Samples ``start`` to before ``stop`` of what `render` gives, without the rest.
+    def octaves(self, amounts: Amounts, *, coarse: bool = False) -> float:
+        """Predicted octaves by which these amounts make the sound smoother; negative if they increase grain.
 
         Parameters
         ----------
-        y : np.ndarray, shape (n_samples, channels), the sound itself
-
-        Returns
-        -------
-        np.ndarray, shape (stop - start, channels), float32
+        coarse : use a few frames of the probe only
         """
-        changer = self._changer
-        n_fft, hop_length, overlap = changer.n_fft, changer.hop_length, changer.overlap
-        lead = n_fft - hop_length  # samples of padding before the first
-        first = max(0, (start + lead - n_fft) // hop_length + 1)
-        last = (stop - 1 + lead) // hop_length  # frames that hold a sample of the part
-        from_sample = (first - 2 * overlap) * hop_length - lead
-        to_sample = last * hop_length + n_fft - lead
-        piece = np.zeros((y.shape[1], to_sample - from_sample), np.float32)
-        inside = y[max(0, from_sample) : max(0, to_sample)]
-        at = max(0, -from_sample)
-        piece[:, at : at + len(inside)] = inside.T
-        if first < overlap:
-            piece[:, at - lead : at] = edge_padding(y[:n_fft], lead)[::-1].T
-        if to_sample > len(y):
-            beyond = edge_padding(y[: -n_fft - 1 : -1], to_sample - len(y))
-            piece[:, at + len(inside) :] = beyond.T
-        windows = np.lib.stride_tricks.sliding_window_view(piece, n_fft, axis=1)[:, ::hop_length]
-        step = max(0, first // STEP_FRAMES - 1)
-        gain_db = self.gain_db(amounts, step, last // STEP_FRAMES + 2)
-        out = changer.changed(first, windows[:, 2 * overlap :], windows[:, : 2 * overlap], step, gain_db)
-        at = start + lead - first * hop_length
-        return np.ascontiguousarray(out[:, at : at + stop - start].T)
-
-    def _log_power_after(self, amounts: Amounts, frames: np.ndarray | slice) -> np.ndarray:
-        """Natural logarithm of the probe's powers with the gains, energies not yet held, (frames, bins)."""
-        before, after, share = self._probed
-        gain_db = self._shape_db(amounts, self._probe_patterns[amounts.to_texture])
-        share = share[frames]
-        level = (gain_db[:, before[frames]] * (1 - share) + gain_db[:, after[frames]] * share).T @ self._to_bins
-        level += self._log_power[frames]
-        return level
-
-    def level_for_loudness_db(self, amounts: Amounts) -> float:
-        """Change of level (RMS) that keeps loudness (BS.1770) near the input's, as little as will do.
-
-        Loudness weighs treble more: at the same level, a sound with more texture is louder.
-        """
-        after = np.exp(self._log_power_after(amounts, slice(None)))
-        after *= (self._probe_mean / after.mean(axis=1))[:, None]  # energies are held
-        louder = float((after @ self._k_weights).sum() / (self.analysis.probe.power @ self._k_weights).sum())
-        louder_db = 10 * math.log10(louder)
-        too_loud_db = louder_db - float(np.clip(louder_db, -LOUDNESS_DB, LOUDNESS_DB))
-        return float(np.clip(-too_loud_db, -LEVEL_DB, LEVEL_DB))
-
-    def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
-        level = self._log_power_after(amounts, frames)
-        top = level.max(axis=1)
-        log_mean = top + np.log(np.exp(level - top[:, None]).mean(axis=1, dtype=np.float32))
-        held = self._log_mean[frames] - log_mean  # where the floor lies hangs on the levels
-        floor = float((top + held).max()) + NEPER_PER_DB * self.analysis.settings.grain.floor_db
-        np.maximum(level, (floor - held)[:, None], out=level)
-        flatness = np.exp(level.mean(axis=1, dtype=np.float32) - log_mean)
-        return math.log2(float(flatness.mean(dtype=np.float64)))
-
-    def octaves(self, amounts: Amounts, *, coarse: bool = False) -> float:
-        """Octaves by which these amounts lower grain (negative: raise it)."""
-        frames = self._coarse if coarse else slice(None)
-        return self._start[0 if coarse else 1] - self._log2_grain(amounts, frames)
-
-    def solve(self, octaves: float, reach: ReachCurve | None = None) -> float:
-        """Position on the reach (`reach` of these octaves if None) where grain is lower by so many, or the end."""
-        sign, wanted = math.copysign(1.0, octaves), abs(octaves)
-        reach = reach or self.reach(octaves)
-        if reach.end == 0 or octaves == 0:
-            return 0.0
-
-        def missing(position: float) -> float:
-            return sign * self.octaves(reach.at(position)) - wanted
-
-        guess = reach.where(wanted)
-        low, high = max(0.0, guess - 0.5), min(reach.end, guess + 0.5)
-        if missing(low) > 0:
-            low, high = 0.0, low
-        elif missing(high) < 0:
-            if high == reach.end or missing(reach.end) <= 0:
-                return reach.end
-            low, high = high, reach.end
-        return _root(missing, low, high)
+        if coarse:
+            return self._coarse_log2_grain - self._log2_grain(amounts, self._coarse_frames)
+        return self._full_log2_grain - self._log2_grain(amounts, slice(None))
 
     def reach(self, octaves: float) -> ReachCurve:
-        """The way to the end of the reach in the direction of these octaves, and as far as they lie (positive: smoother)."""
-        sign, far = math.copysign(1.0, octaves), next(far for far in FAR_OCTAVES if abs(octaves) < far)
+        """The curve in the direction of these octaves. It ends near 3.5 octaves unless more are requested."""
+        sign = math.copysign(1.0, octaves)
+        far = next(far for far in SOLVER.far_octaves if abs(octaves) < far)
         if (sign, far) not in self._reaches:
             self._reaches[sign, far] = self._find_reach(sign, far)
         return self._reaches[sign, far]
 
+    def solve(self, octaves: float, reach: ReachCurve | None = None) -> float:
+        """Position on a curve at which the predicted change is ``octaves``, or the end if they lie beyond it.
+
+        Parameters
+        ----------
+        reach : curve to search, the one in the direction of these octaves if None
+        """
+        from scipy.optimize import brentq
+
+        sign, distance = math.copysign(1.0, octaves), abs(octaves)
+        reach = reach or self.reach(octaves)
+        if reach.end == 0 or octaves == 0:
+            return 0.0
+
+        def excess(position: float) -> float:
+            return sign * self.octaves(reach.amounts_at(position)) - distance
+
+        guess = reach.position_of(distance)
+        low, high = max(0.0, guess - 0.5), min(reach.end, guess + 0.5)
+        if excess(low) > 0:
+            low, high = 0.0, low
+        elif excess(high) < 0:
+            if high == reach.end or excess(reach.end) <= 0:
+                return reach.end
+            low, high = high, reach.end
+        return float(brentq(excess, low, high, xtol=SOLVER.position_tolerance, rtol=1e-6))
+
+    def estimate(self, octaves: float) -> Amounts:
+        """Amounts for these octaves, interpolated on the curve: immediate, but less exact than `solve`."""
+        reach = self.reach(octaves)
+        return reach.amounts_at(reach.position_of(abs(octaves)))
+
+    def level_for_loudness_db(self, amounts: Amounts) -> float:
+        """Change of level (RMS) in dB that brings loudness (ITU-R BS.1770) near enough to that of the input.
+
+        At the same level a sound with more texture is louder, because loudness gives more weight to treble. The
+        change is the smallest that keeps loudness within its tolerance, and is limited itself.
+        """
+        power = np.exp(self.field.probe_log_power(amounts))
+        power *= (self._probe_mean / power.mean(axis=1))[:, None]
+        ratio = float((power @ self._k_weights).sum() / (self.analysis.probe.power @ self._k_weights).sum())
+        change_db = 10 * math.log10(ratio)
+        excess_db = change_db - float(np.clip(change_db, -SOLVER.loudness_tolerance_db, SOLVER.loudness_tolerance_db))
+        return float(np.clip(-excess_db, -SOLVER.max_level_change_db, SOLVER.max_level_change_db))
+
+    def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
+        """Predicted log2 of the mean flatness of some frames of the probe, by the rules of `measure_grain`.
+
+        Adding ``log_e`` to the log powers of a frame would restore its energy. Flatness depends on that only through
+        the floor, so ``log_e`` is subtracted from the floor instead, which saves a pass over the array.
+        """
+        log_power = self.field.probe_log_power(amounts, frames)
+        top = log_power.max(axis=1)
+        log_mean = top + np.log(np.exp(log_power - top[:, None]).mean(axis=1, dtype=np.float32))
+        log_e = self._probe_log_mean[frames] - log_mean
+        floor = float((top + log_e).max()) + NEPER_PER_DB * self.analysis.settings.grain.floor_db
+        np.maximum(log_power, (floor - log_e)[:, None], out=log_power)
+        flatness = np.exp(log_power.mean(axis=1, dtype=np.float32) - log_mean)
+        return math.log2(float(flatness.mean(dtype=np.float64)))
+
     def _find_reach(self, sign: float, far: float) -> ReachCurve:
-        def moved(amounts: Amounts) -> float:
-            return sign * self.octaves(amounts, coarse=True)
+        """Follow the pattern from no change, and fade it into the expander where it does not reach ``far``."""
+        points = self._follow("pattern", sign, far)
+        farthest = max(points, key=lambda point: point.octaves, default=NO_CHANGE)
+        if farthest.octaves <= 0:
+            farthest = NO_CHANGE
+        if farthest.octaves < far:
+            expander_points = self._follow("expander", sign, far)
+            target = max(expander_points, key=lambda point: point.octaves, default=farthest).amounts.expander
+            for share in np.linspace(0, 1, SOLVER.fade_points + 1)[1:]:
+                points.append(self._point(Amounts((1 - share) * farthest.amounts.pattern, share * target), sign))
+        return rising_curve(points)
 
-        def follow(which: int) -> list[tuple[Amounts, float]]:
-            """One pattern from 0 until grain no longer moves."""
-            spread = float(np.max(np.ptp(self._probe_patterns[sign < 0][which], axis=0)))
-            if spread < 1e-6:
-                return []
-            found = []
-            for size in sign * MAX_GAIN_SPREAD_DB / spread * STEPS:
-                amounts = Amounts(size, 0.0) if which == 0 else Amounts(0.0, size)
-                found.append((amounts, moved(amounts)))
-                if found[-1][1] > far:
-                    break
-            return found
+    def _follow(self, component: str, sign: float, far: float) -> list[ReachPoint]:
+        """Points along one component, "pattern" or "expander", for rising amounts until ``far`` is passed."""
+        components = self.field.probe_components(to_texture=sign < 0)
+        unit_db = components.pattern_db if component == "pattern" else components.expander_db
+        spread_db = float(np.max(np.ptp(unit_db, axis=0)))
+        if spread_db < 1e-6:  # a flat pattern changes nothing
+            return []
+        points = []
+        for amount in sign * SOLVER.max_gain_spread_db / spread_db * SOLVER.trial_amounts:
+            amounts = Amounts(amount, 0.0) if component == "pattern" else Amounts(0.0, amount)
+            points.append(self._point(amounts, sign))
+            if points[-1].octaves > far:
+                break
+        return points
 
-        found = follow(0)
-        farthest = max(found, key=lambda item: item[1], default=(Amounts(0.0, 0.0), 0.0))
-        if farthest[1] <= 0:
-            farthest = (Amounts(0.0, 0.0), 0.0)
-        if farthest[1] < far:
-            other = max(follow(1), key=lambda item: item[1], default=farthest)[0].expander
-            for share in np.linspace(0, 1, 9)[1:]:
-                amounts = Amounts((1 - share) * farthest[0].pattern, share * other)
-                found.append((amounts, moved(amounts)))
-        points = [(Amounts(0.0, 0.0), 0.0)]
-        for amounts, octaves in found:
-            if octaves > points[-1][1]:
-                points.append((amounts, octaves))
-        reach = ReachCurve(
-            np.array([amounts.pattern for amounts, _ in points]),
-            np.array([amounts.expander for amounts, _ in points]),
-            np.array([octaves for _, octaves in points]),
-        )
-        return _before_the_end(reach)
-
-
-def _before_the_end(reach: ReachCurve) -> ReachCurve:
-    """The reach without its last END_OCTAVES, where much gain does little and may do the opposite."""
-    last = reach.octaves[-1] - END_OCTAVES
-    if last <= 0:
-        return ReachCurve(*(np.zeros(1) for _ in range(3)))
-    keep = reach.octaves < last
-    end = reach.at(reach.where(last))
-    return ReachCurve(
-        np.append(reach.pattern[keep], end.pattern),
-        np.append(reach.expander[keep], end.expander),
-        np.append(reach.octaves[keep], last),
-    )
-
-
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    from scipy.optimize import brentq
-
-    return float(brentq(function, low, high, xtol=2e-3, rtol=1e-6))
+    def _point(self, amounts: Amounts, sign: float) -> ReachPoint:
+        return ReachPoint(amounts, sign * self.octaves(amounts, coarse=True))

@@ -1,4 +1,12 @@
-"""TODO"""
+"""The short-time Fourier transform (STFT) of a sound, block by block, and the padding of a sound at its edges.
+
+    D[t, k] = sum over n of y[t hop_length + n] w[n] exp(-2j pi k n / n_fft),   w a periodic Hann window
+
+It equals ``librosa.stft(center=False)``, which needs the whole sound in memory. The loop is our own so that a file of
+any length passes through it, on several threads if wanted.
+
+In: a `Sound`. Out: blocks of windows, shape (channels, frames, n_fft), and of spectra, (channels, frames, bins).
+"""
 
 from __future__ import annotations
 
@@ -13,51 +21,61 @@ from neural_grain.audio.sound import Sound, block_frames, sample_peak
 from neural_grain.base.parallel import map_in_order
 from neural_grain.dsp.settings import GrainSettings
 
-CUT = 0.02  # share of the loudest sample of a window that the first one may have of a sound that begins in silence
+# A sound fades in if its first sample is at most this share of the largest one in its first window.
+MAX_FADE_IN_RATIO = 0.02
 T = TypeVar("T")
 
 
 def hann_window(n_fft: int) -> np.ndarray:
-    """Periodic Hann window, float32, shape (n_fft,)."""
+    """Periodic Hann window, shape (n_fft,), float32."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
 def frame_blocks(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> Iterator[np.ndarray]:
-    """Cut a stream of samples into overlapping windows, a block of windows at a time.
+    """Cut a stream of samples into overlapping windows.
 
-    Frame t covers samples t*hop_length to t*hop_length + n_fft; only frames that are full
-    are given (pad the stream to have more).
+    Frame t covers the samples from t * hop_length up to but not including t * hop_length + n_fft. Only full frames
+    are returned; pad the stream to get more.
+
+    Parameters
+    ----------
+    blocks : np.ndarray, shape (samples, channels), of any lengths
+    n_fft : int > 0
+    hop_length : int > 0
 
     Yields
     ------
-    np.ndarray, shape (channels, frames, n_fft), a read-only view, at most BLOCK_FRAMES frames
+    np.ndarray, shape (channels, frames, n_fft), float32, read-only; every block but the last has `block_frames` frames
     """
-    y, n = np.empty((0, 0), np.float32), 0
+    y, n_filled = np.empty((0, 0), np.float32), 0
     for block in blocks:
         n_frames, start = block_frames(block.shape[1]), 0
         while start < len(block):
-            if not n:
+            if not n_filled:
                 y = np.empty((block.shape[1], (n_frames - 1) * hop_length + n_fft), np.float32)
-            part = block[start : start + y.shape[1] - n]
-            y[:, n : n + len(part)] = part.T
-            start, n = start + len(part), n + len(part)
-            if n == y.shape[1]:
+            part = block[start : start + y.shape[1] - n_filled]
+            y[:, n_filled : n_filled + len(part)] = part.T
+            start, n_filled = start + len(part), n_filled + len(part)
+            if n_filled == y.shape[1]:
                 yield np.lib.stride_tricks.sliding_window_view(y, n_fft, axis=1)[:, ::hop_length]
                 rest = y[:, n_frames * hop_length :]
-                y, n = np.empty_like(y), rest.shape[1]  # a new one: the windows are a view of the old
-                y[:, :n] = rest
-    if n >= n_fft:
-        yield np.lib.stride_tricks.sliding_window_view(y[:, :n], n_fft, axis=1)[:, ::hop_length]
+                y, n_filled = np.empty_like(y), rest.shape[1]  # a new array, because the windows are a view of the old
+                y[:, :n_filled] = rest
+    if n_filled >= n_fft:
+        yield np.lib.stride_tricks.sliding_window_view(y[:, :n_filled], n_fft, axis=1)[:, ::hop_length]
 
 
-def peak_of_frames(windows: np.ndarray, hop_length: int) -> float:
-    """`sample_peak` frames that overlap, (channels, frames, n_fft): the first samples of each and all of the last."""
+def frames_peak(windows: np.ndarray, hop_length: int) -> float:
+    """`sample_peak` of overlapping windows (channels, frames, n_fft), from the part of each that is new."""
     return max(sample_peak(windows[..., :hop_length]), sample_peak(windows[:, -1]))
 
 
 def mean_power(D: np.ndarray) -> np.ndarray:
-    """Bin powers averaged over channels: (channels, frames, bins) complex -> (frames, bins) float32."""
-    parts = D.view(np.float32)  # real, imaginary, real ...
+    """Powers of the bins, averaged over channels: (channels, frames, bins) complex64 -> (frames, bins) float32.
+
+    Power is averaged and not samples, because channels of opposite phase would cancel.
+    """
+    parts = D.view(np.float32)  # (channels, frames, 2 bins): real and imaginary parts alternate
     P = np.square(parts[0])
     for channel in parts[1:]:
         P += np.square(channel)
@@ -65,33 +83,38 @@ def mean_power(D: np.ndarray) -> np.ndarray:
 
 
 def starts_abruptly(edge: np.ndarray) -> bool:
-    """Whether a sound begins in mid-wave, as a loop does: samples (n, channels) from its edge inwards."""
-    return sample_peak(edge[:1]) > CUT * sample_peak(edge)
-
-
-def edge_padding(edge: np.ndarray, n: int) -> np.ndarray:
-    """What is put before a sound, or behind it: its mirror image where it is cut, silence where it begins in silence.
-
-    (Silence beside a cut is a step, which texture makes a click.)
+    """Whether a sound begins in the middle of a wave, as a loop does.
 
     Parameters
     ----------
-    edge : np.ndarray, shape (a window or all, channels), from the edge inwards
-    n : int > 0, less than a window
+    edge : np.ndarray, shape (n, channels), the samples of one window, the one at the edge first
+    """
+    return sample_peak(edge[:1]) > MAX_FADE_IN_RATIO * sample_peak(edge)
+
+
+def edge_padding(edge: np.ndarray, n: int) -> np.ndarray:
+    """Samples to put before or after a sound: its mirror image if it starts abruptly, otherwise silence.
+
+    Silence beside an abrupt start would be a step, which rendering with more texture turns into a click.
+
+    Parameters
+    ----------
+    edge : np.ndarray, shape (up to n_fft, channels), the sample at the edge first
+    n : int > 0, less than n_fft
 
     Returns
     -------
-    np.ndarray, shape (n, channels), float32, from the edge outwards
+    np.ndarray, shape (n, channels), float32, the sample next to the edge first
     """
-    beyond = np.zeros((n, edge.shape[1]), np.float32)
+    padding = np.zeros((n, edge.shape[1]), np.float32)
     if starts_abruptly(edge):
         image = edge[1 : n + 1]
-        beyond[: len(image)] = image
-    return beyond
+        padding[: len(image)] = image
+    return padding
 
 
 def pad_edges(sound: Sound, n_fft: int, hop_length: int) -> Sound:
-    """The sound with `edge_padding` around it, so that every sample lies in n_fft / hop_length full windows."""
+    """The sound with `edge_padding` on both sides, so that each of its samples lies in n_fft / hop_length frames."""
     before = n_fft - hop_length
     after = -(sound.n_samples + before) % hop_length + before
 
@@ -110,19 +133,35 @@ def pad_edges(sound: Sound, n_fft: int, hop_length: int) -> Sound:
     return replace(sound, n_samples=before + sound.n_samples + after, blocks=blocks)
 
 
+def n_full_frames(n_samples: int, n_fft: int, hop_length: int) -> int:
+    """Number of full frames in ``n_samples`` >= n_fft samples."""
+    return (n_samples - n_fft) // hop_length + 1
+
+
 def stft_blocks(
-    sound: Sound, settings: GrainSettings, then: Callable[[np.ndarray, np.ndarray], T], threads: int = 1
+    sound: Sound, settings: GrainSettings, reduce: Callable[[np.ndarray, float], T], threads: int = 1
 ) -> Iterator[T]:
-    """Complex STFT of a sound, a block of frames at a time, with a periodic Hann window, not padded.
+    """Compute the STFT of a sound without padding, and reduce each block of it at once.
 
     Parameters
     ----------
-    then : what is made of each block, on the thread that computed it, from the windows of samples
-        (channels, frames, n_fft) and their spectra (channels, frames, n_fft // 2 + 1), complex64
-    """
-    from scipy.fft import rfft  # imported late: `--help` must not wait for scipy
+    sound : Sound
+    settings : GrainSettings, gives n_fft and hop_length at the sound's rate
+    reduce : called on the thread that computed the block, with the spectra, shape (channels, frames, n_fft // 2 + 1),
+        complex64, and the largest absolute sample of the block
+    threads : int > 0
 
-    n_fft = settings.n_fft_for(sound.sr)
+    Yields
+    ------
+    The results of ``reduce``, in order
+    """
+    from scipy.fft import rfft  # imported late, so that `--help` does not wait for scipy
+
+    n_fft, hop_length = settings.n_fft_for(sound.sr), settings.hop_for(sound.sr)
     window = hann_window(n_fft)
-    blocks = frame_blocks(sound.blocks(), n_fft, settings.hop_for(sound.sr))
-    return map_in_order(lambda y: then(y, rfft(y * window, axis=-1)), blocks, threads)
+
+    def transform(windows: np.ndarray) -> T:
+        peak = frames_peak(windows, hop_length)  # first, because it refuses samples that are not finite
+        return reduce(rfft(windows * window, axis=-1), peak)
+
+    return map_in_order(transform, frame_blocks(sound.blocks(), n_fft, hop_length), threads)

@@ -1,4 +1,12 @@
-"""TODO"""
+"""The audit: does the slider do what it promises on files that the model has not learned from?
+
+Held-out files are rendered at seven positions of the slider, and the output is measured with the function of
+stage 1. The verdict says in plain words how exactly the requested octaves were achieved, how many positions
+are within reach, whether the learned pattern is better than a plain spectral expander, and what to do if not.
+
+In: `TrainingPairs` and a trained model. Out: an `AuditReport`, which becomes audit.json, audit.png and a part of
+the model file.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +14,12 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.audio.limiter import CEILING
-from neural_grain.audio.sound import open_sound, rms_of
+from neural_grain.audio.sound import open_sound
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import is_inside
 from neural_grain.base.records import relative_posix
@@ -18,135 +27,210 @@ from neural_grain.data.metadata import FEW_FILES, NARROW_OCTAVES
 from neural_grain.data.tiles import TrainingPairs, check_as_measured
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import grain_spread_octaves
+from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.move import move_grain
 from neural_grain.dsp.settings import SpectrogramSettings
 from neural_grain.dsp.solver import AmountSolver
 from neural_grain.learn.dataset import split_files
 from neural_grain.learn.model import GrainModel, pattern_in_db
 
-AUDIT_FILES = 24
-AUDIT_POSITIONS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-MONOTONE_OCTAVES = 0.02
-GOOD_OCTAVES = 0.05
-LITTLE_NEARER = 0.01  # than an expander: less is nothing
-LITTLE_REACH = 0.5  # of the positions asked: with less, most of the slider does nothing
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """What is audited, and what the verdict calls good."""
+
+    max_files: int = 24  # rendering one takes seconds; these are spread evenly over the held-out files
+    positions_octaves: tuple[float, ...] = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+    monotone_tolerance_octaves: float = 0.02  # rendering corrects grain to within this
+    accurate_octaves: float = 0.05  # 3.5 % of grain, with room above the 0.02 octaves that rendering corrects to
+    min_nearer_share: float = 0.01  # an improvement over the expander smaller than this is none
+    min_reach_share: float = 0.5  # with fewer positions within reach, most of the slider has no effect
+
+
+AUDIT = AuditSettings()
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One held-out file rendered at one position of the slider and measured by stage 1."""
+    """One held-out file, rendered at one position of the slider and measured as in stage 1."""
 
-    file: str  # its path from the folder of training_pairs.json
-    asked_octaves: float
-    got_octaves: float
+    file: str  # its path, relative to the folder of training_pairs.json
+    requested_octaves: float
+    achieved_octaves: float
     within_reach: bool
     loudness_change_db: float
 
 
-def audit_file(path: Path, name: str, model: GrainModel, settings: SpectrogramSettings) -> list[AuditRow]:
-    """Render one file, called ``name`` in the report, across the slider and measure what came out.
+@dataclass(frozen=True)
+class AuditSummary:
+    """The audit in numbers and one verdict in words; None for what could not be measured."""
 
-    Raises
-    ------
-    PipelineError
-        If the file can't be read any more.
-    """
-    sound = open_sound(path)
-    analysis = analyse(sound, settings)
-    solver = AmountSolver(analysis, pattern_in_db(model, analysis.x, settings))
-    rows = []
-    for octaves in AUDIT_POSITIONS:
-        result = move_grain(solver, octaves, ceiling=CEILING)
-        loudness_db = 20 * math.log10(rms_of(result.sound) / rms_of(sound))
-        rows.append(AuditRow(name, octaves, result.got_octaves, result.within_reach, loudness_db))
-    return rows
+    verdict: str
+    files: int
+    files_true: int  # whose slider is accurate at every position within reach
+    files_monotone: int  # whose grain never rises as the slider moves towards smooth
+    error_median_octaves: float | None
+    error_95th_octaves: float | None
+    within_reach_share: float | None
+    loudness_change_max_db: float | None
+    held_out_violation_octaves: float | None
+    nearer_than_expander_share: float | None
 
 
-def summarise_audit(rows: list[AuditRow], violation: float, nearer: float, n_files: int, spread_octaves: float) -> dict:
-    """The audit in numbers and one verdict in words, as plain scalars, None for what could not be measured.
+class AuditReport(NamedTuple):
+    """The measurements, their summary, and a line for each file that could not be audited."""
 
-    Parameters
-    ----------
-    rows : list of AuditRow
-    violation : float, octaves, of held-out tiles
-    nearer : float, `share_nearer`
-    n_files, spread_octaves : of the library
-    """
-    files = sorted({row.file for row in rows})
-    moved = [row for row in rows if row.asked_octaves]
-    errors = {
-        name: [abs(row.got_octaves - row.asked_octaves) for row in moved if row.file == name and row.within_reach]
-        for name in files
-    }
-    errors = {name: own for name, own in errors.items() if own}
-    true_files = sum(max(own) <= GOOD_OCTAVES for own in errors.values())
-    every = [error for own in errors.values() for error in own]
-    reach = float(np.mean([row.within_reach for row in moved])) if moved else None
-    got = {name: [row.got_octaves for row in rows if row.file == name] for name in files}
-    monotone = sum(bool(np.all(np.diff(octaves) >= -MONOTONE_OCTAVES)) for octaves in got.values())
-    verdict = f"the slider keeps its word within {GOOD_OCTAVES:g} octaves on {true_files} of {len(errors)} files"
-    if not errors:
-        verdict = (
-            "no held-out file could be audited" if not files else "no held-out file can be moved to where it was asked"
-        )
-    elif true_files < len(errors):
-        verdict += f"; the largest error is {max(every):.3f} octaves, see audit.png"
-    if reach is not None and reach < LITTLE_REACH:
-        verdict += f"; only {reach:.0%} of positions are within reach: most of these files are as smooth or as grainy as can be"
-    if nearer >= LITTLE_NEARER:
-        verdict += (
-            f"; the learned pattern is {nearer:.0%} nearer than a plain expander's to what its referees expect here"
-        )
-    elif nearer < LITTLE_NEARER:
-        verdict += "; the learned pattern is no better than a plain expander's: train longer, or add recordings"
-    if n_files < FEW_FILES:
-        verdict += f"; the library is small ({n_files} files): {FEW_FILES} or more teach a better pattern"
-    if spread_octaves < NARROW_OCTAVES:
-        verdict += f"; the library's files hardly differ in grain ({spread_octaves:.2f} octaves): add smoother and grainier sounds"
-    return {
-        "verdict": verdict,
-        "files": len(files),
-        "files_true": true_files,
-        "files_monotone": monotone,
-        "error_median_octaves": float(np.median(every)) if every else None,
-        "error_95th_octaves": float(np.percentile(every, 95)) if every else None,
-        "within_reach_share": reach,
-        "loudness_change_max_db": max((abs(row.loudness_change_db) for row in rows), default=None),
-        "held_out_violation_octaves": violation if math.isfinite(violation) else None,
-        "nearer_than_expander_share": nearer if math.isfinite(nearer) else None,
-    }
+    rows: list[AuditRow]
+    summary: AuditSummary
+    failures: list[str]
 
 
 def audit_model(
     pairs: TrainingPairs,
     model: GrainModel,
-    violation: float,
-    nearer: float,
+    *,
+    held_out_violation: float,
+    nearer_than_expander: float,
     seed: int,
     folder: Path,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
-) -> tuple[list[AuditRow], dict, list[str]]:
-    """Render held-out files across the slider and measure them with stage 1's function.
+) -> AuditReport:
+    """Render held-out files across the slider and measure them.
 
-    Audio outside ``folder``, of training_pairs.json, is read only if it is what stage 1 measured:
-    nobody else's file is opened because a JSON names it. ``violation`` and ``nearer`` are reported as they are.
-
-    Returns
-    -------
-    rows, summary, and a line for each file that could not be audited
+    Parameters
+    ----------
+    held_out_violation : float, octaves, of held-out tiles after training; reported as it is
+    nearer_than_expander : float, `share_nearer`; reported as it is
+    seed : int, that the model was trained with: it decides which files were held out
+    folder : the folder of training_pairs.json. Audio outside it is read only if it is the file that stage 1
+        measured, so that a JSON from elsewhere can't make the program open any other file.
+    progress : wraps the loop over files, given their number
     """
-    _, judge_on = split_files(pairs, seed)
-    chosen = [
-        judge_on[i] for i in np.linspace(0, len(judge_on) - 1, min(AUDIT_FILES, len(judge_on))).round().astype(int)
-    ]
+    held_out = split_files(pairs, seed).held_out
+    n_files = min(AUDIT.max_files, len(held_out))
+    chosen = [pairs.sources[held_out[i]] for i in np.linspace(0, len(held_out) - 1, n_files).round().astype(int)]
     rows, failures = [], []
     model.eval()
-    for source in progress([pairs.sources[i] for i in chosen], len(chosen)):
+    for source in progress(chosen, len(chosen)):
         try:
             if not is_inside(source.path, folder):
                 check_as_measured(source)
             rows += audit_file(source.path, relative_posix(source.path, folder), model, pairs.settings)
         except PipelineError as err:
             failures.append(f"{printable(source.path)}: {err}")
-    spread = grain_spread_octaves(source.grain for source in pairs.sources)
-    return rows, summarise_audit(rows, violation, nearer, len(pairs.sources), spread), failures
+    summary = summarise_audit(
+        rows,
+        held_out_violation=held_out_violation,
+        nearer_than_expander=nearer_than_expander,
+        n_files=len(pairs.sources),
+        spread_octaves=grain_spread_octaves(source.grain for source in pairs.sources),
+    )
+    return AuditReport(rows, summary, failures)
+
+
+def audit_file(path: Path, name: str, model: GrainModel, settings: SpectrogramSettings) -> list[AuditRow]:
+    """Render one file, called ``name`` in the report, at every position and measure the output."""
+    analysis = analyse(open_sound(path), settings)
+    solver = AmountSolver(GainField(analysis, pattern_in_db(model, analysis.x, settings)))
+    rows = []
+    for octaves in AUDIT.positions_octaves:
+        rendering = move_grain(solver, octaves, ceiling=CEILING)
+        rows.append(AuditRow(name, octaves, rendering.achieved_octaves, rendering.within_reach, rendering.level_db))
+    return rows
+
+
+def summarise_audit(
+    rows: list[AuditRow],
+    *,
+    held_out_violation: float,
+    nearer_than_expander: float,
+    n_files: int,
+    spread_octaves: float,
+) -> AuditSummary:
+    """Put the measurements into numbers and words.
+
+    Parameters
+    ----------
+    n_files, spread_octaves : of the whole library, for the advice in the verdict
+    """
+    files = sorted({row.file for row in rows})
+    moved = [row for row in rows if row.requested_octaves]
+    errors_by_file = {name: errors for name in files if (errors := errors_within_reach(moved, name))}
+    errors = [error for of_file in errors_by_file.values() for error in of_file]
+    n_accurate = sum(max(of_file) <= AUDIT.accurate_octaves for of_file in errors_by_file.values())
+    reach_share = float(np.mean([row.within_reach for row in moved])) if moved else None
+    clauses = (
+        describe_accuracy(len(files), len(errors_by_file), n_accurate, max(errors, default=0.0)),
+        describe_reach(reach_share),
+        describe_improvement(nearer_than_expander),
+        *describe_library(n_files, spread_octaves),
+    )
+    return AuditSummary(
+        verdict="; ".join(filter(None, clauses)),
+        files=len(files),
+        files_true=n_accurate,
+        files_monotone=sum(is_monotone(rows, name) for name in files),
+        error_median_octaves=float(np.median(errors)) if errors else None,
+        error_95th_octaves=float(np.percentile(errors, 95)) if errors else None,
+        within_reach_share=reach_share,
+        loudness_change_max_db=max((abs(row.loudness_change_db) for row in rows), default=None),
+        held_out_violation_octaves=held_out_violation if math.isfinite(held_out_violation) else None,
+        nearer_than_expander_share=nearer_than_expander if math.isfinite(nearer_than_expander) else None,
+    )
+
+
+def errors_within_reach(rows: list[AuditRow], file: str) -> list[float]:
+    """Differences in octaves between requested and achieved at the positions of one file that are within reach."""
+    return [abs(row.achieved_octaves - row.requested_octaves) for row in rows if row.file == file and row.within_reach]
+
+
+def is_monotone(rows: list[AuditRow], file: str) -> bool:
+    """Whether a file gets smoother, or at least no grainier, with every step of the slider towards smooth."""
+    achieved = [row.achieved_octaves for row in rows if row.file == file]
+    return bool(np.all(np.diff(achieved) >= -AUDIT.monotone_tolerance_octaves))
+
+
+def describe_accuracy(n_audited: int, n_moved: int, n_accurate: int, largest_error_octaves: float) -> str:
+    """How exactly the requested octaves were achieved on the files that could be moved."""
+    if not n_audited:
+        return "no held-out file could be audited"
+    if not n_moved:
+        return "no held-out file could be moved to a requested position"
+    text = f"the slider is accurate to {AUDIT.accurate_octaves:g} octaves on {n_accurate} of {n_moved} files"
+    if n_accurate < n_moved:
+        text += f"; the largest error is {largest_error_octaves:.3f} octaves, see audit.png"
+    return text
+
+
+def describe_reach(reach_share: float | None) -> str:
+    """A warning if most of the slider has no effect on these files."""
+    if reach_share is None or reach_share >= AUDIT.min_reach_share:
+        return ""
+    return (
+        f"only {reach_share:.0%} of the positions are within reach, "
+        "because most of these files are already about as smooth or as grainy as possible"
+    )
+
+
+def describe_improvement(nearer_than_expander: float) -> str:
+    """Whether training was worth it; nothing if it is unknown (NaN)."""
+    if nearer_than_expander >= AUDIT.min_nearer_share:
+        return (
+            f"the learned pattern is {nearer_than_expander:.0%} nearer to what the critics expect than a plain expander"
+        )
+    if nearer_than_expander < AUDIT.min_nearer_share:
+        return "the learned pattern is no better than a plain expander: train longer, or add recordings"
+    return ""
+
+
+def describe_library(n_files: int, spread_octaves: float) -> list[str]:
+    """Advice for a library that is too small or too uniform to learn much from."""
+    advice = []
+    if n_files < FEW_FILES:
+        advice.append(f"the library is small ({n_files} files): {FEW_FILES} or more teach a better pattern")
+    if spread_octaves < NARROW_OCTAVES:
+        advice.append(
+            f"the library's files hardly differ in grain ({spread_octaves:.2f} octaves): "
+            "add smoother and grainier sounds"
+        )
+    return advice

@@ -1,38 +1,91 @@
-"""TODO"""
+"""The tiles that a model learns from and the tiles that it is judged on.
+
+A tile is a picture x of shape (n_mels, tile_frames), 0 to 1, float32. Files are split into a training
+part and a held-out part, so that no tile is judged whose file was learned from. Each part is limited to
+a fixed number of tiles, spread evenly over the order of grain: a model of a few thousand weights learns
+no more from a million tiles, and training must not take longer for a larger library or need more memory.
+
+In: training_pairs.json as `TrainingPairs`. Out: `Tiles`, held in memory with what the referees measure
+of each tile.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neural_grain.base.errors import PipelineError, printable
+from neural_grain.base.errors import PipelineError
 from neural_grain.data.metadata import FEW_FILES
-from neural_grain.data.tiles import TrainingPairs, load_tile
+from neural_grain.data.tiles import Tile, TrainingPairs, load_tile
 from neural_grain.dsp.settings import CELL_FRAMES, DYNAMIC_RANGE_DB, SpectrogramSettings, settings_record
 from neural_grain.learn.auditor import band_fractions_column, log2_flatness
-from neural_grain.learn.modulation import band_fluctuation, mean_level, modulation_beside_noise, noise_modulation
-from neural_grain.learn.settings import TrainSettings
+from neural_grain.learn.modulation import band_fluctuation, mean_level, noise_modulation, relative_modulation
+from neural_grain.learn.settings import CLAIM_OCTAVES, TrainOptions
 
-CROP_FRAMES = 2 * CELL_FRAMES  # what the referees see of a tile
-CLAIM_OCTAVES = 0.3  # a tile is moved by at least so much, and at most by CONTROL_RANGE
-HELD_OUT_EVERY = 4
-TILES_BYTES = 1 << 30  # of tiles; more are mapped from disk
-MIN_FILES = 4
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """How a library is divided and how much of it is used."""
+
+    crop_frames: int = 2 * CELL_FRAMES  # the referees see this much of a tile: two cells of the detector
+    held_out_every: int = 4  # files, in the order of grain: a quarter is enough to judge on
+    min_files: int = 4  # fewer leave no held-out file
+    max_train_tiles: int = 8192  # 1 GB in memory
+    max_held_out_tiles: int = 1024  # judging draws fewer than 256 of them
+
+
+DATASET = DatasetSettings()
+
+
+class FileSplit(NamedTuple):
+    """Indices into ``TrainingPairs.sources``, ascending."""
+
+    train: list[int]
+    held_out: list[int]
+
+
+class TileSplit(NamedTuple):
+    """The tiles that a run uses."""
+
+    train: list[Tile]
+    held_out: list[Tile]
+
+
+class Library(NamedTuple):
+    """The tiles that a run uses, in memory."""
+
+    train: Tiles
+    held_out: Tiles
+
+
+class Crops(NamedTuple):
+    """Random parts of tiles.
+
+    ``x`` has the shape (n, n_mels, crop_frames); ``fluctuations``, of the shape (n, n_mels), are those of the
+    whole tiles, because a crop is too short to measure them.
+    """
+
+    x: Tensor
+    fluctuations: Tensor
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles of some files, in memory or mapped from disk: ``arrays`` of shape (n_mels, frames).
+    """Tiles in memory, and what the referees measure of each.
 
-    ``log2_grain`` is the flatness of their bands, which is what the referees measure; ``means`` over
-    time, (tiles, n_mels), is what the resemblance critic knows of each, ``levels`` and
-    ``fluctuations``, of the same shape, what the noise critic does.
+    Parameters
+    ----------
+    arrays : sequence of float32 arrays, shape (n_mels, tile_frames), 0 to 1
+    log2_grain : array, shape (tiles,), log2 of the flatness of the bands, which is what the referees measure
+    means : Tensor, shape (tiles, n_mels), mean over time, for the resemblance critic
+    levels, fluctuations : Tensor, shape (tiles, n_mels), for the noise critic
+    device : where the tensors are, and where `crops` puts its own
     """
 
     arrays: Sequence[np.ndarray]
@@ -43,127 +96,115 @@ class Tiles:
     device: str
 
     @classmethod
-    def of(cls, arrays: Sequence[np.ndarray], settings: SpectrogramSettings, device: str = "cpu") -> Tiles:
-        """Tiles with what is measured of them."""
-        shares, modulation = band_fractions_column(settings), noise_modulation(settings)
+    def of(cls, arrays: Iterable[np.ndarray], settings: SpectrogramSettings, device: str = "cpu") -> Tiles:
+        """Measure tiles and keep them in memory."""
+        fractions, modulation = band_fractions_column(settings), noise_modulation(settings)
         dynamic_range_db = settings.dynamic_range_db
-        grains, means, levels, fluctuations = [], [], [], []
+        kept, grains, means, levels, fluctuations = [], [], [], [], []
         for array in arrays:
             x = torch.from_numpy(np.array(array))[None]
-            grains.append(log2_flatness(x, shares, dynamic_range_db))
+            kept.append(array)
+            grains.append(log2_flatness(x, fractions, dynamic_range_db))
             means.append(x.clamp(0, 1).mean(2))
             levels.append(mean_level(x, dynamic_range_db))
-            fluctuations.append(band_fluctuation(modulation_beside_noise(x, modulation, dynamic_range_db).mean(2)))
+            fluctuations.append(band_fluctuation(relative_modulation(x, modulation, dynamic_range_db).mean(2)))
         measured = (torch.cat(values).to(device) for values in (means, levels, fluctuations))
-        return cls(arrays, torch.cat(grains).numpy(), *measured, device)
+        return cls(kept, torch.cat(grains).numpy(), *measured, device)
 
-    def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-        """Two cells each of ``n`` random tiles.
+    def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> Crops:
+        """Cut a random part out of each of ``n`` random tiles.
 
-        Returns
-        -------
-        Tensor, shape (n, n_mels, CROP_FRAMES)
-        Tensor, shape (n, n_mels), fluctuations of the whole tiles
+        Parameters
+        ----------
+        n : int > 0
+        rng : np.random.Generator
+        among : indices of the tiles to choose from; all tiles by default
         """
         index = rng.choice(len(self.arrays) if among is None else among, n)
-        starts = rng.integers(0, self.arrays[0].shape[1] - CROP_FRAMES + 1, n)
-        x = np.stack([self.arrays[i][:, a : a + CROP_FRAMES] for i, a in zip(index, starts, strict=True)])
-        return torch.from_numpy(x).to(self.device), self.fluctuations[index]
-
-
-class TilesOnDisk(Sequence):
-    """Tiles that are mapped while they are looked at: more than a process may hold open at a time.
-
-    Parameters
-    ----------
-    paths : list of Path, of arrays that `load_tile` has checked
-
-    Raises
-    ------
-    PipelineError
-        If one has gone meanwhile.
-    """
-
-    def __init__(self, paths: list[Path]):
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        try:
-            return np.load(self.paths[i], mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as err:
-            raise PipelineError(f"{printable(self.paths[i])}: is no longer there, or no longer a tile") from err
-
-
-def split_files(pairs: TrainingPairs, seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the sources to train on and of those to judge on: every fourth in the order of grain."""
-    order = sorted(range(len(pairs.sources)), key=lambda i: (pairs.sources[i].grain, pairs.sources[i].path))
-    offset = int(np.random.default_rng(seed).integers(HELD_OUT_EVERY))
-    held_out = order[offset::HELD_OUT_EVERY]
-    return sorted(set(order) - set(held_out)), sorted(held_out)
-
-
-def load_tiles(pairs: TrainingPairs, sources: Iterable[int], device: str) -> Tiles:
-    """All tiles of some sources: in memory, or mapped from disk if they are many; all are checked first.
-
-    Raises
-    ------
-    PipelineError
-        If an array is missing or damaged.
-    """
-    wanted = {pairs.sources[i].path for i in sources}
-    tiles = [tile for tile in pairs.tiles if tile.source in wanted]
-    n_bytes = len(tiles) * pairs.settings.n_mels * pairs.settings.tile_frames * 4
-    checked = (load_tile(tile.array, pairs.settings) for tile in tiles)
-    if n_bytes <= TILES_BYTES:
-        return Tiles.of(list(checked), pairs.settings, device)
-    for _ in checked:
-        pass
-    return Tiles.of(TilesOnDisk([tile.array for tile in tiles]), pairs.settings, device)
+        starts = rng.integers(0, self.arrays[0].shape[1] - DATASET.crop_frames + 1, n)
+        x = np.stack([self.arrays[i][:, a : a + DATASET.crop_frames] for i, a in zip(index, starts, strict=True)])
+        return Crops(torch.from_numpy(x).to(self.device), self.fluctuations[index])
 
 
 def check_library(pairs: TrainingPairs) -> None:
-    """Refuse a library that there is nothing to learn from, before any training.
+    """Refuse a library that nothing can be learned from, before any tile is read.
 
     Raises
     ------
     PipelineError
-        Too few files, all of one grain, or pictures of another depth than this version learns from.
+        If there are too few files, if all tiles have the same grain, or if the pictures have another dynamic range
+        than this version learns from.
     """
     if pairs.settings.dynamic_range_db != DYNAMIC_RANGE_DB:
         raise PipelineError(
             f"tiles are {pairs.settings.dynamic_range_db:g} dB deep, this version learns from {DYNAMIC_RANGE_DB:g}: "
             "make them again with: python convert_to_spectrograms.py"
         )
-    if len(pairs.sources) < MIN_FILES:
+    if len(pairs.sources) < DATASET.min_files:
         raise PipelineError(
-            f"{len(pairs.sources)} files: a model needs at least {MIN_FILES}, better {FEW_FILES}; add recordings and run stages 1 and 2 again"
+            f"{len(pairs.sources)} files: a model needs at least {DATASET.min_files}, better {FEW_FILES}; "
+            "add recordings and run stages 1 and 2 again"
         )
-    spread = max(np.log2([tile.grain for tile in pairs.tiles])) - min(np.log2([tile.grain for tile in pairs.tiles]))
-    if spread < 2 * CLAIM_OCTAVES:
+    spread_octaves = float(np.ptp(np.log2([tile.grain for tile in pairs.tiles])))
+    if spread_octaves < 2 * CLAIM_OCTAVES:
         raise PipelineError(
-            f"all tiles are of one grain (within {spread:.2f} octaves): nothing to learn; add smoother and grainier sounds"
+            f"all tiles have the same grain (within {spread_octaves:.2f} octaves): nothing can be learned from them; "
+            "add smoother and grainier sounds"
         )
 
 
-def fingerprint(pairs: TrainingPairs, settings: TrainSettings) -> str:
-    """What a run that is resumed must have in common with the one that stopped."""
-    grains = [f"{tile.source.name}:{tile.start_s}:{tile.grain!r}" for tile in pairs.tiles]
-    return hashlib.sha256(repr((asdict(settings), settings_record(pairs.settings), grains)).encode()).hexdigest()
+def split_files(pairs: TrainingPairs, seed: int) -> FileSplit:
+    """Divide the files: every fourth in the order of grain is held out, from an offset that the seed decides."""
+    order = sorted(range(len(pairs.sources)), key=lambda i: (pairs.sources[i].grain, pairs.sources[i].path))
+    offset = int(np.random.default_rng(seed).integers(DATASET.held_out_every))
+    held_out = order[offset :: DATASET.held_out_every]
+    return FileSplit(sorted(set(order) - set(held_out)), sorted(held_out))
 
 
-def load_parts(pairs: TrainingPairs, settings: TrainSettings, device: str, expected: str) -> tuple[Tiles, Tiles]:
-    """The tiles to train on and those to judge on.
+def draw_tiles(tiles: list[Tile], limit: int, rng: np.random.Generator) -> list[Tile]:
+    """Draw at most ``limit`` tiles: one of each of ``limit`` equal shares of the order of grain.
+
+    Returns
+    -------
+    list of Tile, in the order of ``tiles``; all of them if they are not more than ``limit``
+    """
+    if len(tiles) <= limit:
+        return tiles
+    by_grain = sorted(range(len(tiles)), key=lambda i: tiles[i].grain)
+    bounds = np.linspace(0, len(tiles), limit + 1).astype(int)
+    return [tiles[i] for i in sorted(by_grain[k] for k in rng.integers(bounds[:-1], bounds[1:]))]
+
+
+def split_tiles(pairs: TrainingPairs, seed: int) -> TileSplit:
+    """The tiles that a run with this seed learns from and is judged on."""
+    held_out_files = {pairs.sources[i].path for i in split_files(pairs, seed).held_out}
+    train = [tile for tile in pairs.tiles if tile.source not in held_out_files]
+    held_out = [tile for tile in pairs.tiles if tile.source in held_out_files]
+    rng = np.random.default_rng([seed, 2**31 + 2])
+    return TileSplit(
+        draw_tiles(train, DATASET.max_train_tiles, rng), draw_tiles(held_out, DATASET.max_held_out_tiles, rng)
+    )
+
+
+def load_tiles(tiles: Iterable[Tile], settings: SpectrogramSettings, device: str = "cpu") -> Tiles:
+    """Read, check and measure tiles.
 
     Raises
     ------
     PipelineError
-        If they can't be used, or their `fingerprint` is not that of the first process.
+        If an array is missing or damaged.
     """
-    if fingerprint(pairs, settings) != expected:
-        raise PipelineError("the processes have different tiles or options: give all the same training_pairs.json")
+    return Tiles.of((load_tile(tile.array, settings) for tile in tiles), settings, device)
+
+
+def load_library(pairs: TrainingPairs, seed: int, device: str = "cpu") -> Library:
+    """Read the tiles that a run with this seed uses, after checking that something can be learned from them."""
     check_library(pairs)
-    train_on, judge_on = split_files(pairs, settings.seed)
-    return load_tiles(pairs, train_on, device), load_tiles(pairs, judge_on, device)
+    train, held_out = split_tiles(pairs, seed)
+    return Library(load_tiles(train, pairs.settings, device), load_tiles(held_out, pairs.settings, device))
+
+
+def fingerprint(pairs: TrainingPairs, options: TrainOptions) -> str:
+    """Digest of the options, the settings and the grain of all tiles: a run can be resumed only if it is the same."""
+    grains = [f"{tile.source.name}:{tile.start_s}:{tile.grain!r}" for tile in pairs.tiles]
+    return hashlib.sha256(repr((asdict(options), settings_record(pairs.settings), grains)).encode()).hexdigest()

@@ -1,70 +1,87 @@
-"""TODO"""
+"""Where the model computes, and a check that it computes gradients correctly there.
+
+Apple's MPS is known to return wrong gradients for some operations without any error. Before training on
+it, one gradient of a copy of the model is compared with the CPU's.
+"""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.learn.dataset import Tiles
+from neural_grain.learn.dataset import Crops, Tiles
 from neural_grain.learn.model import GrainModel
 from neural_grain.learn.settings import CONTROL_RANGE
-from neural_grain.learn.team import ALONE, Team
 
 
-def choose_device(wanted: str, team: Team = ALONE) -> str:
-    """The device for "auto", "cpu", "cuda" or "mps"; of several processes each takes a GPU of its own.
+@dataclass(frozen=True)
+class GradientCheckSettings:
+    """Which gradients are compared, and how far apart rounding may bring them."""
+
+    n_crops: int = 16  # half a batch: enough that every weight has a gradient
+    relative_tolerance: float = 1e-2  # of the gradient of the same weight; real faults are larger than the gradient
+    rounding: float = 1e-4  # of the largest gradient: the smallest gradients are mostly rounding
+
+
+GRADIENT_CHECK = GradientCheckSettings()
+
+
+def choose_device(requested: str) -> str:
+    """The device for "auto", "cpu", "cuda" or "mps".
 
     Raises
     ------
     PipelineError
-        If the device asked for is not there.
+        If the requested device is not available.
     """
-    available = {
-        "cuda": torch.cuda.device_count() > team.local_rank,
-        "mps": torch.backends.mps.is_available() and team.size == 1,
-        "cpu": True,
-    }
-    if wanted == "auto":
-        wanted = next(name for name in available if available[name])
-    if not available[wanted]:
-        among = "" if team.size == 1 else f" for each of {team.size} processes"
-        raise PipelineError(f"--device {wanted}: not available here{among}; use --device auto")
-    return f"cuda:{team.local_rank}" if wanted == "cuda" and team.size > 1 else wanted
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if requested == "auto":
+        return next(name for name, is_available in available.items() if is_available)
+    if not available[requested]:
+        raise PipelineError(f"--device {requested}: not available here; use --device auto")
+    return requested
 
 
-def wrong_gradients(wanted: dict[str, Tensor], got: dict[str, Tensor]) -> list[str]:
-    """Names of the weights whose gradient is not the one wanted, but for rounding."""
-    rounding = 1e-4 * max(float(gradient.norm()) for gradient in wanted.values())
-    return [name for name, own in wanted.items() if not (got[name] - own).norm() <= 1e-2 * own.norm() + rounding]
+def wrong_gradients(expected: dict[str, Tensor], computed: dict[str, Tensor]) -> list[str]:
+    """Names of the weights whose computed gradient differs from the expected one by more than rounding."""
+    rounding = GRADIENT_CHECK.rounding * max(float(gradient.norm()) for gradient in expected.values())
+    return [
+        name
+        for name, gradient in expected.items()
+        # "not <=" instead of ">", so that NaN counts as wrong
+        if not (computed[name] - gradient).norm() <= GRADIENT_CHECK.relative_tolerance * gradient.norm() + rounding
+    ]
 
 
-def gradients_on(device: str, model: GrainModel, x: Tensor, fluctuation: Tensor) -> dict[str, Tensor]:
-    """Gradients of all weights of a copy of the model on a device, for one loss of its patterns."""
-    there = copy.deepcopy(model).to(device)
-    nn.init.constant_(there.detector.mix.weight, 0.1)  # it begins at 0, and would hide the layers before it
-    control = torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, len(x))
-    there.pattern(*(values.to(device) for values in (x, control, fluctuation))).square().mean().backward()
-    return {name: weight.grad.cpu() for name, weight in there.named_parameters()}
+def gradients_on(device: str, model: GrainModel, crops: Crops) -> dict[str, Tensor]:
+    """Gradients of all weights of a copy of the model, computed on a device for one loss of its patterns."""
+    on_device = copy.deepcopy(model).to(device)
+    # The last layer starts at 0, which would make the gradients of all layers before it 0.
+    nn.init.constant_(on_device.detector.mix.weight, 0.1)
+    control = torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, len(crops.x))
+    x, control, fluctuations = (values.to(device) for values in (crops.x, control, crops.fluctuations))
+    on_device.pattern(x, control, fluctuations).square().mean().backward()
+    return {name: weight.grad.cpu() for name, weight in on_device.named_parameters()}
 
 
-def check_device(model: GrainModel, movers: Tiles) -> None:
-    """Compare one gradient with the CPU's where MPS computes, which is known to train wrongly in silence.
+def check_device(model: GrainModel, tiles: Tiles) -> None:
+    """Compare gradients with the CPU's if the tiles are on MPS.
 
     Raises
     ------
     PipelineError
         If they differ.
     """
-    if movers.device != "mps":
+    if tiles.device != "mps":
         return
-
-    x, fluctuation = (values.cpu() for values in movers.crops(16, np.random.default_rng(0)))
-
-    if wrong := wrong_gradients(*(gradients_on(device, model, x, fluctuation) for device in ("cpu", movers.device))):
+    crops = Crops(*(values.cpu() for values in tiles.crops(GRADIENT_CHECK.n_crops, np.random.default_rng(0))))
+    wrong = wrong_gradients(*(gradients_on(device, model, crops) for device in ("cpu", tiles.device)))
+    if wrong:
         raise PipelineError(
             f"--device mps computes wrong gradients ({wrong[0]}) with this version of torch; use --device cpu"
         )

@@ -1,10 +1,22 @@
-"""TODO"""
+"""The audit game: tiles of the library are moved to other grains, and three referees judge what the model made of them.
+
+- The auditor measures the violation: by how many octaves the measured change of grain differs from the claimed one.
+- The noise critic (`noise_law`) knows how a sound with more or less of its own noise would look. Its distance is the
+  mean square difference from that, over bands.
+- The resemblance critic compares moved tiles with natural tiles of the same grain (`natural_distance`).
+
+The two critics judge where a pattern changes a sound, and the auditor how much it does. Therefore the critics see
+tiles that are moved by exactly the octaves in question, with whatever amount of the pattern that takes.
+
+In: a model and the tiles of a library. Out: a `Judgement` for each direction, with gradients for the model.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,38 +24,73 @@ from torch import Tensor
 
 from neural_grain.dsp.settings import SpectrogramSettings
 from neural_grain.learn.auditor import audited_octaves, band_fractions_column, log2_flatness, renormalise
-from neural_grain.learn.dataset import CLAIM_OCTAVES, Tiles
-from neural_grain.learn.model import LEAST_SLOPE, SLOPE_STEP, UNIT_PATTERN, GrainModel
-from neural_grain.learn.modulation import full_fluctuation
-from neural_grain.learn.noise_law import (
-    LAW_BATCH,
-    LAW_RATE,
-    LAW_STARTS,
-    LAW_STEPS,
-    LAW_TRIAL_STEPS,
-    NaturalNoise,
-    spread_indices,
-)
-from neural_grain.learn.settings import CONTROL_RANGE
-from neural_grain.learn.team import ALONE, Team
+from neural_grain.learn.dataset import Tiles
+from neural_grain.learn.model import KERNEL, GrainModel
+from neural_grain.learn.noise_law import train_noise_law
+from neural_grain.learn.settings import CLAIM_OCTAVES, CONTROL_RANGE
 
-FLATTEST_OCTAVES = 0.2  # no tile is asked for more texture than to within this of flat bands
-FREE_SPREAD = 0.1  # of x, 10 dB: of noise that spreads so far about its law, both critics have the same to say
-MOVED_TILES = 8  # in each direction, that a step shows to the resemblance critic
-LIKE_OCTAVES = 0.5  # natural tiles so near in grain, but so many at least and at most, are what it compares with
-LIKE_TILES = (8, 256)
-LIKE_KERNEL = 0.002  # square of x, (4.5 dB)^2: tiles further than that from the nearest say little
-CONTROL_STEPS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # where the auditor looks for the amount, in claims
-BISECTIONS = 8
-BARE_STEPS = 0.6  # share of steps in which tiles lose the tones of some bands; the fewer, the more the law is doubted,
-LAWFUL_DOUBT = 0.1  # and none from so much on: there they cost 3 % of the distance to real sounds
-MORE_NOISE = (0.03, 0.28)  # of x, 3 to 28 dB: by how much the critic's pairs differ
+
+@dataclass(frozen=True)
+class GameSettings:
+    """What is asked of the model, and how the amount of a pattern is found. Levels are in units of x (0.01 is 1 dB)."""
+
+    flattest_octaves: float = 0.2  # no tile is asked to come nearer to a flat spectrum than this
+    noise_range: tuple[float, float] = (0.03, 0.28)  # by which the noise critic's pairs differ, in either direction
+    free_spread: float = 0.1  # spread of the noise around its law at which both critics get the same weight
+    bare_share: float = 0.6  # of the steps in which tiles lose the tones of some bands, if the law holds exactly
+    max_bare_weight: float = 0.1  # resemblance weight from which on none do: there it made results 3 % worse
+    amount_grid: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # in claims; brackets the amount
+    bisections: int = 8  # of the bracket: to within 1 % of a claim
+    implicit_step: float = 0.02  # relative change of the amount with which the slope of grain is measured
+
+
+@dataclass(frozen=True)
+class ResemblanceSettings:
+    """What the resemblance critic compares."""
+
+    moved_tiles: int = 8  # in each direction and step
+    near_octaves: float = 0.5  # natural tiles that are this near in grain are compared with
+    min_tiles: int = 8  # the nearest ones are taken if there are fewer
+    max_tiles: int = 256  # bounds the time of a step
+    kernel: float = 0.002  # variance of the kernel, (4.5 dB)^2: tiles further than that have little weight
+
+
+GAME = GameSettings()
+RESEMBLANCE = ResemblanceSettings()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the referees say of the tiles that were moved in one direction: means over tiles, tensors without shape.
+
+    Tiles that the noise critic can't judge count as distance 0, so that they have no gradient.
+    """
+
+    natural_distance: Tensor | None  # square of x; None if no tile is far enough from the grain in question
+    noise_distance: Tensor  # square of x
+    noise_judged_share: Tensor  # of the tiles that the noise critic can judge
+    violation: Tensor  # octaves
+
+    def scores(self) -> dict[str, float]:
+        """Means over the tiles that could be judged; NaN if none could."""
+        return {
+            "distance": math.nan if self.natural_distance is None else self.natural_distance.item(),
+            "noise": (self.noise_distance / self.noise_judged_share).item(),
+            "violation": self.violation.item(),
+        }
+
+
+class NoiseJudgement(NamedTuple):
+    """What the noise critic says of each tile."""
+
+    distance: Tensor  # (batch,), square of x; 0 for tiles that it can't judge
+    is_judged: Tensor  # (batch,), 1 or 0
 
 
 def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
-    """Resemblance critic: mean square over bands from each moved picture to the natural ones it resembles most.
+    """The resemblance critic: mean square over bands from moved tiles to the natural tiles that they resemble most.
 
-    Minus the logarithm of its likelihood under a Gaussian kernel density of them, in units of the kernel.
+    It is minus the log likelihood under a Gaussian kernel density of the natural tiles, in units of the kernel.
 
     Parameters
     ----------
@@ -55,227 +102,204 @@ def natural_distance(moved: Tensor, natural: Tensor) -> Tensor:
     Tensor, shape (batch,)
     """
     squares = (moved[:, None] - natural).square().mean(2)
-    return LIKE_KERNEL * (math.log(len(natural)) - torch.logsumexp(-squares / LIKE_KERNEL, 1))
+    return RESEMBLANCE.kernel * (math.log(len(natural)) - torch.logsumexp(-squares / RESEMBLANCE.kernel, 1))
 
 
-@dataclass(frozen=True)
-class Moves:
-    """What the referees say of the tiles moved in one direction: means over them, as tensors without shape.
+def tiles_of_grain(natural: Tiles, log2_grain: float) -> Tensor:
+    """Means over time of the natural tiles that are nearest to a grain: (tiles, n_mels)."""
+    distance = np.abs(natural.log2_grain - log2_grain)
+    n_near = np.count_nonzero(distance <= RESEMBLANCE.near_octaves)
+    n_tiles = np.clip(n_near, RESEMBLANCE.min_tiles, RESEMBLANCE.max_tiles)
+    return natural.means[np.argsort(distance, kind="stable")[:n_tiles]]
 
-    Tiles of which a critic can't tell count 0: there is nothing to learn from them.
+
+def solve_amount(octaves_at: Callable[[Tensor], Tensor], claim: Tensor) -> Tensor:
+    """The smallest amount that moves grain by the claim, or the amount that comes nearest if none does.
+
+    A grid of amounts brackets the solution, because grain may turn back at large amounts; bisection refines it.
+
+    Parameters
+    ----------
+    octaves_at : function from amounts (batch,) to octaves (batch,)
+    claim : Tensor, shape (batch,), octaves; amounts have its sign
+
+    Returns
+    -------
+    Tensor, shape (batch,)
     """
 
-    distance: Tensor | None  # square of x: from natural tiles of the grain; None where no tile is far enough from it
-    noise_distance: Tensor  # and from the same sound with more, or less, of its noise
-    noise_told: Tensor  # share of the tiles of which the noise critic can tell
-    violation: Tensor  # octaves
+    def reached(share: Tensor) -> Tensor:
+        return claim.sign() * octaves_at(claim * share)
 
-    def scores(self) -> dict[str, float]:
-        """The same of the tiles that could be judged; NaN where none could."""
-        return {
-            "distance": math.nan if self.distance is None else self.distance.item(),
-            "noise": (self.noise_distance / self.noise_told).item(),
-            "violation": self.violation.item(),
-        }
+    low, high, before = torch.zeros_like(claim), torch.zeros_like(claim), torch.zeros_like(claim)
+    best, best_reached = torch.zeros_like(claim), torch.zeros_like(claim)
+    found = torch.zeros_like(claim, dtype=torch.bool)
+    for step in GAME.amount_grid:
+        share = torch.full_like(claim, step)
+        moved = reached(share)
+        hit = ~found & (moved >= claim.abs())
+        low, high, found = torch.where(hit, before, low), torch.where(hit, share, high), found | hit
+        better = ~found & (moved > best_reached)
+        best, best_reached = torch.where(better, share, best), torch.where(better, moved, best_reached)
+        before = share
+    for _ in range(GAME.bisections):
+        middle = (low + high) / 2
+        short = reached(middle) < claim.abs()
+        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+    return claim * torch.where(found, (low + high) / 2, best)
 
 
 class AuditGame:
-    """Moves tiles of a library to other grains and lets the referees judge what the model made of them.
+    """Moves tiles of a library to other grains and lets the referees judge what a model made of them.
+
+    The noise critic is trained first: natural noise does not depend on the model.
 
     Parameters
     ----------
     settings : SpectrogramSettings
     natural : Tiles, which the noise critic learns from and the resemblance critic compares with
-    seed : int, of the tiles that the noise critic sees; its weights begin as torch's generator has them
-    team : Team, whose processes play it together
+    seed : int, of the batches that the noise critic sees; its weights start from torch's generator
     """
 
-    def __init__(self, settings: SpectrogramSettings, natural: Tiles, seed: int, team: Team = ALONE):
+    def __init__(self, settings: SpectrogramSettings, natural: Tiles, seed: int):
         self.settings = settings
         self.natural = natural
-        self.team = team
-        self.shares = band_fractions_column(settings).to(natural.device)
-        self.critic = self._learn_noise(natural, np.random.default_rng([seed, 2**31 + 1]))
-        team.copy_first(self.critic)
-        self.doubt = float(self.critic.usual_spread / FREE_SPREAD) ** 2  # how much is left to the resemblance critic
-
-    def _learn_noise(self, natural: Tiles, rng: np.random.Generator) -> NaturalNoise:
-        """Train the critic to its optimum before the game: natural noise does not depend on the model.
-
-        From some starts it loses the law in its first steps, and takes all noise for something else:
-        the likeliest of several goes on.
-        """
-        # MPS knows no log_ndtr: there the critic, which is small, stays on the CPU.
+        self.fractions = band_fractions_column(settings).to(natural.device)
+        # MPS has no log_ndtr; the critic is small enough for the CPU.
         device = "cpu" if natural.device == "mps" else natural.device
-        levels, fluctuations = natural.levels.to(device), natural.fluctuations.to(device)
-        full = full_fluctuation(fluctuations)
-        starts, some = [], spread_indices(len(levels))
-        for _ in range(LAW_STARTS):
-            critic = NaturalNoise(self.settings).to(device)
-            critic.full_fluctuation.copy_(full)
-            optimizer = torch.optim.Adam(critic.parameters(), LAW_RATE)
-            self._teach(critic, optimizer, levels, fluctuations, range(LAW_TRIAL_STEPS), rng)
-            critic.eval()
-            with torch.no_grad():
-                starts.append((critic.loss(levels[some], fluctuations[some]).item(), critic, optimizer))
-        _, critic, optimizer = min(starts, key=lambda start: start[0])
-        self._teach(critic, optimizer, levels, fluctuations, range(LAW_TRIAL_STEPS, LAW_STEPS), rng)
-        critic.note_spread(levels, fluctuations)
-        return critic.requires_grad_(False).eval()
-
-    @staticmethod
-    def _teach(
-        critic: NaturalNoise,
-        optimizer: torch.optim.Optimizer,
-        levels: Tensor,
-        fluctuations: Tensor,
-        steps: range,
-        rng: np.random.Generator,
-    ) -> None:
-        """Some of the LAW_STEPS of the critic's training."""
-        critic.train()
-        for step in steps:
-            for group in optimizer.param_groups:
-                group["lr"] = LAW_RATE * (1.01 - step / LAW_STEPS)
-            index = rng.integers(len(levels), size=LAW_BATCH)
-            loss = critic.loss(levels[index], fluctuations[index])
-            optimizer.zero_grad()
-            loss.backward()
-            if step < LAW_STEPS // 4:  # or all that the law does not say yet would pass for something else
-                for weight in critic.net[4].parameters():
-                    weight.grad[4] = 0
-            optimizer.step()
+        rng = np.random.default_rng([seed, 2**31 + 1])
+        self.critic = train_noise_law(settings, natural.levels.to(device), natural.fluctuations.to(device), rng)
+        # The less exactly the library's noise follows a law, the more the resemblance critic counts.
+        self.resemblance_weight = float(self.critic.typical_spread / GAME.free_spread) ** 2
 
     def log2_flatness(self, x: Tensor) -> Tensor:
         """log2 of the flatness of pictures (batch, n_mels, frames): (batch,)."""
-        return log2_flatness(x, self.shares, self.settings.dynamic_range_db)
+        return log2_flatness(x, self.fractions, self.settings.dynamic_range_db)
 
-    def _audited(self, x: Tensor, change: Tensor) -> Tensor:
+    def octaves(self, x: Tensor, change: Tensor) -> Tensor:
+        """Octaves by which a change lowers the grain of pictures, as the auditor measures it: (batch,)."""
         settings = self.settings
-        return audited_octaves(x, change, self.shares, settings.dynamic_range_db, settings.grain.active_range_db)
+        return audited_octaves(x, change, self.fractions, settings.dynamic_range_db, settings.grain.active_range_db)
+
+    def apply(self, x: Tensor, change: Tensor) -> Tensor:
+        """Pictures after a change, with the energy over time that they had before: (batch, n_mels, frames)."""
+        return renormalise(x, change, self.fractions.log(), self.settings.dynamic_range_db)
 
     @torch.no_grad()
-    def solved(self, x: Tensor, pattern: Tensor, claim: Tensor) -> Tensor:
-        """The amount of a pattern that moves grain by the claim, or as far as it goes. Shape (batch,)."""
+    def solve_amount(self, x: Tensor, pattern: Tensor, claim: Tensor) -> Tensor:
+        """The amount of a pattern that moves the grain of pictures by the claim, or as far as it goes: (batch,)."""
+        return solve_amount(lambda amount: self.octaves(x, pattern * amount[:, None, None]), claim)
 
-        def reached(amount: Tensor) -> Tensor:
-            return claim.sign() * self._audited(x, pattern * (claim * amount)[:, None, None])
-
-        low, high = torch.zeros_like(claim), torch.zeros_like(claim)
-        best, best_reached = torch.zeros_like(claim), torch.zeros_like(claim)
-        found = torch.zeros_like(claim, dtype=torch.bool)
-        before = torch.zeros_like(claim)
-        for step in CONTROL_STEPS:
-            amount = torch.full_like(claim, step)
-            moved = reached(amount)
-            hit = ~found & (moved >= claim.abs())
-            low, high, found = torch.where(hit, before, low), torch.where(hit, amount, high), found | hit
-            better = ~found & (moved > best_reached)
-            best, best_reached = torch.where(better, amount, best), torch.where(better, moved, best_reached)
-            before = amount
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            short = reached(middle) < claim.abs()
-            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return claim * torch.where(found, (low + high) / 2, best)
-
-    def _moved(self, x: Tensor, pattern: Tensor, claim: Tensor) -> Tensor:
-        """The picture at just the grain claimed, with the amount that the auditor finds.
-
-        So the critics judge where a change goes; how large it is, the violation judges. The pattern
-        is brought to unit size, or it could please the critics by being too weak to move anything.
-        """
-        shape = UNIT_PATTERN * pattern / pattern.square().mean((1, 2), keepdim=True).clamp(min=1e-12).sqrt()
-        amount = self.solved(x, shape.detach(), claim)
-        # The amount follows the shape, or the critics would pull at what it puts right (implicit differentiation).
-        moved = self._audited(x, shape * amount[:, None, None])
-        with torch.no_grad():
-            further = self._audited(x, shape * (1.02 * amount)[:, None, None])
-            slope = (further - moved) / torch.where(amount.abs() > 1e-3, 0.02 * amount, 1e9)
-            gain = torch.where(slope > LEAST_SLOPE, 1 / slope.clamp(min=LEAST_SLOPE), 0.0)
-        amount = amount - gain * (moved - moved.detach())
-        return renormalise(x, shape * amount[:, None, None], self.shares.log(), self.settings.dynamic_range_db)
-
-    def play(
+    def judge_batch(
         self,
         model: GrainModel,
-        movers: Tiles,
+        tiles: Tiles,
         batch_size: int,
         rng: np.random.Generator,
         *,
-        as_recorded: bool = False,
-    ) -> dict[str, Moves]:
-        """Move tiles in both directions and let the referees judge them; ``as_recorded`` leaves them all their tones.
+        keep_tones: bool = False,
+    ) -> dict[str, Judgement]:
+        """Move random crops of tiles in both directions and judge the results.
+
+        Parameters
+        ----------
+        model : GrainModel
+        tiles : Tiles, which are moved
+        batch_size : int >= 2, half of it is moved in each direction
+        rng : np.random.Generator, of all draws
+        keep_tones : judge the tiles as they are; by default some lose their tones in some bands
 
         Returns
         -------
-        dict with "texture" and "smooth"
+        dict with the keys "texture" and "smooth"
         """
-        x, fluctuation = movers.crops(batch_size, rng)
+        x, fluctuation = tiles.crops(batch_size, rng)
         sign = np.where(np.arange(batch_size) % 2, 1, -1)
         claim = torch.as_tensor(rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, batch_size) * sign, dtype=torch.float32)
-        claim = torch.maximum(claim.to(x.device), self.log2_flatness(x) + FLATTEST_OCTAVES)
-        more = torch.as_tensor(rng.uniform(*MORE_NOISE, batch_size) * -sign, dtype=torch.float32, device=x.device)
-        bare = self._bare_bands(batch_size, rng)
-        mine, whole = self.team.share(batch_size), partial(self.team.whole, n=batch_size)
-        x, fluctuation, claim, more, bare = (values[mine] for values in (x, fluctuation, claim, more, bare))
-        seen = (x, fluctuation)
-        if not as_recorded and bare.any():
-            seen = self.critic.without_tones(x, fluctuation, bare)
-        pattern = model.pattern(seen[0], -more, seen[1])
-        noise_distance, is_told = map(whole, self._noise_distance(seen[0], pattern, seen[1], more))
-        violation = whole((self._audited(x, model(x, claim, fluctuation)) - claim).abs())
-        distances = self._natural_distances(model, movers, rng)
+        claim = torch.maximum(claim.to(x.device), self.log2_flatness(x) + GAME.flattest_octaves)
+        more = rng.uniform(*GAME.noise_range, batch_size) * -sign
+        more = torch.as_tensor(more, dtype=torch.float32, device=x.device)
+        bare = self._draw_bare_bands(batch_size, rng)
+        bared = (x, fluctuation)
+        if not keep_tones and bare.any():
+            bared = self.critic.without_tones(x, fluctuation, bare)
+        noise = self._noise_distance(model, *bared, more)
+        violation = (self.octaves(x, model(x, claim, fluctuation)) - claim).abs()
+        distances = self._natural_distances(model, tiles, rng)
         return {
-            name: Moves(
-                distances.get(name),
-                noise_distance[part::2].mean(),
-                is_told[part::2].mean(),
-                violation[part::2].mean(),
+            direction: Judgement(
+                distances.get(direction),
+                noise.distance[first::2].mean(),
+                noise.is_judged[first::2].mean(),
+                violation[first::2].mean(),
             )
-            for part, name in enumerate(("texture", "smooth"))
+            for first, direction in enumerate(("texture", "smooth"))
         }
 
-    def _bare_bands(self, batch_size: int, rng: np.random.Generator) -> Tensor:
-        """Bands that are to lose their tones, (batch, n_mels): a span of each tile in some steps, else none.
+    def _draw_bare_bands(self, batch_size: int, rng: np.random.Generator) -> Tensor:
+        """The bands that lose their tones, (batch, n_mels): in some steps a random span for each tile, otherwise none.
 
-        If the library's sounds all have tones somewhere, D would not know what noise does there without them.
+        Where all of the library's sounds have tones, D would otherwise never see what noise does without them.
         """
         bands = np.arange(self.settings.n_mels)
         first, end = np.sort(rng.integers(0, len(bands) + 1, (2, batch_size, 1)), axis=0)
-        is_asked = rng.random() < BARE_STEPS * (1 - self.doubt / LAWFUL_DOUBT)
-        return torch.as_tensor(is_asked & (first <= bands) & (bands < end), device=self.natural.device)
+        share = GAME.bare_share * (1 - self.resemblance_weight / GAME.max_bare_weight)
+        is_bare = rng.random() < share
+        return torch.as_tensor(is_bare & (first <= bands) & (bands < end), device=self.natural.device)
 
-    def _noise_distance(self, x: Tensor, pattern: Tensor, fluctuation: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean square over bands between moved tiles and the same with so much more noise, at its grain: (batch,).
+    def _noise_distance(self, model: GrainModel, x: Tensor, fluctuation: Tensor, more: Tensor) -> NoiseJudgement:
+        """Compare moved tiles with the same sounds with more or less of their noise, at the same grain.
 
-        And 1 where the critic can tell, else 0: (batch,).
+        Parameters
+        ----------
+        x, fluctuation : Tensor, shapes (batch, n_mels, frames) and (batch, n_mels)
+        more : Tensor, shape (batch,), change of the amount of noise
         """
-        change = self.critic.with_more(x, fluctuation, more)[:, :, None].expand_as(x)
-        octaves = self._audited(x, change)
-        wanted = renormalise(x, change, self.shares.log(), self.settings.dynamic_range_db)
-        moved = self._moved(x, pattern, octaves)
-        is_told = (octaves * more < 0) & (octaves.abs() > SLOPE_STEP) & (octaves.abs() < CONTROL_RANGE + 1)
-        away = (moved.clamp(0, 1).mean(2) - wanted.clamp(0, 1).mean(2)).square().mean(1)
-        return torch.where(is_told, away, 0.0), is_told.float()
+        pattern = model.pattern(x, -more, fluctuation)
+        change = self.critic.level_change(x, fluctuation, more)[:, :, None].expand_as(x)
+        octaves = self.octaves(x, change)
+        expected = self.apply(x, change)
+        moved = self._move(x, pattern, octaves)
+        # Nothing can be said where more noise does not raise grain, or hardly, or beyond what the model is asked for.
+        is_judged = (octaves * more < 0) & (octaves.abs() > KERNEL.slope_step) & (octaves.abs() < CONTROL_RANGE + 1)
+        distance = (moved.clamp(0, 1).mean(2) - expected.clamp(0, 1).mean(2)).square().mean(1)
+        return NoiseJudgement(torch.where(is_judged, distance, 0.0), is_judged.float())
 
-    def _natural_distances(self, model: GrainModel, movers: Tiles, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Tiles of lower and of higher grain, if there are any, moved to one natural grain and compared with natural tiles of it."""
-        grain = movers.log2_grain
-        target = float(grain[rng.integers(len(grain))])
-        away = np.abs(self.natural.log2_grain - target)
-        n_like = np.clip(np.count_nonzero(away <= LIKE_OCTAVES), *LIKE_TILES)
-        natural = self.natural.means[np.argsort(away, kind="stable")[:n_like]]
+    def _natural_distances(self, model: GrainModel, tiles: Tiles, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Move tiles to one random grain of theirs and compare them with natural tiles of that grain.
+
+        Returns
+        -------
+        dict with "texture" if there are tiles of a lower grain, and "smooth" if there are tiles of a higher one
+        """
+        target = float(tiles.log2_grain[rng.integers(len(tiles.log2_grain))])
+        natural = tiles_of_grain(self.natural, target)
         distances = {}
-        for name, sign in (("texture", -1), ("smooth", 1)):
-            far = sign * (grain - target)
-            candidates = np.flatnonzero((far >= CLAIM_OCTAVES) & (far <= CONTROL_RANGE))
+        for direction, sign in (("texture", -1), ("smooth", 1)):
+            octaves = sign * (tiles.log2_grain - target)
+            candidates = np.flatnonzero((octaves >= CLAIM_OCTAVES) & (octaves <= CONTROL_RANGE))
             if len(candidates):
-                mine = self.team.share(MOVED_TILES)
-                drawn = movers.crops(MOVED_TILES, rng, candidates)
-                x, fluctuation = (values[mine] for values in drawn)
+                x, fluctuation = tiles.crops(RESEMBLANCE.moved_tiles, rng, candidates)
                 claim = self.log2_flatness(x) - target
-                moved = self._moved(x, model.pattern(x, claim, fluctuation), claim)
-                away_from_natural = natural_distance(moved.clamp(0, 1).mean(2), natural)
-                distances[name] = self.team.whole(away_from_natural, MOVED_TILES).mean()
+                moved = self._move(x, model.pattern(x, claim, fluctuation), claim)
+                distances[direction] = natural_distance(moved.clamp(0, 1).mean(2), natural).mean()
         return distances
+
+    def _move(self, x: Tensor, pattern: Tensor, claim: Tensor) -> Tensor:
+        """Move pictures along a pattern by exactly the claimed octaves, with gradients for the pattern.
+
+        The pattern is scaled to unit size first. Otherwise it could please the critics by being too weak to move
+        anything.
+        """
+        shape = KERNEL.unit_pattern * pattern / pattern.square().mean((1, 2), keepdim=True).clamp(min=1e-12).sqrt()
+        amount = self.solve_amount(x, shape.detach(), claim)
+        # The solved amount depends on the shape. Its gradient is added by implicit differentiation, so that the
+        # critics do not push the shape in a direction that the amount would undo.
+        moved = self.octaves(x, shape * amount[:, None, None])
+        with torch.no_grad():
+            step = GAME.implicit_step * amount
+            further = self.octaves(x, shape * ((1 + GAME.implicit_step) * amount)[:, None, None])
+            slope = (further - moved) / torch.where(amount.abs() > 1e-3, step, 1e9)
+            gain = torch.where(slope > KERNEL.min_slope, 1 / slope.clamp(min=KERNEL.min_slope), 0.0)
+        amount = amount - gain * (moved - moved.detach())
+        return self.apply(x, shape * amount[:, None, None])

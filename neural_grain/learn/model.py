@@ -1,8 +1,18 @@
-"""TODO"""
+"""The model: the conditioning-aware kernel (CAK) of Rockman, arXiv 2508.02643, on mel pictures.
+
+    y = x + D(x) c gate(c) scale
+
+D is a small convolutional detector that returns a pattern, the change of the picture for one octave of grain. The
+control c is in octaves: positive is smoother, negative is more texture. The gate is 0 at c = 0, so a control of 0
+changes nothing. Afterwards the amount is corrected until the auditor measures c octaves.
+
+In: pictures x of shape (batch, n_mels, frames) in [0, 1] and controls of shape (batch,). Out: changes of x.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,50 +22,77 @@ from torch import Tensor, nn
 from neural_grain.dsp.settings import CELL_FRAMES, SpectrogramSettings
 from neural_grain.learn.auditor import audited_octaves, band_fractions_column
 from neural_grain.learn.modulation import (
-    NOISE_CELLS,
+    MODULATION,
     band_fluctuation,
-    modulation_beside_noise,
     noise_modulation,
     noise_share,
+    relative_modulation,
 )
 
-CHANNELS = 24
-BAND_STEPS = (1, 4, 16)  # dilation of D's three layers of five bands: at the end it sees 85 of 128
-CHUNK_FRAMES = 128 * CELL_FRAMES  # a long picture is gone through in pieces
-GATE_TEMPERATURES = (2.0, 20.0)  # first and last epoch
-SLOPE_STEP = 0.01  # of a pattern: so much of it moves grain in proportion
-SECANT_STEPS = 2  # one leaves twice the violation where a few bands must do it all
-SECANT_LIMITS = (0.4, 2.5)
-LEAST_SLOPE = 0.25  # of an expander's: a pattern for an octave is at most so many times larger than it
-UNIT_PATTERN = 0.03  # root mean square of x for one octave, about
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """The shape of the detector D."""
+
+    channels: int = 24
+    kernel_bands: int = 5
+    dilations: tuple[int, ...] = (1, 4, 16)  # together the three layers see 85 of 128 bands
+    chunk_cells: int = 128  # of a long picture that are processed at once, to bound the memory
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames of a long picture that are processed at once."""
+        return self.chunk_cells * CELL_FRAMES
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """How a pattern becomes a change of a given number of octaves."""
+
+    gate_temperatures: tuple[float, float] = (2.0, 20.0)  # in the first and last epoch: a soft gate learns faster
+    slope_step: float = 0.01  # share of a pattern that is small enough to measure the slope of grain
+    unit_pattern: float = 0.03  # typical root mean square of a pattern for one octave, in units of x
+    min_slope: float = 0.25  # of the slope of such a pattern: bounds the size of patterns that hardly move grain
+    secant_steps: int = 2  # one leaves twice the violation where a few bands must do everything
+    secant_limits: tuple[float, float] = (0.4, 2.5)  # factors by which one step may change the amount
+
+
+DETECTOR = DetectorSettings()
+KERNEL = KernelSettings()
 
 
 def extend_by_reflection(x: Tensor, n_frames: int) -> Tensor:
-    """A picture (batch, n_mels, frames), backwards and forwards again until there are so many frames."""
+    """Repeat a picture (batch, n_mels, frames) backwards and forwards until it has ``n_frames`` frames."""
     index = torch.arange(n_frames, device=x.device) % (2 * x.shape[2])
     return x[..., torch.minimum(index, 2 * x.shape[2] - 1 - index)]
 
 
 class PatternDetector(nn.Module):
-    """D: picture (batch, n_mels, frames) -> pattern of the same shape, zero mean over bands, for each direction.
+    """D: from a picture to a pattern of the same shape for each direction, with zero mean over bands.
 
-    Less noise is not more of it the other way round: where noise and tones are as loud as each other,
-    a band rises with the noise, and hardly falls without it.
+    The two directions have separate patterns, because less noise is not the opposite of more noise: where noise
+    and tones are equally loud, a band rises with the noise but hardly falls without it.
 
-    It looks at cells of 0.37 s: in each band the mean level and which share of it is noise. The
-    frequency coordinate lets it learn that texture lives in some bands even where a sound has none
-    yet. Between cells the pattern is interpolated. It starts as the spectral expander x - mean(x).
+    The inputs are cells of 0.37 s: the mean level of each band and the share of it that is noise. A frequency
+    coordinate lets D learn that texture lives in certain bands even if a sound has none there yet. D starts as
+    the spectral expander, x - mean(x).
+
+    Parameters
+    ----------
+    settings : SpectrogramSettings, of the pictures
+    channels : int > 0, of the convolutions
     """
 
-    def __init__(self, settings: SpectrogramSettings, channels: int = CHANNELS):
+    def __init__(self, settings: SpectrogramSettings, channels: int = DETECTOR.channels):
         super().__init__()
-        n_inputs = 6  # level, level minus mean, mean, share of noise and its logarithm, frequency
+        n_inputs = 6  # level, level minus mean, mean, share of noise, its logarithm, frequency
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels)[:, None], persistent=False)
         self.register_buffer("modulation", noise_modulation(settings), persistent=False)
         self.register_buffer("full_fluctuation", torch.ones(settings.n_mels))  # of the library
         self.dynamic_range_db = settings.dynamic_range_db
         self.layers = nn.ModuleList(
-            nn.Conv1d(channels if i else n_inputs, channels, 5, dilation=step) for i, step in enumerate(BAND_STEPS)
+            nn.Conv1d(channels if i else n_inputs, channels, DETECTOR.kernel_bands, dilation=dilation)
+            for i, dilation in enumerate(DETECTOR.dilations)
         )
         self.mix = nn.Conv1d(channels, 2, 1)
         self.direct = nn.Conv1d(n_inputs, 2, 1, bias=False)
@@ -63,22 +100,36 @@ class PatternDetector(nn.Module):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.mix.bias)
 
-    def cells(self, x: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """Patterns of each cell for unit control before scaling, smooth and texture: (batch, 2, n_mels, cells).
+    def noise_share_of_cells(self, x: Tensor, n_cells: int) -> Tensor:
+        """Share of noise in each band of the first cells of a picture: (batch, n_mels, n_cells).
 
-        Of a crop, ``fluctuations`` (batch, n_mels) are those of the tile around it.
+        The fluctuation of a cell is the mean over all windows that contain it, which together are nearly as long
+        as a tile.
+        """
+        spectra = relative_modulation(x, self.modulation, self.dynamic_range_db)
+        spectra = F.pad(spectra, (0, 0, MODULATION.window_cells - 1, MODULATION.window_cells - 1), mode="replicate")
+        spectra = F.avg_pool2d(spectra, (MODULATION.window_cells, 1), 1)
+        return noise_share(band_fluctuation(spectra)[:, :, :n_cells], self.full_fluctuation[:, None])
+
+    def cells(self, x: Tensor, fluctuations: Tensor | None = None) -> Tensor:
+        """Patterns of each cell for a unit of control, before scaling.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_mels, frames)
+        fluctuations : Tensor, shape (batch, n_mels), if x is a crop that is too short to measure them
+
+        Returns
+        -------
+        Tensor, shape (batch, 2, n_mels, cells): for smoothing and for texture
         """
         n_cells = -(-x.shape[2] // CELL_FRAMES)
-        x = extend_by_reflection(x, max(n_cells, NOISE_CELLS) * CELL_FRAMES)
+        x = extend_by_reflection(x, max(n_cells, MODULATION.window_cells) * CELL_FRAMES)
         cells = x.unflatten(2, (x.shape[2] // CELL_FRAMES, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
         level = cells[:, :, :n_cells].mean(3)
         mean = level.mean(1, keepdim=True)
         if fluctuations is None:
-            spectra = modulation_beside_noise(x, self.modulation, self.dynamic_range_db)
-            # Of each cell those that hold it, which see nearly as much as a tile has.
-            spectra = F.pad(spectra, (0, 0, NOISE_CELLS - 1, NOISE_CELLS - 1), mode="replicate")
-            fluctuation = band_fluctuation(F.avg_pool2d(spectra, (NOISE_CELLS, 1), 1))[:, :, :n_cells]
-            share = noise_share(fluctuation, self.full_fluctuation[:, None])
+            share = self.noise_share_of_cells(x, n_cells)
         else:
             share = noise_share(fluctuations, self.full_fluctuation)[:, :, None].expand_as(level)
         inputs = torch.stack(
@@ -92,20 +143,32 @@ class PatternDetector(nn.Module):
             ),
             1,
         )  # (batch, 6, n_mels, cells)
-        h = inputs.permute(0, 3, 1, 2).flatten(0, 1)  # (batch * cells, 6, n_mels)
-        learned = 4 * self.direct(h)
-        for i, layer in enumerate(self.layers):
-            reach = 2 * BAND_STEPS[i]
-            new = F.silu(layer(F.pad(h, (reach, reach), mode="replicate")))
-            h = h + new if i else new
-        learned = (learned + 4 * self.mix(h)).unflatten(0, level.shape[::2])  # (batch, cells, 2, n_mels)
+        learned = self._convolve(inputs.permute(0, 3, 1, 2).flatten(0, 1))  # (batch * cells, 2, n_mels)
+        learned = learned.unflatten(0, level.shape[::2])  # (batch, cells, 2, n_mels)
         pattern = (level - mean)[:, None] + learned.permute(0, 2, 3, 1)
         return pattern - pattern.mean(2, keepdim=True)
 
-    def forward(self, x: Tensor, direction: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """Pattern for unit control before scaling, between the centres of cells in a line: (batch, n_mels, frames).
+    def _convolve(self, h: Tensor) -> Tensor:
+        """The learned part of the patterns, (batch * cells, 2, n_mels), from inputs (batch * cells, 6, n_mels)."""
+        learned = 4 * self.direct(h)
+        for i, layer in enumerate(self.layers):
+            padding = DETECTOR.dilations[i] * (DETECTOR.kernel_bands // 2)
+            new = F.silu(layer(F.pad(h, (padding, padding), mode="replicate")))
+            h = h + new if i else new
+        return learned + 4 * self.mix(h)
 
-        ``direction`` (batch,) is negative for texture.
+    def forward(self, x: Tensor, direction: Tensor, fluctuations: Tensor | None = None) -> Tensor:
+        """Pattern for a unit of control, before scaling; it is interpolated linearly between the centres of cells.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_mels, frames)
+        direction : Tensor, shape (batch,), negative for texture
+        fluctuations : Tensor, shape (batch, n_mels), as for `cells`
+
+        Returns
+        -------
+        Tensor, shape (batch, n_mels, frames)
         """
         n_frames = x.shape[2]
         pattern = self.cells(x, fluctuations)[torch.arange(len(x), device=x.device), (direction < 0).long()]
@@ -116,76 +179,94 @@ class PatternDetector(nn.Module):
 
 
 class GrainModel(nn.Module):
-    """The CAK layer and its detector: y = x + D(x) c gate(c) scale.
+    """The CAK layer with its detector.
 
     Parameters
     ----------
-    settings : SpectrogramSettings, of the pictures that it sees
+    settings : SpectrogramSettings, of the pictures
     channels : int > 0, of the detector
     """
 
-    def __init__(self, settings: SpectrogramSettings, channels: int = CHANNELS):
+    def __init__(self, settings: SpectrogramSettings, channels: int = DETECTOR.channels):
         super().__init__()
         self.detector = PatternDetector(settings, channels)
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.dynamic_range_db, self.active_range_db = settings.dynamic_range_db, settings.grain.active_range_db
-        self.register_buffer("shares", band_fractions_column(settings), persistent=False)
-        self.register_buffer("temperature", torch.tensor(GATE_TEMPERATURES[0]))
+        self.register_buffer("fractions", band_fractions_column(settings), persistent=False)
+        self.register_buffer("temperature", torch.tensor(KERNEL.gate_temperatures[0]))
 
     def gate(self, control: Tensor) -> Tensor:
         """Soft gate in [0, 1): 0 at control 0, above 3/4 beyond 2 / temperature."""
         return torch.tanh(0.5 * self.temperature * control.abs())
 
-    def pattern(self, x: Tensor, direction: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """D(x) scale, (batch, n_mels, frames): the change of x for one unit of c gate(c) in a direction, as c has it.
+    def octaves(self, x: Tensor, change: Tensor) -> Tensor:
+        """Octaves by which a change lowers the grain of pictures, as the auditor measures it: (batch,)."""
+        return audited_octaves(x, change, self.fractions, self.dynamic_range_db, self.active_range_db)
 
-        It is measured in octaves of grain: at its first order a unit of control is `scale` octaves.
+    def pattern(self, x: Tensor, direction: Tensor, fluctuations: Tensor | None = None) -> Tensor:
+        """D(x) scale: the change of x for one unit of c gate(c), scaled so that a unit is ``scale`` octaves for small changes.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_mels, frames)
+        direction : Tensor, shape (batch,), negative for texture
+        fluctuations : Tensor, shape (batch, n_mels), of longer parts of the same sounds if x are crops
+
+        Returns
+        -------
+        Tensor, shape (batch, n_mels, frames)
         """
         pattern = self.detector(x, direction, fluctuations)
-        slope = self.octaves(x, SLOPE_STEP * pattern) / SLOPE_STEP
+        slope = self.octaves(x, KERNEL.slope_step * pattern) / KERNEL.slope_step
         size = pattern.square().mean((1, 2)).clamp(min=1e-12).sqrt()
-        # A pattern that hardly smooths, or does the opposite, is not turned round: the violation shows it.
-        unit = torch.maximum(slope, LEAST_SLOPE / UNIT_PATTERN * size)
+        # The sign of a pattern that moves grain the wrong way is left alone: the violation has to correct it.
+        unit = torch.maximum(slope, KERNEL.min_slope / KERNEL.unit_pattern * size)
         return pattern * (self.scale / unit)[:, None, None]
 
     def forward(self, x: Tensor, control: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """Change of the picture for a control (batch,) in octaves, x (batch, n_mels, frames).
+        """Change of pictures for controls (batch,) in octaves; ``x`` and ``fluctuations`` as for `pattern`.
 
-        It is D(x) times an amount that is c gate(c) scale at first; grain is not quite linear in the amount,
-        so two secants then correct it, and what comes nearest to moving grain by c is taken.
+        Grain is not exactly linear in the amount of the pattern. Starting from the amount c gate(c), secant steps
+        correct it, and the amount that comes nearest to c octaves is used.
         """
         pattern = self.pattern(x, control, fluctuations)
-        size = control * self.gate(control)
-        best, least = size, torch.full_like(control, math.inf)
-        for step in range(SECANT_STEPS + 1):
-            moved = self.octaves(x, pattern * size[:, None, None])
-            is_better = (moved - control).abs() < least
-            best, least = torch.where(is_better, size, best), torch.where(is_better, (moved - control).abs(), least)
-            if step < SECANT_STEPS:
-                forward = moved * control > 1e-6  # or grain turned back on the way: half as far
-                size = size * torch.where(forward, control / torch.where(forward, moved, 1.0), 0.5).clamp(
-                    *SECANT_LIMITS
-                )
+        amount = control * self.gate(control)
+        best, smallest_error = amount, torch.full_like(control, math.inf)
+        for step in range(KERNEL.secant_steps + 1):
+            moved = self.octaves(x, pattern * amount[:, None, None])
+            error = (moved - control).abs()
+            is_better = error < smallest_error
+            best, smallest_error = torch.where(is_better, amount, best), torch.where(is_better, error, smallest_error)
+            if step < KERNEL.secant_steps:
+                # Where grain moved the wrong way, the amount went past the turning point and is halved.
+                is_forward = moved * control > 1e-6
+                factor = torch.where(is_forward, control / torch.where(is_forward, moved, 1.0), 0.5)
+                amount = amount * factor.clamp(*KERNEL.secant_limits)
         return pattern * best[:, None, None]
-
-    def octaves(self, x: Tensor, change: Tensor) -> Tensor:
-        """Octaves by which a change of pictures lowers grain, as the auditor has it, each its own file: (batch,)."""
-        return audited_octaves(x, change, self.shares, self.dynamic_range_db, self.active_range_db)
 
 
 def pattern_in_db(model: GrainModel, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
-    """Gain in dB for unit amount of smoothing and of texture, (2, n_mels, cells), of a picture (n_mels, frames).
+    """Patterns of a whole sound as gains, computed in chunks so that memory does not grow with its length.
 
-    A long one is gone through in pieces.
+    Parameters
+    ----------
+    model : GrainModel
+    x : np.ndarray, shape (n_mels, frames), float32
+    settings : SpectrogramSettings
+
+    Returns
+    -------
+    np.ndarray, shape (2, n_mels, cells): gain in dB for a unit amount of smoothing and of texture
     """
     device = next(model.parameters()).device
-    pieces = []
+    chunk_frames, context_cells = DETECTOR.chunk_frames, MODULATION.window_cells - 1
+    chunks = []
     with torch.inference_mode():
-        for start in range(0, x.shape[1], CHUNK_FRAMES):
-            around = NOISE_CELLS - 1
-            before = min(around, start // CELL_FRAMES)
-            first, end = start - before * CELL_FRAMES, start + CHUNK_FRAMES + around * CELL_FRAMES
-            piece = torch.from_numpy(np.ascontiguousarray(x[:, first:end])).to(device)
-            cells = model.detector.cells(piece[None])[0, ..., before:][..., : CHUNK_FRAMES // CELL_FRAMES]
-            pieces.append(cells.cpu().numpy())
-    return settings.dynamic_range_db * np.concatenate(pieces, axis=2)
+        for start in range(0, x.shape[1], chunk_frames):
+            cells_before = min(context_cells, start // CELL_FRAMES)
+            first = start - cells_before * CELL_FRAMES
+            end = start + chunk_frames + context_cells * CELL_FRAMES
+            chunk = torch.from_numpy(np.ascontiguousarray(x[:, first:end])).to(device)
+            cells = model.detector.cells(chunk[None])[0, ..., cells_before:][..., : DETECTOR.chunk_cells]
+            chunks.append(cells.cpu().numpy())
+    return settings.dynamic_range_db * np.concatenate(chunks, axis=2)

@@ -1,6 +1,16 @@
-"""TODO"""
+"""How much of a band's power is noise, inferred from how its power fluctuates over time.
+
+The power of a steady tone is constant, the power of beating tones has lines in its modulation spectrum (the
+spectrum of the band power over time), and the power of noise has all modulation frequencies. The median of the
+modulation spectrum, relative to the one that Gaussian noise has, therefore measures the noise, however loud the
+tones are. It is called the fluctuation of a band: 0 for tones, 1 for Gaussian noise, more for crackle.
+
+In: pictures (batch, n_mels, frames) in [0, 1]. Out: fluctuations and shares of noise, (batch, n_mels).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,82 +20,117 @@ from neural_grain.dsp.mel import mel_filterbank
 from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, SpectrogramSettings
 from neural_grain.learn.auditor import band_levels
 
-NOISE_CELLS = 4  # noise is told from tones that beat over 1.5 s: in one cell, a chord's beats leave no gap
-NOISE_FRAMES = NOISE_CELLS * CELL_FRAMES
-LIKE_NOISE = 0.7  # of the fluctuation of Gaussian noise: less is tones, or noise beside them
-TEXTURE_BANDS, TEXTURE_MEASUREMENTS = 4, 50  # to either side; fewer say nothing
-CHANCE_IN_QUARTILE = 1.25  # of what is measured of Gaussian noise, less than a quarter is larger by chance
-MODULATION_BINS = slice(12, 52)  # 8 to 35 Hz of so many frames: below it is swell, above it noise is weak
-MEDIAN_OF_NOISE = 0.85  # of the modulation spectrum of a tile of noise, whose mean is 1
-LEAST_SHARE = 1e-4  # of noise in a band; less can't be told from nothing
+
+@dataclass(frozen=True)
+class ModulationSettings:
+    """How fluctuations are measured and interpreted."""
+
+    window_cells: int = 4  # 1.5 s; within one cell, the beats of a chord fill the whole modulation spectrum
+    first_bin: int = 12  # 8 Hz at 128 frames; slower modulation is the swell of a sound
+    end_bin: int = 52  # 35 Hz; the modulation spectrum of noise is weak above it
+    median_of_noise: float = 0.85  # median over these bins for a tile of Gaussian noise, whose mean is 1
+    min_noise_share: float = 1e-4  # smaller shares can't be distinguished from none
+    texture_fluctuation: float = 0.7  # bands that fluctuate less contain tones
+    texture_reach_bands: int = 4  # neighbours on either side that are measured together with a band
+    min_texture_measurements: int = 50  # the quartile of fewer is not reliable
+    quartile_of_noise: float = 1.25  # upper quartile of measured fluctuations of Gaussian noise, by chance alone
+
+    @property
+    def window_frames(self) -> int:
+        """Frames that a modulation spectrum is computed from."""
+        return self.window_cells * CELL_FRAMES
+
+    @property
+    def bins(self) -> slice:
+        """The modulation frequencies that are used, as bins of a window."""
+        return slice(self.first_bin, self.end_bin)
+
+
+MODULATION = ModulationSettings()
+
+# Correlation of the powers of white noise in two bins that are 0, 1 and 2 bins apart, under a Hann window.
+BIN_CORRELATION = {-2: 1 / 36, -1: 4 / 9, 0: 1.0, 1: 4 / 9, 2: 1 / 36}
 
 
 def mean_level(x: Tensor, dynamic_range_db: float) -> Tensor:
-    """Level of each band's mean power, (batch, n_mels), of pictures (batch, n_mels, frames)."""
+    """Level of the mean power of each band over time: (batch, n_mels), in units of the picture."""
     return 1 + band_levels(x, dynamic_range_db).exp().mean(2).log() / (NEPER_PER_DB * dynamic_range_db)
 
 
 def noise_modulation(settings: SpectrogramSettings) -> Tensor:
-    """Modulation spectrum of Gaussian noise, each band's power over its mean: (n_mels, modulation bins).
+    """Expected modulation spectrum of Gaussian noise, for band powers divided by their mean.
 
-    Powers of noise in two bins or frames have as correlation the square of that of the windows
-    they are seen through; a band of several bins is their mean.
-    """
-    grain = settings.grain
-    sr = grain.sample_rate_hz
-    n_fft, hop_length = grain.n_fft_for(sr), grain.hop_for(sr)
-    window = np.hanning(n_fft + 1)[:-1]
-    lags = np.arange(-(NOISE_FRAMES - 1), NOISE_FRAMES) * hop_length
-    alike = np.array([(window[abs(lag) :] * window[: max(n_fft - abs(lag), 0)]).sum() for lag in lags])
-    alike = np.square(alike / np.square(window).sum())  # (lags,)
-    hann = np.hanning(NOISE_FRAMES)
-    overlap = np.correlate(hann, hann, "full") / np.square(hann).sum()
-    bins = np.arange(NOISE_FRAMES // 2 + 1)[MODULATION_BINS, None]
-    spectrum = (alike * overlap * np.cos(2 * np.pi * bins * lags / hop_length / NOISE_FRAMES)).sum(1)
-    weights = mel_filterbank(settings, sr)  # (n_mels, bins)
-    beside = np.zeros_like(weights)
-    for step, likeness in ((-2, 1 / 36), (-1, 4 / 9), (0, 1.0), (1, 4 / 9), (2, 1 / 36)):  # of bins under a Hann window
-        beside += likeness * np.roll(weights, step, axis=1)
-    of_one = (weights * beside).sum(1) / np.square(weights.sum(1))
-    return torch.tensor(of_one[:, None] * spectrum, dtype=torch.float32)
-
-
-def modulation_beside_noise(x: Tensor, modulation: Tensor, dynamic_range_db: float) -> Tensor:
-    """Modulation spectra of a picture over those of noise: of NOISE_CELLS cells each, from every cell on.
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, n_mels, frames), at least NOISE_FRAMES of them
-    modulation : Tensor, `noise_modulation`
+    The powers of noise in two bins or frames are correlated by the square of the correlation of the analysis
+    windows. The power of a band is a mean over bins, which fluctuates less the more bins there are.
 
     Returns
     -------
-    Tensor, shape (batch, n_mels, cells - NOISE_CELLS + 1, modulation bins)
+    Tensor, shape (n_mels, modulation bins), float32
     """
-    power = band_levels(x, dynamic_range_db).exp().unfold(2, NOISE_FRAMES, CELL_FRAMES)
-    hann = torch.hann_window(NOISE_FRAMES, periodic=False, device=x.device)
-    own = power / power.mean(3, keepdim=True) - 1
-    spectrum = torch.fft.rfft(own * hann, dim=3).abs().square() / hann.square().sum()
-    return spectrum[..., MODULATION_BINS] / modulation[:, None]
+    grain = settings.grain
+    sr, n_frames = grain.sample_rate_hz, MODULATION.window_frames
+    n_fft, hop_length = grain.n_fft_for(sr), grain.hop_for(sr)
+    window = np.hanning(n_fft + 1)[:-1]
+    lags = np.arange(-(n_frames - 1), n_frames) * hop_length
+    correlation = np.array([(window[abs(lag) :] * window[: max(n_fft - abs(lag), 0)]).sum() for lag in lags])
+    correlation = np.square(correlation / np.square(window).sum())  # (lags,), of powers in two frames
+    hann = np.hanning(n_frames)
+    overlap = np.correlate(hann, hann, "full") / np.square(hann).sum()
+    bins = np.arange(n_frames // 2 + 1)[MODULATION.bins, None]
+    spectrum = (correlation * overlap * np.cos(2 * np.pi * bins * lags / hop_length / n_frames)).sum(1)
+    weights = mel_filterbank(settings, sr)  # (n_mels, bins)
+    correlated = np.zeros_like(weights)
+    for step, likeness in BIN_CORRELATION.items():
+        correlated += likeness * np.roll(weights, step, axis=1)
+    band_variance = (weights * correlated).sum(1) / np.square(weights.sum(1))
+    return torch.tensor(band_variance[:, None] * spectrum, dtype=torch.float32)
+
+
+def relative_modulation(x: Tensor, modulation: Tensor, dynamic_range_db: float) -> Tensor:
+    """Modulation spectra of a picture, divided by those of Gaussian noise.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, n_mels, frames), at least one window of frames
+    modulation : Tensor, shape (n_mels, modulation bins), `noise_modulation`
+    dynamic_range_db : float > 0
+
+    Returns
+    -------
+    Tensor, shape (batch, n_mels, windows, modulation bins); a window starts at every cell
+    """
+    n_frames = MODULATION.window_frames
+    power = band_levels(x, dynamic_range_db).exp().unfold(2, n_frames, CELL_FRAMES)
+    hann = torch.hann_window(n_frames, periodic=False, device=x.device)
+    deviation = power / power.mean(3, keepdim=True) - 1
+    spectrum = torch.fft.rfft(deviation * hann, dim=3).abs().square() / hann.square().sum()
+    return spectrum[..., MODULATION.bins] / modulation[:, None]
 
 
 def band_fluctuation(spectra: Tensor) -> Tensor:
-    """How much the power of bands fluctuates, noise alone 1: the median of modulation spectra (..., modulation bins).
+    """Fluctuation of bands: the median of relative modulation spectra, 1 for Gaussian noise.
 
-    The power of a steady tone stands still, that of tones that beat has lines in its modulation
-    spectrum, that of noise has all modulation frequencies. So the median tells the noise, however
-    loud the tones are, while lines leave half of the spectrum free. The spectra are means over
-    several (Welch, "The use of fast Fourier transform for the estimation of power spectra", 1967):
-    over a tile, chance is a factor of 1.2.
+    The lines that beating tones have leave at least half of the spectrum free, so the median ignores them. The
+    spectra should be means over several windows (Welch, "The use of fast Fourier transform for the estimation of
+    power spectra", 1967); over a whole tile, the standard error is a factor of 1.2.
+
+    Parameters
+    ----------
+    spectra : Tensor, shape (..., modulation bins)
+
+    Returns
+    -------
+    Tensor, shape (...)
     """
     middle = spectra.shape[-1] // 2
-    return spectra.sort(-1).values[..., middle - 1 : middle + 1].mean(-1) / MEDIAN_OF_NOISE
+    return spectra.sort(-1).values[..., middle - 1 : middle + 1].mean(-1) / MODULATION.median_of_noise
 
 
 def full_fluctuation(fluctuations: Tensor) -> Tensor:
-    """How much bands of a library fluctuate that are all texture: Gaussian noise 1, crackle many times that.
+    """Fluctuation that the library's bands have where they hold nothing but texture.
 
-    Of the bands around, in all tiles, those count that fluctuate about as noise does or more; of these, the upper quartile.
+    It is 1 for Gaussian noise and many times that for crackle. It is the upper quartile of the fluctuations that
+    tiles have in a band and its neighbours, without those that are too small for pure texture.
 
     Parameters
     ----------
@@ -93,22 +138,33 @@ def full_fluctuation(fluctuations: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor, shape (n_mels,), at least 1
+    Tensor, shape (n_mels,), >= 1
     """
-    n_mels = fluctuations.shape[1]
+    n_mels, reach = fluctuations.shape[1], MODULATION.texture_reach_bands
     full = torch.ones(n_mels, device=fluctuations.device)
     for band in range(n_mels):
-        around = fluctuations[:, max(band - TEXTURE_BANDS, 0) : band + TEXTURE_BANDS + 1]
-        around = around[around > LIKE_NOISE]
-        if len(around) >= TEXTURE_MEASUREMENTS:
-            full[band] = around.quantile(0.75) / CHANCE_IN_QUARTILE
+        nearby = fluctuations[:, max(band - reach, 0) : band + reach + 1]
+        nearby = nearby[nearby > MODULATION.texture_fluctuation]
+        if len(nearby) >= MODULATION.min_texture_measurements:
+            full[band] = nearby.quantile(0.75) / MODULATION.quartile_of_noise
     return full.clamp(min=1)
 
 
 def noise_share(fluctuation: Tensor, full: Tensor) -> Tensor:
-    """Share of a band's power that is noise, 0 to 1, from how much it fluctuates and how much all noise would (``full``).
+    """Share of a band's power that is noise.
 
-    Beside a steady tone, a share w fluctuates as 2 w (1 - w) + full w^2: noise beats with the tone, and fluctuates itself.
+    Beside a steady tone, a share w of noise fluctuates by 2 w (1 - w) + full w^2: the noise beats with the tone
+    and fluctuates by itself. This function solves that equation for w.
+
+    Parameters
+    ----------
+    fluctuation : Tensor, >= 0
+    full : Tensor, >= 1, broadcastable to it, `full_fluctuation`
+
+    Returns
+    -------
+    Tensor, min_noise_share to 1
     """
     fluctuation = torch.minimum(fluctuation, full)
-    return (fluctuation / (1 + (1 + (full - 2) * fluctuation).clamp(min=0).sqrt())).clamp(min=LEAST_SHARE)
+    share = fluctuation / (1 + (1 + (full - 2) * fluctuation).clamp(min=0).sqrt())
+    return share.clamp(min=MODULATION.min_noise_share)

@@ -1,4 +1,7 @@
-"""TODO"""
+"""What stage 3 and its users must agree on, in a module that does not import torch.
+
+The command line reads its defaults here, so that ``--help`` does not wait for torch.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,20 @@ from dataclasses import dataclass
 
 DEFAULT_MODEL_DIR = "grain_processor_v2_output"
 FINAL_NAME = "final_grain_processor_v2.pt"
-CONTROL_RANGE = 3.0  # octaves to either side of 0
+CONTROL_RANGE = 3.0  # octaves: the model is trained to move grain by at most this much in either direction
+CLAIM_OCTAVES = 0.3  # octaves: the smallest move that training asks for; less would be lost in measurement noise
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """What decides the weights, beside the tiles."""
+class TrainOptions:
+    """Options of a training run. Together with the tiles they determine the weights.
+
+    Parameters
+    ----------
+    epochs : int > 0
+    batch_size : int >= 2, half of a batch is moved in each direction
+    seed : int >= 0
+    """
 
     epochs: int = 100
     batch_size: int = 32

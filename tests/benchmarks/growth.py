@@ -1,8 +1,10 @@
 """Time and memory of training against the number of tiles, each size in a process of its own.
 
-    python tests/benchmarks/growth.py [--sizes 100,1000,10000]
+    python tests/benchmarks/growth.py [--sizes 1000,10000,100000,1000000] [--epochs 2]
 
-Tiles are written to a temporary folder and read by stage 3's own loader: beyond 1 GB they are mapped.
+Only as many tiles are drawn, loaded and learned from as `learn.dataset.DATASET` allows, so from there on all columns
+except those for the list of tiles stay the same. At most FILES arrays are written: the library lists them again and
+again, as files of other sounds, because a million of them would take 128 GB of disk.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,56 +26,85 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from neural_grain.data.tiles import Source, Tile, TrainingPairs
-from neural_grain.dsp.settings import GrainSettings, default_settings
-from neural_grain.learn import dataset as learn_dataset
-from neural_grain.learn import game as learn_game
-from neural_grain.learn import model as learn_model
-from neural_grain.learn import settings as learn_settings
-from neural_grain.learn import training as learn_training
+from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
+from neural_grain.learn.dataset import load_tiles, split_tiles
+from neural_grain.learn.game import AuditGame
+from neural_grain.learn.model import GrainModel
+from neural_grain.learn.settings import TrainOptions
+from neural_grain.learn.training import TRAINING, n_batches, train_epoch
 
-EPOCHS = 2
+T = TypeVar("T")
+FILES = 2000
+TILES_PER_SOURCE = 4
+COLUMNS = (
+    ("tiles", 8), ("listed (MB)", 12), ("used", 6), ("draw (s)", 9), ("load (s)", 9), ("critic (s)", 11),
+    ("steps", 6), ("epoch (s)", 10), ("peak (MB)", 10),
+)  # fmt: skip
 
 
-def measure(n_tiles: int) -> str:
+def write_library(folder: Path, n_tiles: int, settings: SpectrogramSettings) -> TrainingPairs:
+    """Write up to FILES arrays and list ``n_tiles`` tiles of them, four of each source."""
+    rng = np.random.default_rng(0)
+    arrays = [folder / f"{i}.npy" for i in range(min(n_tiles, FILES))]
+    for path in arrays:
+        x = rng.uniform(0.1, 0.6) + 0.05 * rng.standard_normal((settings.n_mels, settings.tile_frames))
+        x[rng.integers(0, settings.n_mels, 12)] += 0.4
+        np.save(path, x.clip(0, 1).astype(np.float32))
+    grains = 2.0 ** rng.uniform(-10, -2, n_tiles)
+    sources = [Source(folder / f"{i}.wav", float(grains[i]), 1, 1) for i in range(-(-n_tiles // TILES_PER_SOURCE))]
+    tiles = [
+        Tile(arrays[i % len(arrays)], None, sources[i // TILES_PER_SOURCE].path, 0.0, float(grains[i]))
+        for i in range(n_tiles)
+    ]
+    return TrainingPairs(settings, tuple(sources), tuple(tiles))
+
+
+def timed(work: Callable[[], T]) -> tuple[float, T]:
+    """The seconds that ``work`` takes, and its result."""
+    started = time.monotonic()
+    result = work()
+    return time.monotonic() - started, result
+
+
+def peak_mb() -> float:
+    """The largest amount of memory that this process has used so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(n_tiles: int, epochs: int) -> str:
     """One row of the table."""
-    settings, rng = default_settings(GrainSettings()), np.random.default_rng(0)
+    settings, options = default_settings(GrainSettings()), TrainOptions()
     with tempfile.TemporaryDirectory() as name:
-        folder, tiles = Path(name), []
-        for i in range(n_tiles):
-            x = rng.uniform(0.1, 0.6) + 0.05 * rng.standard_normal((settings.n_mels, settings.tile_frames))
-            x[rng.integers(0, settings.n_mels, 12)] += 0.4
-            np.save(folder / f"{i}.npy", x.clip(0, 1).astype(np.float32))
-            tiles.append(Tile(folder / f"{i}.npy", None, folder / "a.wav", 0.0, 0.01))
-        pairs = TrainingPairs(settings, (Source(folder / "a.wav", 0.01, 1, 1),), tuple(tiles))
-        started = time.monotonic()
-        movers = learn_dataset.load_tiles(pairs, [0], "cpu")
-        loaded_s = time.monotonic() - started
-        started = time.monotonic()
-        game, model = learn_game.AuditGame(settings, movers, 0), learn_model.GrainModel(settings)
-        critic_s = time.monotonic() - started
-        optimizer = torch.optim.Adam(model.parameters(), learn_training.LEARNING_RATE)
-        started = time.monotonic()
-        for epoch in range(1, EPOCHS + 1):
-            learn_training.train_epoch(game, model, optimizer, movers, epoch, learn_settings.TrainSettings())
-        epoch_s = (time.monotonic() - started) / EPOCHS
-    steps = max(learn_training.MIN_STEPS, -(-n_tiles // learn_settings.TrainSettings.batch_size))
-    kind = "memory" if isinstance(movers.arrays, list) else "mapped"
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return f"{n_tiles:7d} {kind:>7s} {loaded_s:8.1f} {critic_s:10.1f} {epoch_s:10.2f} {steps / epoch_s:8.1f} {peak_mb:9.0f}"
+        before_mb = peak_mb()
+        pairs = write_library(Path(name), n_tiles, settings)
+        listed_mb = peak_mb() - before_mb
+        draw_s, split = timed(lambda: split_tiles(pairs, options.seed))
+        load_s, (tiles, _) = timed(lambda: [load_tiles(part, settings) for part in split])
+    torch.manual_seed(options.seed)
+    critic_s, game = timed(lambda: AuditGame(settings, tiles, options.seed))
+    model = GrainModel(settings)
+    optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
+    epoch_s, _ = timed(lambda: [train_epoch(game, model, optimizer, tiles, i + 1, options) for i in range(epochs)])
+    values = (
+        n_tiles, f"{listed_mb:.0f}", sum(map(len, split)), f"{draw_s:.1f}", f"{load_s:.1f}", f"{critic_s:.1f}",
+        n_batches(len(tiles.arrays), options.batch_size), f"{epoch_s / epochs:.1f}", f"{peak_mb():.0f}",
+    )  # fmt: skip
+    return "".join(f"{value!s:>{width}s}" for value, (_, width) in zip(values, COLUMNS, strict=True))
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="100,1000,10000")
+    parser.add_argument("--sizes", default="1000,10000,100000,1000000")
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(measure(args.one))
+        print(measure(args.one, args.epochs))
         return
-    print("  tiles   held  load (s) critic (s)  epoch (s)  steps/s  peak (MB)", flush=True)
+    print("".join(f"{name:>{width}s}" for name, width in COLUMNS), flush=True)
     for size in args.sizes.split(","):
-        subprocess.run([sys.executable, __file__, "--one", size], check=True)
+        subprocess.run([sys.executable, __file__, "--one", size, "--epochs", str(args.epochs)], check=True)
 
 
 if __name__ == "__main__":

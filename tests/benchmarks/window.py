@@ -117,9 +117,9 @@ def latency(model: Path) -> None:
     rng, taken = np.random.default_rng(0), []
     for _ in range(60):
         started = time.perf_counter()
-        amounts = solver.about(float(rng.uniform(0.2, 2.5)) * rng.choice((-1, 1)))
-        mixer.want(amounts)
-        while mixer._heard is None or mixer._heard.amounts != amounts:
+        amounts = solver.estimate(float(rng.uniform(0.2, 2.5)) * rng.choice((-1, 1)))
+        mixer.set_amounts(amounts)
+        while mixer.source is None or mixer.source.amounts != amounts:
             time.sleep(0.0005)
         taken.append(time.perf_counter() - started)
         time.sleep(0.05)
@@ -129,21 +129,21 @@ def latency(model: Path) -> None:
     )
     started = time.perf_counter()
     frames = np.linspace(0, solver.analysis.x.shape[1] - 1, 500).astype(int)
-    solver.gain_of_frames(solver.about(1.5), frames)
+    solver.field.gain_db_of_frames(solver.estimate(1.5), frames)
     print(f"gains of the whole picture of 30 s: {1e3 * (time.perf_counter() - started):.0f} ms")
 
 
 def ready(model: Path, duration_s: float = 60.0) -> None:
     """Whether every block is ready in time while the slider moves, 60 times a second."""
     y = music(30)
-    mixer, device = Mixer(y, SR, GrainProcessor.load(model, "cpu").solver(sound_from_array(y, SR))), FakeDevice()
-    player = Player(device)
+    solver, device = GrainProcessor.load(model, "cpu").solver(sound_from_array(y, SR)), FakeDevice()
+    mixer, player = Mixer(y, SR, solver), Player(device)
     mixer.loop((0, len(y)))
     player.play(mixer)
     started, moves = time.monotonic(), 0
     while time.monotonic() < started + duration_s:
         moves += 1
-        mixer.want(mixer._solver.about(2.5 * np.sin(moves / 20) or 0.1))
+        mixer.set_amounts(solver.estimate(2.5 * np.sin(moves / 20) or 0.1))
         time.sleep(1 / 60)
     stream = device.streams[0]
     player.close()

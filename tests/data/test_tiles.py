@@ -1,4 +1,4 @@
-"""TODO"""
+"""Tiles: how a picture is divided, and what a tile shows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import math
 import numpy as np
 import pytest
 from conftest import SR, sine
+from pictures_of_sounds import log_mel_of
 from rendering import SETTINGS
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.data.tiles import fill_tile, tile_starts
-from neural_grain.dsp.mel import log_mel, log_mel_of
+from neural_grain.dsp.mel import log_mel
 
 
 class TestTiles:
-    def test_log_mel_of_a_sine_is_loudest_in_its_band(self):
+    def test_the_log_mel_picture_of_a_sine_is_loudest_in_its_band(self):
         x = log_mel_of(sound_from_array(sine(1000), SR), SETTINGS)
         assert x.shape == (128, (2 * SR - 2048) // 512 + 1)
         band = int(x[:, 50].argmax())
@@ -28,7 +29,7 @@ class TestTiles:
         np.testing.assert_allclose(log_mel(powers, 80.0)[:, 0], [1, 0.75, 0.5, 0], atol=1e-6)
 
     @pytest.mark.parametrize("frames", [1, 255, 256, 257, 512, 513, 5000])
-    def test_tiles_cover_every_frame_with_as_few_as_can_be(self, frames):
+    def test_the_fewest_possible_tiles_cover_every_frame(self, frames):
         starts = tile_starts(frames, 256)
         covered = np.zeros(max(frames, 256), bool)
         for start in starts:
@@ -39,7 +40,7 @@ class TestTiles:
         assert len(starts) == math.ceil(frames / 256)
 
     @pytest.mark.parametrize("frames", [1, 3, 100, 256])
-    def test_a_short_file_fills_its_tile_with_itself(self, frames):
+    def test_a_short_picture_is_extended_with_its_own_frames(self, frames):
         x = np.random.default_rng(0).random((128, frames)).astype(np.float32)
         tile = fill_tile(x, 256)
         assert tile.shape == (128, 256)

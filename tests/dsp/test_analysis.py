@@ -39,5 +39,5 @@ class TestOnsets:
         before = np.abs(z[SR - 882 : SR - 22]).max()
         assert before < 0.7 * 10 ** (-50 / 20)
         zero_phase = solver_of(y)
-        gain_db = zero_phase.gain_db(zero_phase.reach(1.0).at(zero_phase.solve(octaves)))
+        gain_db = zero_phase.field.gain_db(zero_phase.reach(1.0).amounts_at(zero_phase.solve(octaves)))
         assert np.abs(rendered(y[:, None], SR, gain_db)[SR - 882 : SR - 22]).max() > 4 * before  # it was needed

@@ -1,19 +1,25 @@
-"""TODO"""
+"""Moving grain: the law on real renderings, the limit of what a sound can do, level, edges, and memory."""
 
 from __future__ import annotations
 
 import math
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import SR, drone, noise, sine
-from rendering import solver_of
+from rendering import SETTINGS, expander_of, samples_of, solver_of
 from scipy.signal import lfilter
 
-from neural_grain.audio.sound import sound_from_array
-from neural_grain.dsp import loudness as dsp_loudness
+from neural_grain.audio.sound import Sound, sound_from_array
+from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import measure_grain
-from neural_grain.dsp.move import move_grain
+from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.loudness import K_HIGH_PASS, K_SHELF
+from neural_grain.dsp.move import Attempt, find_measured_limit, move_grain
+from neural_grain.dsp.solver import AmountSolver, ReachCurve
 from neural_grain.dsp.stft import edge_padding
 
 LAW_SOUNDS = {
@@ -30,91 +36,178 @@ LAW_SOUNDS = {
 }
 
 
-@pytest.mark.parametrize("name", LAW_SOUNDS)
-def test_the_law_holds_on(name):
-    y, sr = LAW_SOUNDS[name]
-    y = y.astype(np.float32)
-    solver = solver_of(y, sr)
-    for octaves in (-2, -1, 0.5, 1):
-        result = move_grain(solver, octaves)
-        z = np.concatenate(list(result.sound.blocks()))
-        assert z.shape == (len(y), 1 if y.ndim == 1 else y.shape[1])
-        got = math.log2(measure_grain(sound_from_array(y, sr)) / measure_grain(sound_from_array(z, sr)))
+def octaves_between(before: np.ndarray, after: np.ndarray, sr: int = SR) -> float:
+    return math.log2(measure_grain(sound_from_array(before, sr)) / measure_grain(sound_from_array(after, sr)))
+
+
+COLOURED_NOISE = lfilter([1], [1, -0.9], noise(2)).astype(np.float32)
+
+
+def promise_too_much(solver: AmountSolver, monkeypatch: pytest.MonkeyPatch) -> ReachCurve:
+    """Give the curve towards texture a last point that promises 0.4 octaves more, which the sound does not have."""
+    reach = solver.reach(-1.0)
+    too_long = ReachCurve(
+        np.append(reach.pattern, 3 * reach.pattern[-1]),
+        np.append(reach.expander, 3 * reach.expander[-1]),
+        np.append(reach.octaves, reach.octaves[-1] + 0.4),
+    )
+    monkeypatch.setattr(solver, "reach", lambda octaves: too_long)
+    return too_long
+
+
+class TestLaw:
+    @pytest.mark.parametrize("name", LAW_SOUNDS)
+    def test_grain_moves_by_the_requested_octaves_and_the_level_stays(self, name):
+        y, sr = LAW_SOUNDS[name]
+        y = y.astype(np.float32)
+        solver = solver_of(y, sr)
+        for octaves in (-2, -1, 0.5, 1):
+            result = move_grain(solver, octaves)
+            z = samples_of(result.sound)
+            assert z.shape == (len(y), 1 if y.ndim == 1 else y.shape[1])
+            achieved = octaves_between(y, z, sr)
+            assert result.within_reach
+            assert achieved == pytest.approx(octaves, abs=0.02)
+            assert achieved == pytest.approx(result.achieved_octaves, abs=1e-6)
+            level_db = 10 * np.log10(np.mean(np.square(z)) / np.mean(np.square(y)))
+            assert level_db == pytest.approx(result.level_db, abs=0.01)
+            assert abs(level_db) < 0.5
+            assert np.abs(z).max() <= 1.0
+
+    @pytest.mark.parametrize("octaves", [5.0, -4.5])
+    def test_requests_beyond_the_slider_are_met(self, octaves):
+        result = move_grain(solver_of(drone(-30).astype(np.float32)), octaves)
         assert result.within_reach
-        assert got == pytest.approx(octaves, abs=0.02)
-        assert got == pytest.approx(result.got_octaves, abs=1e-6)
-        loudness_db = 10 * np.log10(np.mean(np.square(z)) / np.mean(np.square(y)))
-        assert loudness_db == pytest.approx(result.level_db, abs=0.01)
-        assert abs(loudness_db) < 0.5
-        assert np.abs(z).max() <= 1.0
+        assert result.achieved_octaves == pytest.approx(octaves, abs=0.02)
 
+    def test_the_expander_takes_over_where_the_pattern_has_no_effect(self):
+        analysis = analyse(sound_from_array(drone(-45), SR), SETTINGS)
+        result = move_grain(AmountSolver(GainField(analysis, np.zeros_like(expander_of(analysis)))), -1.0)
+        assert result.amounts.expander < 0
+        assert result.achieved_octaves == pytest.approx(-1.0, abs=0.02)
 
-def test_loudness_stays_where_level_alone_would_not_keep_it():
-    """Against the filters of BS.1770 run over the samples; ungated, for the sound stands still."""
+    def test_a_request_of_zero_returns_the_sound_itself(self):
+        solver = solver_of(drone())
+        result = move_grain(solver, 0.0)
+        assert result.sound is solver.analysis.sound
+        assert result.achieved_octaves == 0.0
 
-    def loudness_db(z):
-        weighted = lfilter(*dsp_loudness.K_HIGH_PASS, lfilter(*dsp_loudness.K_SHELF, z[:, 0]))
-        return 10 * np.log10(np.mean(np.square(weighted[4_800:])))
+    def test_the_output_converges_to_the_input_near_zero(self):
+        y = drone()[:, None].astype(np.float32)
+        solver = solver_of(y)
 
-    y = lfilter([1], [1, -0.95], noise(3, 48_000, level=0.02))[:, None].astype(np.float32)
-    result = move_grain(solver_of(y, 48_000), -1.5)
-    louder_db = loudness_db(np.concatenate(list(result.sound.blocks()))) - loudness_db(y)
-    assert abs(result.level_db) <= 0.5
-    assert abs(louder_db) <= 1.0
-    assert louder_db - result.level_db > 1.0  # what it would be at the input's level
+        def difference_db(octaves: float) -> float:
+            z = samples_of(move_grain(solver, octaves).sound)
+            return 20 * np.log10(np.sqrt(np.mean((z - y) ** 2)) / np.sqrt(np.mean(y**2)))
 
+        assert difference_db(0.01) < -60
+        assert difference_db(-0.01) < -60
+        assert difference_db(0.001) < difference_db(0.01) - 15
 
-def test_a_loop_cut_in_mid_wave_gets_no_click_at_its_ends():
-    t = np.arange(2 * SR) / SR
-    y = (0.3 * np.cos(2 * np.pi * 110 * t) + noise(2, level=3e-4)).astype(np.float32)[:, None]
-    result = move_grain(solver_of(y), -2.0)
-    z = np.concatenate(list(result.sound.blocks()))
-    added = np.abs(z - y)
-    inner = added[4_096:-4_096].max()
-    assert added[:256].max() < 2 * inner
-    assert added[-256:].max() < 2 * inner
-
-
-def test_what_is_put_around_a_sound_is_its_image_where_it_is_cut_and_silence_where_it_is_not():
-    cut, whole = np.array([[3.0], [2.0], [1.0], [-4.0]]), np.array([[0.0], [2.0], [1.0], [-4.0]])
-    np.testing.assert_array_equal(edge_padding(cut, 2)[:, 0], [2, 1])
-    np.testing.assert_array_equal(edge_padding(cut, 5)[:, 0], [2, 1, -4, 0, 0])
-    np.testing.assert_array_equal(edge_padding(whole, 3)[:, 0], [0, 0, 0])
-
-
-def test_a_sound_that_cannot_be_moved_is_left_as_it_is():
-    solver = solver_of(sine(1_000).astype(np.float32))  # at the floor already: there is nothing to take away
-    result = move_grain(solver, 2.0)
-    assert not result.within_reach
-    assert result.sound is solver.analysis.sound
-
-
-def test_at_zero_the_sound_itself_comes_back():
-    solver = solver_of(drone())
-    result = move_grain(solver, 0.0)
-    assert result.sound is solver.analysis.sound
-    assert result.got_octaves == 0.0
-
-
-def test_near_zero_the_output_converges_to_the_input():
-    y = drone()[:, None].astype(np.float32)
-    solver = solver_of(y)
-
-    def difference_db(octaves):
-        z = np.concatenate(list(move_grain(solver, octaves).sound.blocks()))
-        return 20 * np.log10(np.sqrt(np.mean((z - y) ** 2)) / np.sqrt(np.mean(y**2)))
-
-    assert difference_db(0.01) < -60
-    assert difference_db(-0.01) < -60
-    assert difference_db(0.001) < difference_db(0.01) - 15
-
-
-def test_a_quieter_sound_gives_the_same_quieter():
-    y = (drone(-40) + np.where(np.arange(3 * SR) % SR < 200, noise(3, level=0.3), 0)).astype(np.float32)
-    for octaves in (-1.5, 1.5):
+    @pytest.mark.parametrize("octaves", [-1.5, 1.5])
+    def test_the_level_of_the_input_only_scales_the_output(self, octaves):
+        y = (drone(-40) + np.where(np.arange(3 * SR) % SR < 200, noise(3, level=0.3), 0)).astype(np.float32)
         loud, quiet = (
-            np.concatenate(list(move_grain(solver_of(y * gain), octaves, ceiling=10.0).sound.blocks()))
-            for gain in (1.0, 10 ** (-30 / 20))
+            samples_of(move_grain(solver_of(y * gain), octaves, ceiling=10.0).sound) for gain in (1.0, 10 ** (-30 / 20))
         )
         error = np.sqrt(np.mean((quiet * 10 ** (30 / 20) - loud) ** 2) / np.mean(loud**2))
         assert 20 * np.log10(error) < -90
+
+
+class TestLimit:
+    def test_requests_beyond_the_limit_give_the_same_rendering_and_are_reported(self):
+        solver = solver_of(noise(2))
+        results = [move_grain(solver, octaves) for octaves in (-2.5, -3.0)]
+        assert not any(result.within_reach for result in results)
+        assert results[0].achieved_octaves == results[1].achieved_octaves
+
+    def test_a_sound_that_cannot_be_moved_is_returned_as_it_is(self):
+        solver = solver_of(sine(1_000).astype(np.float32))  # already at the floor of the measure
+        result = move_grain(solver, 2.0)
+        assert not result.within_reach
+        assert result.sound is solver.analysis.sound
+
+    def test_the_farthest_measured_rendering_is_used_where_the_end_of_the_curve_turns_back(self, monkeypatch):
+        solver = solver_of(COLOURED_NOISE)
+        reach = promise_too_much(solver, monkeypatch)
+        at_the_end = np.concatenate(list(solver.field.render(reach.amounts_at(reach.end))))
+        raised = [-move_grain(solver, -octaves).achieved_octaves for octaves in np.arange(0.25, 3.1, 0.25)]
+        assert raised[-1] > -octaves_between(COLOURED_NOISE, at_the_end) + 0.05
+        assert np.all(np.diff(raised) >= 0)
+        assert len({octaves for octaves in raised if octaves > raised[-1] - 0.02}) == 1
+
+    @pytest.mark.parametrize("top", [1.5, 1.8, 1.95, 2.05, 2.2])
+    def test_the_turning_point_is_found_wherever_it_lies_on_the_curve(self, top):
+        octaves = np.linspace(0, 2.5, 51)
+        reach = ReachCurve(octaves, 0 * octaves, octaves)
+
+        def render(position: float, level: float) -> Attempt:
+            predicted = reach.amounts_at(position).pattern
+            measured = min(predicted, top - 0.3 * (predicted - top))
+            return Attempt(position, level, measured, level_error=1.0, grain=0.01, level_db=0.0, limited_db=0.0)
+
+        assert find_measured_limit(reach, render).octaves == pytest.approx(top, abs=0.02)
+
+
+class TestStore:
+    """On a sound that turns back before the end of its curve, because finding the limit needs many renderings."""
+
+    def test_at_most_one_rendering_is_alive(self, monkeypatch):
+        solver, renderings = solver_of(COLOURED_NOISE), []
+        promise_too_much(solver, monkeypatch)
+
+        def n_alive() -> int:
+            return sum(reference() is not None for reference in renderings)
+
+        def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+            assert n_alive() == 0
+            y = np.concatenate(list(blocks))
+            renderings.append(weakref.ref(y))
+            return replace(like, blocks=lambda: iter([y]))
+
+        result = move_grain(solver, -3.0, store=store)
+        assert len(renderings) > 6
+        assert n_alive() == 1
+        assert result.grain_after == pytest.approx(measure_grain(result.sound), rel=1e-6)
+
+    def test_the_numbers_describe_the_stored_audio_where_each_rendering_replaces_the_one_before(self, monkeypatch):
+        solver, file = solver_of(COLOURED_NOISE), np.zeros((len(COLOURED_NOISE), 1), np.float32)
+        promise_too_much(solver, monkeypatch)
+
+        def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+            file[:] = np.concatenate(list(blocks))
+            return replace(like, blocks=lambda: iter([file]))
+
+        for octaves in np.arange(-3.0, 0.0, 0.25):
+            result = move_grain(solver, octaves, store=store)
+            assert result.grain_after == pytest.approx(measure_grain(result.sound), rel=1e-6)
+
+
+class TestLevelAndEdges:
+    def test_loudness_stays_where_the_same_level_would_be_too_loud(self):
+        """The oracle runs the filters of BS.1770 over the samples, ungated because the sound is steady."""
+
+        def loudness_db(z: np.ndarray) -> float:
+            weighted = lfilter(*K_HIGH_PASS, lfilter(*K_SHELF, z[:, 0]))
+            return 10 * np.log10(np.mean(np.square(weighted[4_800:])))
+
+        y = lfilter([1], [1, -0.95], noise(3, 48_000, level=0.02))[:, None].astype(np.float32)
+        result = move_grain(solver_of(y, 48_000), -1.5)
+        change_db = loudness_db(samples_of(result.sound)) - loudness_db(y)
+        assert abs(result.level_db) <= 0.5
+        assert abs(change_db) <= 1.0
+        assert change_db - result.level_db > 1.0  # the change at the level of the input
+
+    def test_a_loop_cut_in_mid_wave_gets_no_click_at_its_ends(self):
+        t = np.arange(2 * SR) / SR
+        y = (0.3 * np.cos(2 * np.pi * 110 * t) + noise(2, level=3e-4)).astype(np.float32)[:, None]
+        added = np.abs(samples_of(move_grain(solver_of(y), -2.0).sound) - y)
+        inner = added[4_096:-4_096].max()
+        assert added[:256].max() < 2 * inner
+        assert added[-256:].max() < 2 * inner
+
+    def test_the_padding_is_a_mirror_image_at_a_cut_and_silence_elsewhere(self):
+        cut, whole = np.array([[3.0], [2.0], [1.0], [-4.0]]), np.array([[0.0], [2.0], [1.0], [-4.0]])
+        np.testing.assert_array_equal(edge_padding(cut, 2)[:, 0], [2, 1])
+        np.testing.assert_array_equal(edge_padding(cut, 5)[:, 0], [2, 1, -4, 0, 0])
+        np.testing.assert_array_equal(edge_padding(whole, 3)[:, 0], [0, 0, 0])

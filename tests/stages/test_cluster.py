@@ -100,7 +100,7 @@ class TestAWorkerThatDies:
         with base_parallel.cluster(cluster.address):
             there, counts = measure_folder([tmp_path], progress=killing)
         assert there == here
-        assert counts.measured == 60
+        assert counts.processed == 60
 
     def test_costs_a_batch_nothing_else_and_a_second_run_has_nothing_to_do(self, cluster, project, tmp_path):
         write_library(tmp_path / "in", 8, 1.0)

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Stage 2 as a user runs it: convert_to_spectrograms.py."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from PIL import Image
 from rendering import SETTINGS
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.data import pictures as data_pictures
+from neural_grain.data.pictures import TilePainter
 from neural_grain.data.tiles import read_pairs
 
 
 class TestCommand:
-    def test_tiles_pictures_and_contract(self, project):
+    def test_every_tile_is_an_array_and_an_image_named_in_training_pairs_json(self, project):
         ran = project.ran[1]
         assert ran.status == 0
         assert "12 converted, 0 unchanged, 0 gone" in ran.out
@@ -32,28 +32,26 @@ class TestCommand:
             x = np.load(project.folder / tile["array"], allow_pickle=False)
             assert (x.shape, x.dtype) == ((128, 256), np.float32)
             assert 0 <= x.min() <= x.max() <= 1
-            assert tile["grain"] == pytest.approx(grains[tile["source"]], rel=0.2)  # drones that stand still
+            assert tile["grain"] == pytest.approx(
+                grains[tile["source"]], rel=0.2
+            )  # steady drones: a tile has the grain of its file
             assert tile["array"].startswith("spectrograms/arrays/")
             assert tile["image"].startswith("spectrograms/images/")
 
-    def test_a_picture_shows_the_tile(self, project):
+    def test_an_image_shows_the_tile_between_axes_and_a_title(self, project):
         tile = json.loads((project.folder / "training_pairs.json").read_text())["tiles"][0]
         picture = np.asarray(Image.open(project.folder / tile["image"]).convert("L"), float)
-        painter = data_pictures.TilePainter(SETTINGS)
-        inside = picture[painter._rows, painter._columns]
+        painter = TilePainter(SETTINGS)
+        inside = picture[painter.rows, painter.columns]
         x = np.load(project.folder / tile["array"])
-        shown = inside[:: -(inside.shape[0] // 128), :: inside.shape[1] // 256][:128, :256]
-        assert (
-            np.corrcoef(np.interp(np.linspace(0, 127, len(shown)), range(128), x.mean(axis=1)), shown.mean(axis=1))[
-                0, 1
-            ]
-            > 0.8
-        )
+        drawn = inside[:: -(inside.shape[0] // 128), :: inside.shape[1] // 256][:128, :256]  # about a pixel per value
+        expected = np.interp(np.linspace(0, 127, len(drawn)), range(128), x.mean(axis=1))
+        assert np.corrcoef(expected, drawn.mean(axis=1))[0, 1] > 0.8
         outside = picture.copy()
-        outside[painter._rows, painter._columns] = 255
-        assert (outside < 100).sum() > 1000  # axes, ticks and title are there
+        outside[painter.rows, painter.columns] = 255
+        assert (outside < 100).sum() > 1000  # dark pixels of the axes, the labels and the title
 
-    def test_a_second_run_converts_what_changed_and_removes_only_what_it_wrote(self, tmp_path):
+    def test_a_second_run_converts_only_changed_files_and_removes_only_tiles_of_the_first(self, tmp_path):
         write_library(tmp_path, 5, 1.0)
         run("measure_audio_grain.py", cwd=tmp_path)
         run("convert_to_spectrograms.py", cwd=tmp_path)
@@ -79,7 +77,7 @@ class TestCommand:
         }
         assert there == named
 
-    def test_without_images(self, tmp_path):
+    def test_images_can_be_left_out_and_added_later(self, tmp_path):
         write_library(tmp_path, 2, 1.0)
         run("measure_audio_grain.py", cwd=tmp_path)
         assert run("convert_to_spectrograms.py", "--no-images", cwd=tmp_path).status == 0
@@ -87,7 +85,7 @@ class TestCommand:
         assert "2 converted" in run("convert_to_spectrograms.py", cwd=tmp_path).out  # now with pictures
         assert len(list(tmp_path.rglob("*.png"))) == 2
 
-    def test_tiles_of_an_earlier_version_are_made_again(self, copied):
+    def test_tiles_made_with_other_settings_are_made_again(self, copied):
         pairs = copied.folder / "training_pairs.json"
         before = pairs.read_text()
         pairs.write_text(before.replace('"dynamic_range_db": 100.0', '"dynamic_range_db": 80.0'))
@@ -97,7 +95,7 @@ class TestCommand:
         assert json.loads(pairs.read_text())["settings"]["dynamic_range_db"] == 100.0
         assert all((copied.folder / tile["array"]).exists() for tile in json.loads(pairs.read_text())["tiles"])
 
-    def test_a_file_changed_or_gone_since_is_named_and_stops_nothing(self, tmp_path):
+    def test_a_file_that_changed_or_vanished_is_named_and_the_others_are_converted(self, tmp_path):
         write_library(tmp_path, 4, 1.0)
         run("measure_audio_grain.py", cwd=tmp_path)
         files = sorted(tmp_path.rglob("*.wav"))
@@ -114,17 +112,17 @@ class TestCommand:
         [
             (None, "{", "metadata.json: not readable as JSON"),
             ("version", 7, "field version is 7, this program reads 1"),
-            ("settings", {}, "settings: field sample_rate_hz is missing"),
-            ("files", "all", "field files is not a list"),
-            ("files", [3], "files[0]: is a int, not an object"),
+            ("settings", {}, "settings: object missing required field sample_rate_hz"),
+            ("files", "all", "files: expected array, got 'all'"),
+            ("files", [3], "files[0]: expected object, got 3"),
             ("files", [], "names no measured file"),
-            ("grain", -1.0, "files[0]: field grain is -1.0, not within 0 to 1"),
-            ("grain", "x", "files[0]: field grain is 'x', not a float"),
-            ("size_bytes", None, "files[0]: field size_bytes is None, not a int"),
-            ("grain", 10**400, "files[0]: field grain is not a finite number"),
+            ("grain", -1.0, "files[0].grain: expected float > 0.0, got -1.0"),
+            ("grain", "x", "files[0].grain: expected float, got 'x'"),
+            ("size_bytes", None, "files[0].size_bytes: expected int, got null"),
+            ("grain", 10**400, "files[0].grain: number out of range"),
         ],
     )
-    def test_damaged_metadata_is_one_line(self, copied, field, value, message):
+    def test_damaged_metadata_is_reported_in_one_line(self, copied, field, value, message):
         path = copied.folder / "metadata.json"
         content = json.loads(path.read_text())
         if field is None:
@@ -144,10 +142,10 @@ class TestCommand:
         assert ran.status == 2
         assert "metadata.json: no such file; make it with: python measure_audio_grain.py" in ran.err
 
-    def test_pairs_of_other_settings_are_refused(self, copied):
+    def test_pairs_with_another_tile_length_are_refused(self, copied):
         path = copied.folder / "training_pairs.json"
         content = json.loads(path.read_text())
         content["settings"]["tile_frames"] = 128
         path.write_text(json.dumps(content))
-        with pytest.raises(PipelineError, match="settings: field tile_frames is 128"):
+        with pytest.raises(PipelineError, match="settings: tile_frames=128, this program works with 256"):
             read_pairs(path)

@@ -35,6 +35,7 @@ from neural_grain.data.metadata import SkippedFile
 from neural_grain.dsp import mel as dsp_mel
 from neural_grain.dsp import settings as dsp_settings
 from neural_grain.dsp import stft as dsp_stft
+from neural_grain.dsp.analysis import bands_and_grain
 from neural_grain.dsp.settings import GrainSettings
 
 SETTINGS = GrainSettings()
@@ -116,7 +117,7 @@ class TestAtAnyMoment:
             measure_folder([library], progress=interrupt_after_four, rescue=kept.append)
         assert len(kept[0].files) == 4
         metadata, counts = measure_folder([library], kept[0])
-        assert (counts.measured, counts.unchanged) == (2, 4)
+        assert (counts.processed, counts.unchanged) == (2, 4)
         assert metadata == measure_folder([library])[0]
 
     def test_an_interrupted_conversion_keeps_what_is_done_and_what_was_there(self, copied):
@@ -139,7 +140,7 @@ class TestAtAnyMoment:
         assert {item.path for item in kept[0].sources} == {item.path for item in earlier.sources}
         assert all(tile.array.exists() and tile.image.exists() for tile in kept[0].tiles)
         pairs, counts = stage2.convert_dataset(changed.files, SETTINGS, kept[0], **folder)
-        assert (counts.converted, counts.unchanged) == (1, 11)
+        assert (counts.processed, counts.unchanged) == (1, 11)
         named = {path for tile in pairs.tiles for path in (tile.array, tile.image)}
         assert named == {path for path in (copied.folder / "spectrograms").rglob("*.*")}
 
@@ -212,7 +213,7 @@ class TestAFileThatChangesWhileItIsRead:
         result = measure_file(unsteady, SETTINGS)
         assert isinstance(result, SkippedFile), result
         assert result.size_bytes == 352_844  # as it was: the next run sees that it is another now
-        assert not stage1._is_unchanged(result)
+        assert not data_metadata.is_unchanged(result)
 
     def test_is_not_converted(self, unsteady, tmp_path):
         item = data_metadata.FileGrain(unsteady, 0.1, 4.0, SR, 1, *base_files.file_stamp(unsteady))
@@ -235,7 +236,7 @@ def test_a_file_that_vanishes_after_it_was_found_is_named(tmp_path, monkeypatch)
     monkeypatch.setattr(stage1, "find_audio", lambda paths: [item.path for item in earlier.files])
     earlier.files[1].path.unlink()
     metadata, counts = measure_folder([library], earlier)
-    assert (counts.measured, len(metadata.files)) == (1, 2)
+    assert (counts.processed, len(metadata.files)) == (1, 2)
     assert metadata.skipped[0].reason == "not readable (No such file or directory)"
 
 
@@ -258,13 +259,13 @@ def test_a_clock_that_is_set_hides_no_change(tmp_path, size, mtime_ns, measured)
         sf.write(changed.path, drone(-10, 0.7), SR, "PCM_16")
     os.utime(changed.path, ns=(0, changed.mtime_ns + mtime_ns * 10**9))
     now, counts = measure_folder([library], earlier)
-    assert counts.measured == measured
-    assert measure_folder([library], now)[1].measured == 0  # a time in the future is not taken for a change for ever
+    assert counts.processed == measured
+    assert measure_folder([library], now).counts.processed == 0  # a time in the future is not taken for a change for ever
 
 
 class TestMemory:
     def test_headers_that_lie_about_channels_and_length_cost_no_memory(self, tmp_path):
-        lies = memory.write_lies(tmp_path / "lies")
+        lies = memory.write_false_headers(tmp_path / "lies")
 
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (3 << 30, resource.RLIM_INFINITY))
@@ -290,9 +291,15 @@ class TestMemory:
 
     def test_the_picture_of_a_very_long_file_lies_on_the_disk_and_is_the_same(self, monkeypatch):
         sound, settings = audio_sound.sound_from_array(drone(-30, 4), SR), dsp_settings.default_settings(SETTINGS)
-        whole = dsp_mel.log_mel_of(sound, settings)
+
+        def picture() -> np.ndarray:
+            x = bands_and_grain(sound, settings).bands.T
+            dsp_mel.powers_to_log_mel(x, settings.dynamic_range_db)
+            return x
+
+        whole = picture()
         monkeypatch.setattr(base_files, "SCRATCH_BYTES", 0)
         monkeypatch.setattr(dsp_mel, "PIECE_FRAMES", 100)
-        mapped = dsp_mel.log_mel_of(sound, settings)
+        mapped = picture()
         assert isinstance(mapped.base, np.memmap)
         np.testing.assert_array_equal(mapped, whole)

@@ -1,4 +1,8 @@
-"""Hostile input: damaged audio, odd names, JSON and checkpoints that lie. One line each, and nothing outside is touched."""
+"""Hostile input: damaged audio, odd file names, and JSON documents and checkpoints with wrong or malicious content.
+
+Whatever the input is, it is used or refused with one line of text. Nothing outside the folder is read or changed, no code
+in a file runs, and no file can make the program allocate much more memory than its own size.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import sys
 import tracemalloc
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +23,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from conftest import ROOT, SR, drone, run
+from conftest import PROJECT_EPOCHS, ROOT, SR, drone, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +34,7 @@ import convert_to_spectrograms
 from convert_to_spectrograms import convert_dataset
 from neural_grain.app.batch import BatchLog, Job
 from neural_grain.app.preferences import read_preferences
-from neural_grain.app.processor import GrainProcessor
+from neural_grain.app.processor import GrainProcessor, RenderTarget
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.data.metadata import read_metadata
@@ -39,15 +43,18 @@ from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.settings import GrainSettings, default_settings
 from neural_grain.learn.audit import audit_model
 from neural_grain.learn.checkpoint import load_model, load_state, read_checkpoint
-from neural_grain.learn.dataset import Tiles, check_library, fingerprint, load_tiles, split_files
+from neural_grain.learn.dataset import Tiles, check_library, fingerprint, load_tiles, split_tiles
 from neural_grain.learn.model import GrainModel
-from neural_grain.learn.settings import TrainSettings
+from neural_grain.learn.settings import TrainOptions
 
-MANY = int(os.environ.get("HOSTILE_EXAMPLES", "150"))
+N_EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "150"))
 EXAMPLES = settings(
-    max_examples=MANY, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=N_EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-NAMES = (
+ODD_NAMES = (
     b"two  spaces .wav", b"new\nline.wav", "ünï 音 🎵.wav".encode(), b"no UTF-8 \xff\xfe.wav", b"-x.wav", b"--grain.wav",
     b"a..b.wav", b"n" * 251 + b".wav", b"n" * 250 + b"m.wav", "🎵".encode() * 62 + b"abc.wav", b"%s{0}'\"\\.wav",
     b"esc\x1b[31m.wav", "line\u2028end\u0085.wav".encode(),
@@ -55,8 +62,8 @@ NAMES = (
 
 
 @contextmanager
-def or_one_line() -> Iterator[None]:
-    """Either it goes well, or what a user reads is a line and no page."""
+def succeeds_or_fails_in_one_line() -> Iterator[None]:
+    """The block succeeds, or it raises a PipelineError that a user reads as one short line."""
     try:
         yield
     except PipelineError as err:
@@ -68,32 +75,29 @@ def is_one_line(err: PipelineError) -> bool:
     return len(printable(str(err)).splitlines()) == 1 and len(str(err)) < 1000
 
 
-# Audio
-
-
-def test_no_damaged_file_ends_in_a_traceback_a_crash_a_hang_or_much_memory(project, tmp_path):
+def test_damaged_audio_causes_no_traceback_crash_hang_or_large_allocation(project, tmp_path):
     processor = GrainProcessor.load(project.model, "cpu")
     processor.threads = 1
     processor.render(fuzz.whole_sound(), fuzz.SR, grain=-1.0)
-    made = {path: how for _, how, path in fuzz.mutants(tmp_path, 120, seed=7)}
-    met = dict(fuzz.fates(list(made), processor, jobs=2))
-    assert len(met) == 120
-    faults = {f"{path.name} {made[path]}": fate for path, fate in met.items() if fuzz.is_fault(fate)}
+    damage_of = {path: damage for _, damage, path in fuzz.mutants(tmp_path, 120, seed=7)}
+    fates = dict(fuzz.fates(list(damage_of), processor, jobs=2))
+    assert len(fates) == 120
+    faults = {f"{path.name} {damage_of[path]}": fate for path, fate in fates.items() if fuzz.is_fault(fate)}
     assert not faults
-    assert sum(fate.rendered == "rendered" for fate in met.values()) > 20
+    assert sum(fate.rendered == "rendered" for fate in fates.values()) > 20
 
 
 @pytest.mark.parametrize(("sr", "n"), [(1, SR), (999, SR), (2**31 - 1, SR), (1_000_001, SR)])
-def test_a_rate_that_no_sound_has_is_refused_before_anything_is_computed(sr, n):
+def test_an_impossible_sample_rate_is_refused_before_any_sample_is_read(sr, n):
     def never():
-        raise AssertionError("it was read")
+        raise AssertionError("a block was read")
 
     with pytest.raises(PipelineError, match=f"its sample rate is {sr} Hz"):
         measure_grain(Sound(sr, n, 1, never))
 
 
 @pytest.mark.parametrize("level", [1e15, 1e30, 3e38])
-def test_samples_beyond_all_sound_are_refused(tmp_path, level):
+def test_samples_far_beyond_full_scale_are_refused(tmp_path, level):
     sf.write(tmp_path / "loud.wav", level * drone(duration_s=0.5) / 2, SR, "FLOAT")
     ran = run("measure_audio_grain.py", "loud.wav", cwd=tmp_path)
     assert ran.status == 2
@@ -102,30 +106,30 @@ def test_samples_beyond_all_sound_are_refused(tmp_path, level):
 
 
 @pytest.mark.parametrize("level", [1e9, 1e-15, 1e-19, 1e-20, 1e-21, 1e-30, 1e-44])
-def test_a_sound_of_any_level_is_measured_or_refused_without_a_warning(level):
-    with warnings.catch_warnings(), or_one_line():
+def test_a_sound_of_any_level_is_measured_or_refused_without_a_numerical_warning(level):
+    with warnings.catch_warnings(), succeeds_or_fails_in_one_line():
         warnings.simplefilter("error")
         assert 0 < measure_grain(sound_from_array(level * drone(duration_s=0.5), SR)) < 1
 
 
-def test_a_header_that_promises_more_than_the_file_can_hold_is_refused(tmp_path):
+def test_a_header_that_promises_more_samples_than_the_file_can_hold_is_refused(tmp_path):
     path = tmp_path / "long.flac"
     sf.write(path, drone(duration_s=0.5), SR)
     data = bytearray(path.read_bytes())
-    data[21] |= 0x0F  # the upper bits of the 36 that count the samples
+    data[21] |= 0x0F  # the upper four of the 36 bits that hold the number of samples
     path.write_bytes(data)
     ran = run("measure_audio_grain.py", path, cwd=tmp_path)
     assert ran.status == 2
     assert "its header promises" in ran.err
 
 
-def test_a_copy_of_a_damaged_file_is_refused_too(project, tmp_path):
-    """Its Xing header says 37 million samples: they once became 300 MB of zeros."""
+def test_position_0_does_not_copy_a_damaged_file(project, tmp_path):
+    """The Xing header claims 3.5 million samples, which the decoder would fill with zeros."""
     path = tmp_path / "long.mp3"
     sf.write(path, drone(duration_s=0.5), SR, format="MP3")
     data = bytearray(path.read_bytes())
     at = data.index(b"Xing" if b"Xing" in data else b"Info")
-    data[at + 8 : at + 12] = struct.pack(">I", 3000)  # frames of 1152 samples
+    data[at + 8 : at + 12] = struct.pack(">I", 3000)  # number of MP3 frames, 1152 samples each
     path.write_bytes(data)
     ran = run("neural_audio_processor.py", path, "--grain", 0, "-o", "x.wav", "--model", project.model, cwd=tmp_path)
     assert ran.status == 2
@@ -133,10 +137,10 @@ def test_a_copy_of_a_damaged_file_is_refused_too(project, tmp_path):
     assert not (tmp_path / "x.wav").exists()
 
 
-def test_any_name_goes_through_all_stages(project, tmp_path):
+def test_any_file_name_passes_through_all_stages(project, tmp_path):
     folder = os.fsencode(tmp_path) + b"/Drone/sub\n\xff dir/-d .."
     os.makedirs(folder)
-    for i, name in enumerate(NAMES):
+    for i, name in enumerate(ODD_NAMES):
         with sf.SoundFile(folder + b"/" + name, "w", SR, 1, "PCM_16", format="WAV") as file:
             file.write(drone(-75 + 5 * i, 0.7, seed=i, root_hz=80 + 13 * i))
     for script, *args in (
@@ -149,62 +153,58 @@ def test_any_name_goes_through_all_stages(project, tmp_path):
     ):
         ran = run(script, *args, cwd=tmp_path)
         assert ran.status == 0, ran.err
-    assert len(read_metadata(tmp_path / "metadata.json").files) == len(NAMES)
-    assert len([path for path in (tmp_path / "out").rglob("*_grain*.wav") if sf.info(os.fsencode(path)).frames]) == len(
-        NAMES
-    )
+    assert len(read_metadata(tmp_path / "metadata.json").files) == len(ODD_NAMES)
+    rendered = [path for path in (tmp_path / "out").rglob("*_grain*.wav") if sf.info(os.fsencode(path)).frames]
+    assert len(rendered) == len(ODD_NAMES)
 
 
-# JSON
-
-PLAIN = (
+SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
     | st.sampled_from([10**400, -(10**400), 1e308, -1.0, 0, "", "..", "/etc/passwd", "../../x.npy", "a\0b", "\ud800", "x" * 5000])
 )  # fmt: skip
-ANYTHING = st.recursive(
-    PLAIN,
+JSON_VALUES = st.recursive(
+    SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
 
 
-def places(content, at=()):
-    """Every place in a JSON document."""
-    yield at
-    for key, value in (
-        content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    ):
-        yield from places(value, (*at, key))
+def places(content: object, place: tuple = ()) -> Iterator[tuple]:
+    """The path of keys and indices to every value in a JSON document."""
+    yield place
+    keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    for key in keys:
+        yield from places(content[key], (*place, key))
 
 
 def damaged(content: dict, data: st.DataObject) -> object:
-    """The document with one to three of its places replaced, removed, doubled or added."""
+    """A copy of the document with one to three values replaced, removed, repeated or added."""
     content = copy.deepcopy(content)
     for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.sampled_from(sorted(places(content), key=repr)))
-        if not at:
+        place = data.draw(st.sampled_from(sorted(places(content), key=repr)))
+        if not place:
             continue
-        parent = content
-        for key in at[:-1]:
+        parent, last = content, place[-1]
+        for key in place[:-1]:
             parent = parent[key]
-        change = data.draw(st.sampled_from(["replace", "replace", "replace", "remove", "double", "add"]))
+        change = data.draw(st.sampled_from(["replace", "replace", "replace", "remove", "repeat", "add"]))
         if change == "replace":
-            parent[at[-1]] = data.draw(ANYTHING)
+            parent[last] = data.draw(JSON_VALUES)
         elif change == "remove":
-            del parent[at[-1]]
-        elif change == "double" and isinstance(parent, list):
-            parent.append(parent[at[-1]])
+            del parent[last]
+        elif change == "repeat" and isinstance(parent, list):
+            parent.append(parent[last])
         elif isinstance(parent, dict):
-            parent[data.draw(st.text(max_size=5))] = data.draw(ANYTHING)
+            parent[data.draw(st.text(max_size=5))] = data.draw(JSON_VALUES)
     return content
 
 
 @EXAMPLES
 @given(data=st.data())
-def test_whatever_metadata_json_says_it_is_read_or_refused_in_one_line(project, tmp_path, data):
+def test_a_damaged_metadata_json_is_used_or_refused_in_one_line(project, tmp_path, data):
     path = tmp_path / "metadata.json"
     path.write_text(json.dumps(damaged(json.loads((project.folder / "metadata.json").read_text()), data)))
-    with or_one_line():
+    with succeeds_or_fails_in_one_line():
         metadata = read_metadata(path)
         default_settings(metadata.settings)
         convert_dataset(metadata.files, metadata.settings, output_dir=tmp_path / "s", base=tmp_path, images=False)
@@ -212,15 +212,15 @@ def test_whatever_metadata_json_says_it_is_read_or_refused_in_one_line(project, 
 
 @EXAMPLES
 @given(data=st.data())
-def test_whatever_training_pairs_json_says_it_is_read_or_refused_in_one_line(project, tmp_path, data):
+def test_a_damaged_training_pairs_json_is_used_or_refused_in_one_line(project, tmp_path, data):
     path = tmp_path / "training_pairs.json"
     path.write_text(json.dumps(damaged(json.loads((project.folder / "training_pairs.json").read_text()), data)))
-    with or_one_line():
+    with succeeds_or_fails_in_one_line():
         pairs = read_pairs(path)
         assert all(tile.array.is_relative_to(tmp_path) for tile in pairs.tiles)
         check_library(pairs)
-        for sources in split_files(pairs, 0):
-            load_tiles(pairs, sources, "cpu")
+        for tiles in split_tiles(pairs, 0):
+            load_tiles(tiles, pairs.settings)
 
 
 @pytest.mark.parametrize(
@@ -231,81 +231,84 @@ def test_whatever_training_pairs_json_says_it_is_read_or_refused_in_one_line(pro
         '{"version": 1, "version": 2}', "\ufeff{}", '{"version": 1, "settings": NaN}',
     ],
 )  # fmt: skip
-def test_a_text_that_is_no_such_document_is_refused_in_one_line(tmp_path, text):
-    path = tmp_path / "some.json"
+def test_text_that_is_not_such_a_document_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "document.json"
     path.write_text(text, encoding="utf-8")
     for read in (read_metadata, read_pairs):
-        with pytest.raises(PipelineError, match=r"some\.json") as caught:
+        with pytest.raises(PipelineError, match=r"document\.json") as caught:
             read(path)
         assert is_one_line(caught.value)
 
 
-def all_tiles(path: Path) -> Tiles:
+def load_all_tiles(path: Path) -> Tiles:
     pairs = read_pairs(path)
-    return load_tiles(pairs, range(len(pairs.sources)), "cpu")
+    return load_tiles(pairs.tiles, pairs.settings)
 
 
-def with_tile(copied, **changes) -> None:
+def change_first_tile(copied, **changes) -> None:
     path = copied.folder / "training_pairs.json"
     content = json.loads(path.read_text())
     content["tiles"][0] |= changes
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("how", ["dots", "absolute", "linked folder", "linked file", "image"])
-def test_nothing_outside_the_folder_is_read_or_removed_because_a_json_says_so(copied, tmp_path, monkeypatch, how):
+@pytest.mark.parametrize("reference", ["dots", "absolute", "linked folder", "linked file", "image"])
+def test_a_document_cannot_make_the_stages_read_or_remove_a_file_outside_its_folder(
+    copied, tmp_path, monkeypatch, reference
+):
     outside = tmp_path / "outside"
     outside.mkdir()
     arrays = copied.folder / "spectrograms/arrays"
     name = sorted(arrays.glob("*.npy"))[0].name
     (outside / name).write_bytes((arrays / name).read_bytes())
-    if how == "linked folder":
+    if reference == "linked folder":
         for array in arrays.iterdir():
             (outside / array.name).write_bytes(array.read_bytes())
             array.unlink()
         arrays.rmdir()
         arrays.symlink_to(outside)
-    elif how == "linked file":
+    elif reference == "linked file":
         (arrays / name).unlink()
         (arrays / name).symlink_to(outside / name)
-        with_tile(copied, array=f"spectrograms/arrays/{name}")
-    elif how == "image":
-        with_tile(copied, image="../outside/x.png")
+        change_first_tile(copied, array=f"spectrograms/arrays/{name}")
+    elif reference == "image":
+        change_first_tile(copied, image="../outside/x.png")
     else:
-        with_tile(copied, array=f"../outside/{name}" if how == "dots" else str(outside / name))
+        change_first_tile(copied, array=f"../outside/{name}" if reference == "dots" else str(outside / name))
     before = {path: path.read_bytes() for path in outside.iterdir()}
-    with pytest.raises(PipelineError, match=r"no file of its own|is outside the folder"):
-        all_tiles(copied.folder / "training_pairs.json")
+    with pytest.raises(PipelineError, match=r"not a regular file|is outside the folder"):
+        load_all_tiles(copied.folder / "training_pairs.json")
     content = json.loads((copied.folder / "metadata.json").read_text())
-    del content["files"][0]  # so that the tiles of this file are to be removed
+    del content["files"][0]  # now stage 2 has to remove the tiles of this file
     (copied.folder / "metadata.json").write_text(json.dumps(content))
     monkeypatch.chdir(copied.folder)
-    assert convert_to_spectrograms.main(["--no-images"]) == (0 if how == "linked file" else 2)
+    assert convert_to_spectrograms.main(["--no-images"]) == (0 if reference == "linked file" else 2)
     assert {path: path.read_bytes() for path in outside.iterdir()} == before
 
 
-def test_stage_2_writes_nothing_that_stage_3_would_refuse(copied, tmp_path):
+def test_stage_2_refuses_an_output_folder_that_stage_3_would_refuse(copied, tmp_path):
     ran = run("convert_to_spectrograms.py", "--output-dir", tmp_path / "elsewhere", cwd=copied.folder)
     assert ran.status == 2
     assert "is outside the folder of training_pairs.json" in ran.err
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_audio_outside_is_audited_only_if_it_is_what_was_measured(copied):
+def test_the_audit_renders_audio_outside_the_folder_only_if_it_is_unchanged_since_it_was_measured(copied):
     pairs = read_pairs(copied.folder / "training_pairs.json")
     model = load_model(copied.model).model
     for source in pairs.sources:
         os.utime(source.path)
-    rows, _, failures = audit_model(pairs, model, 0.02, 0.1, 0, copied.folder / "elsewhere")
+    rows, _, failures = audit_model(
+        pairs, model, held_out_violation=0.02, nearer_than_expander=0.1, seed=0, folder=copied.folder / "elsewhere"
+    )
     assert not rows
     assert len(failures) == 3
     assert all("changed since it was measured" in failure for failure in failures)
-    rows, _, failures = audit_model(pairs, model, 0.02, 0.1, 0, copied.folder)
+    rows, _, failures = audit_model(
+        pairs, model, held_out_violation=0.02, nearer_than_expander=0.1, seed=0, folder=copied.folder
+    )
     assert len({row.file for row in rows}) == 3
     assert not failures
-
-
-# Arrays
 
 
 @pytest.mark.parametrize(
@@ -325,7 +328,7 @@ def test_audio_outside_is_audited_only_if_it_is_what_was_measured(copied):
         "'''",
     ],
 )
-def test_an_array_whose_header_lies_is_refused_and_allocates_nothing(tmp_path, header):
+def test_an_array_with_a_false_header_is_refused_without_allocating_memory(tmp_path, header):
     path, text = tmp_path / "x.npy", header.encode().ljust(118) + b"\n"
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(128 * 256 * 4))
     tile_settings = default_settings(GrainSettings())
@@ -337,42 +340,43 @@ def test_an_array_whose_header_lies_is_refused_and_allocates_nothing(tmp_path, h
     assert is_one_line(caught.value)
 
 
-# Checkpoints
-
-
-def rewritten(source: Path, path: Path, pickled, compression: int = zipfile.ZIP_STORED) -> Path:
-    """A checkpoint with another pickle inside: ``pickled(old) -> new``."""
+def rewrite_pickle(
+    source: Path, path: Path, change: Callable[[bytes], bytes], compression: int = zipfile.ZIP_STORED
+) -> Path:
+    """Copy a checkpoint, with the pickle inside it changed."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", compression) as new:
         for record in old.infolist():
             data = old.read(record)
-            new.writestr(record.filename, pickled(data) if record.filename.endswith("data.pkl") else data)
+            new.writestr(record.filename, change(data) if record.filename.endswith("data.pkl") else data)
     return path
 
 
-def calling(name: bytes, *args: int):
-    """A pickle that calls something with numbers."""
+def call_with(name: bytes, *args: int) -> Callable[[bytes], bytes]:
+    """Replace a pickle by one that calls a function with integers."""
     numbers = b"".join(b"\x8a\x08" + struct.pack("<q", n) for n in args)
     return lambda _: b"\x80\x02c" + name + b"\n(" + numbers + b"tR."
 
 
-LIES = {
-    "a file is made": lambda _: b"\x80\x02cos\nmkdir\n(X\x06\x00\x00\x00hackedtR.",
-    "bytearray of 1 GB": calling(b"__builtin__\nbytearray", 10**9),
-    "bytearray beyond memory": calling(b"__builtin__\nbytearray", 10**18),
-    "tensor of 12 GB": calling(b"torch\nTensor", 3 * 10**9),
-    "a number of 5000 digits": lambda _: b"\x80\x02\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000 + b".",
+MALICIOUS_PICKLES = {
+    "call of os.mkdir": lambda _: b"\x80\x02cos\nmkdir\n(X\x06\x00\x00\x00hackedtR.",
+    "bytearray of 1 GB": call_with(b"__builtin__\nbytearray", 10**9),
+    "bytearray beyond memory": call_with(b"__builtin__\nbytearray", 10**18),
+    "tensor of 12 GB": call_with(b"torch\nTensor", 3 * 10**9),
+    "integer of 5000 bytes": lambda _: b"\x80\x02\x8b" + struct.pack("<i", 5000) + b"\x7f" * 5000 + b".",
     "storages of 10 GB": lambda data: data.replace(b"K\x18t", b"\x8a\x08" + struct.pack("<q", 10**10) + b"t"),
-    "20,000 lists in each other": lambda _: b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b".",
-    "no pickle": lambda _: b"",
-    "half a pickle": lambda data: data[: len(data) // 2],
-    "a list": lambda _: pickle.dumps([2], 2),
+    "20,000 nested lists": lambda _: b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b".",
+    "empty": lambda _: b"",
+    "truncated": lambda data: data[: len(data) // 2],
+    "list": lambda _: pickle.dumps([2], 2),
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_checkpoint_that_lies_is_refused_without_code_or_memory(project, tmp_path, monkeypatch, lie):
+@pytest.mark.parametrize("content", MALICIOUS_PICKLES)
+def test_a_malicious_checkpoint_is_refused_without_running_code_or_allocating_memory(
+    project, tmp_path, monkeypatch, content
+):
     monkeypatch.chdir(tmp_path)
-    path = rewritten(project.model, tmp_path / "model.pt", LIES[lie])
+    path = rewrite_pickle(project.model, tmp_path / "model.pt", MALICIOUS_PICKLES[content])
     tracemalloc.start()
     with pytest.raises(PipelineError, match=r"model\.pt") as caught:
         load_model(path)
@@ -383,7 +387,7 @@ def test_a_checkpoint_that_lies_is_refused_without_code_or_memory(project, tmp_p
 
 
 def test_a_zip_bomb_is_not_unpacked(project, tmp_path):
-    path = rewritten(project.model, tmp_path / "model.pt", lambda data: data + bytes(10**8), zipfile.ZIP_DEFLATED)
+    path = rewrite_pickle(project.model, tmp_path / "model.pt", lambda data: data + bytes(10**8), zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 10**6
     tracemalloc.start()
     with pytest.raises(PipelineError, match="not readable as a model"):
@@ -394,17 +398,17 @@ def test_a_zip_bomb_is_not_unpacked(project, tmp_path):
 
 @EXAMPLES
 @given(data=st.data())
-def test_whatever_a_model_holds_it_is_read_or_refused_in_one_line(project, tmp_path, data):
+def test_a_damaged_model_is_used_or_refused_in_one_line(project, tmp_path, data):
     content = damaged(torch.load(project.model, weights_only=True), data)
     torch.save(content, tmp_path / "model.pt")
-    with or_one_line():
+    with succeeds_or_fails_in_one_line():
         loaded = load_model(tmp_path / "model.pt")
         assert all(len(f"{value}") < 10_000 for value in (*loaded.training.values(), *loaded.audit.values()))
 
 
 @EXAMPLES
 @given(data=st.data())
-def test_whatever_a_training_checkpoint_holds_it_is_taken_up_or_refused_in_one_line(project, tmp_path, data):
+def test_a_damaged_training_checkpoint_is_resumed_or_refused_in_one_line(project, tmp_path, data):
     pairs = read_pairs(project.folder / "training_pairs.json")
     content = damaged(
         torch.load(project.folder / "grain_processor_v2_output/checkpoints/latest.pt", weights_only=True), data
@@ -412,30 +416,27 @@ def test_whatever_a_training_checkpoint_holds_it_is_taken_up_or_refused_in_one_l
     torch.save(content, tmp_path / "latest.pt")
     model = GrainModel(pairs.settings)
     optimizer = torch.optim.Adam(model.parameters())
-    with or_one_line():
-        identity = fingerprint(pairs, TrainSettings(epochs=10))
+    with succeeds_or_fails_in_one_line():
+        identity = fingerprint(pairs, TrainOptions(epochs=PROJECT_EPOCHS))
         load_state(read_checkpoint(tmp_path / "latest.pt"), tmp_path / "latest.pt", identity, model, optimizer)
         model.pattern(torch.rand(1, 128, 64), torch.ones(1)).square().mean().backward()
         optimizer.step()
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.0, 1e-30, 1e10, 3e38])
-def test_weights_of_any_size_give_finite_audio_or_one_line(project, scale):
+def test_weights_of_any_magnitude_give_finite_audio_or_one_line(project, scale):
     processor = GrainProcessor.load(project.model, "cpu")
     with torch.no_grad():
         processor.loaded.model.scale.fill_(scale)
         processor.loaded.model.detector.mix.weight.mul_(scale)
-    with or_one_line():
+    with succeeds_or_fails_in_one_line():
         z = processor.render(drone(duration_s=0.5), SR, grain=-1)
         assert np.isfinite(z).all()
 
 
-# What is remembered
-
-
 @EXAMPLES
 @given(data=st.data())
-def test_whatever_the_window_remembers_it_can_be_read(tmp_path, data):
+def test_damaged_preferences_of_the_window_are_replaced_by_usable_values(tmp_path, data):
     content = damaged(
         {"folder": "/x", "geometry": "900x600", "volume": 0.5, "is_dark": True, "recent": ["/x/a.wav"]}, data
     )
@@ -446,14 +447,14 @@ def test_whatever_the_window_remembers_it_can_be_read(tmp_path, data):
     assert "\0" not in remembered.folder
 
 
-def test_deep_nesting_in_what_the_window_remembers_is_forgotten(tmp_path):
+def test_deeply_nested_preferences_are_ignored(tmp_path):
     (tmp_path / "window.json").write_text("[" * 100_000)
     assert read_preferences(tmp_path / "window.json").recent == []
 
 
 @EXAMPLES
 @given(data=st.data())
-def test_whatever_the_list_of_renderings_says_it_can_be_read(project, tmp_path, data):
+def test_a_damaged_batch_log_can_be_read_and_claims_nothing(project, tmp_path, data):
     source, output = tmp_path / "a.wav", tmp_path / "out" / "a.wav"
     output.parent.mkdir(exist_ok=True)
     for path in (source, output):
@@ -467,6 +468,6 @@ def test_whatever_the_list_of_renderings_says_it_can_be_read(project, tmp_path, 
     }
     (output.parent / "grain_renderings.jsonl").write_text(json.dumps(damaged(record, data)) + "\n" + "[" * 100_000)
     log = BatchLog(output.parent, project.model, None)
-    job = Job(source, output, fuzz.Asked(1.0))
+    job = Job(source, output, RenderTarget(1.0))
     assert not log.has(job)
     log.owns(job)

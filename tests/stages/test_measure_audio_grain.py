@@ -1,4 +1,4 @@
-"""TODO"""
+"""Stage 1 as a user runs it: measure_audio_grain.py."""
 
 from __future__ import annotations
 
@@ -11,19 +11,13 @@ import pytest
 import soundfile as sf
 from conftest import BAD_FILES, SR, drone, noise, run, write_bad_files, write_library
 
-from neural_grain.audio.sound import sound_from_array
-from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.settings import GrainSettings
 
 SETTINGS = GrainSettings()
 
 
-def grain_of(y: np.ndarray, sr: int = SR) -> float:
-    return measure_grain(sound_from_array(y, sr))
-
-
-def slow_grain(y: np.ndarray, sr: int) -> float:
-    """Grain by librosa alone, from the definition: scaled to the loudest bin, 50 Hz to 15 kHz, frames within 40 dB."""
+def librosa_grain(y: np.ndarray, sr: int) -> float:
+    """Grain computed with librosa alone: 50 Hz to 15 kHz, scaled to the loudest bin, frames within 40 dB."""
     n_fft = {22_050: 1024, 44_100: 2048, 48_000: 2048, 96_000: 4096}[sr]
     channels = np.atleast_2d(y.T)
     D = librosa.stft(channels, n_fft=n_fft, hop_length=n_fft // 4, center=False)
@@ -35,7 +29,7 @@ def slow_grain(y: np.ndarray, sr: int) -> float:
 
 
 class TestCommand:
-    def test_default_folders_summary_and_contract(self, project):
+    def test_the_default_folders_are_measured_and_summarised(self, project):
         ran = project.ran[0]
         assert ran.status == 0
         for text in (
@@ -53,9 +47,9 @@ class TestCommand:
         assert first["path"] == "Drone/Evolving/sound 01.wav"
         assert set(first) == {"path", "grain", "duration_s", "sample_rate_hz", "channels", "size_bytes", "mtime_ns"}
         y, sr = sf.read(project.folder / first["path"])
-        assert first["grain"] == pytest.approx(slow_grain(y, sr), rel=1e-3)
+        assert first["grain"] == pytest.approx(librosa_grain(y, sr), rel=1e-3)
 
-    def test_a_second_run_measures_what_changed_and_drops_what_is_gone(self, tmp_path):
+    def test_a_second_run_measures_only_changed_files_and_drops_missing_ones(self, tmp_path):
         write_library(tmp_path, 6, 0.5)
         run("measure_audio_grain.py", cwd=tmp_path)
         files = sorted(tmp_path.rglob("*.wav"))
@@ -69,7 +63,7 @@ class TestCommand:
         assert fresh.status == 0
         assert (tmp_path / "fresh.json").read_text() == (tmp_path / "metadata.json").read_text()
 
-    def test_bad_files_are_named_with_the_reason_and_stop_nothing(self, tmp_path):
+    def test_bad_files_are_named_with_the_reason_and_the_others_are_measured(self, tmp_path):
         write_bad_files(tmp_path / "in")
         sf.write(tmp_path / "in" / "good.wav", drone(), SR)
         ran = run("measure_audio_grain.py", "in", cwd=tmp_path)
@@ -82,7 +76,7 @@ class TestCommand:
             assert f"{name}: {reason}" in ran.err
         assert "1 files, 9 skipped" in ran.out
 
-    def test_a_name_with_a_line_break_stays_on_one_line(self, tmp_path):
+    def test_a_file_name_with_a_line_break_is_printed_on_one_line(self, tmp_path):
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / "two\nlines.wav").touch()
         sf.write(tmp_path / "in" / "good.wav", drone(), SR)
@@ -100,12 +94,12 @@ class TestCommand:
             (("good.wav", "-o", "good.wav/x.json"), "good.wav: can't write there"),
             (("good.wav", "-o", "damaged.json"), "damaged.json: not readable as JSON"),
             (("good.wav", "-o", "list.json"), "list.json: holds a list"),
-            (("good.wav", "-o", "field.json"), "field.json: settings: field hop_length is 'x', not a int"),
+            (("good.wav", "-o", "field.json"), "field.json: settings.hop_length: expected int, got 'x'"),
             (("--demo", "a", "b"), "--demo writes into one folder"),
             (("-j", "0"), "argument -j/--jobs"),
         ],
     )
-    def test_errors_are_one_line_with_status_2(self, tmp_path, args, message):
+    def test_an_error_is_one_line_with_status_2_and_changes_no_file(self, tmp_path, args, message):
         (tmp_path / "empty").mkdir()
         (tmp_path / "bad").mkdir()
         (tmp_path / "bad" / "zero.wav").touch()
@@ -121,15 +115,14 @@ class TestCommand:
         assert sum(message in line for line in ran.err.splitlines()) == 1, ran.err
         assert all(path.read_bytes() == content for path, content in before.items())
 
-    def test_a_read_only_folder_is_told_before_the_work(self, tmp_path):
+    def test_a_read_only_output_folder_is_reported_before_anything_is_measured(self, tmp_path):
         sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
-        ran = run(
-            "measure_audio_grain.py", "good.wav", "-o", "/sys/grain.json", cwd=tmp_path
-        )  # not writable even for root
+        output = "/sys/grain.json"  # not writable even for root
+        ran = run("measure_audio_grain.py", "good.wav", "-o", output, cwd=tmp_path)
         assert (ran.status, ran.out) == (2, "")
         assert ran.err.startswith("error: /sys: can't write there (")
 
-    def test_library_that_hardly_varies_is_warned_of(self, tmp_path):
+    def test_a_library_with_a_narrow_range_of_grain_causes_a_warning(self, tmp_path):
         for i in range(4):
             sf.write(tmp_path / f"{i}.wav", noise(1, seed=i), SR)
         assert "the files hardly differ in grain" in run("measure_audio_grain.py", ".", cwd=tmp_path).err

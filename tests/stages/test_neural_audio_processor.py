@@ -196,7 +196,7 @@ class TestWaysToAsk:
         assert ran.status == 1
         report = json.loads(ran.out)
         (row,), (failure,) = report["rendered"], report["failed"]
-        assert row["got_octaves"] == pytest.approx(-1, abs=0.02)
+        assert row["achieved_octaves"] == pytest.approx(-1, abs=0.02)
         assert row["grain_after"] == pytest.approx(grain_of(tmp_path / row["output"]), rel=1e-6)
         assert row["within_reach"] is True
         assert failure["input"].endswith("bad.wav")

@@ -1,0 +1,135 @@
+"""The table of everything that the user can do with a key, a menu or the mouse.
+
+The menus with their accelerators, the key bindings and the help sheet are all made from `ACTIONS`, so that they agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+KEY_NAMES = {
+    "space": "Space",
+    "Prior": "Page Up",
+    "Next": "Page Down",
+    "Escape": "Esc",
+    "Double-Button-1": "double-click",
+}
+
+
+class Needs(Enum):
+    """What has to be there before an action is possible."""
+
+    NOTHING = 0
+    MODEL = 1
+    FILE = 2
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that the user can do.
+
+    Attributes
+    ----------
+    help : str, line of the help sheet; empty if the menu entry says enough
+    command : str, name of a method of the window; empty if the mouse does it
+    arguments : tuple, for the command
+    key : str, in Tk's words; "Mod-" stands for Control, and for Command on macOS
+    gesture : str, of the mouse, for the help sheet
+    release : str, name of the method for the release of the key
+    menu, label : str, menu and entry
+    needs : Needs
+    is_on_slider : bool, whether the key works only while the slider has the focus
+    works_while_typing : bool, whether the key works while the field has the focus
+    """
+
+    help: str = ""
+    command: str = ""
+    arguments: tuple = ()
+    key: str = ""
+    gesture: str = ""
+    release: str = ""
+    menu: str = ""
+    label: str = ""
+    needs: Needs = Needs.NOTHING
+    is_on_slider: bool = False
+    works_while_typing: bool = False
+
+    def events(self, modifier: str) -> tuple[str, str]:
+        """Tk events for the press and for the release of the key."""
+        key = self.key.replace("Mod", modifier)
+        return f"<{key}>" if len(key) > 1 else key, f"<KeyRelease-{key}>"
+
+    def key_name(self, modifier: str) -> str:
+        """The key as the user knows it."""
+        name = KEY_NAMES.get(self.key, self.key)
+        if name.startswith("Mod-"):
+            return f"{'Cmd' if modifier == 'Command' else 'Ctrl'}+{name[-1].upper()}"
+        return name.upper() if len(name) == 1 else name
+
+
+ACTIONS = (
+    Action("play, pause", "toggle_play", key="space", needs=Needs.FILE),
+    Action(
+        "switch before and after (held: back on release)",
+        "press_compare",
+        key="b",
+        release="release_compare",
+        needs=Needs.FILE,
+    ),
+    Action("slider by 0.1 towards texture", "move_by", (-0.1,), "Left", needs=Needs.FILE, is_on_slider=True),
+    Action("slider by 0.1 towards smooth", "move_by", (0.1,), "Right", needs=Needs.FILE, is_on_slider=True),
+    Action("slider by 1 towards smooth", "move_by", (1.0,), "Prior", needs=Needs.FILE, is_on_slider=True),
+    Action("slider by 1 towards texture", "move_by", (-1.0,), "Next", needs=Needs.FILE, is_on_slider=True),
+    Action("slider to 0", "move_to", (0.0,), "Double-Button-1", needs=Needs.FILE, is_on_slider=True),
+    Action("go to the start of the sound", "seek", (0.0,), "Home", needs=Needs.FILE),
+    Action("go there", gesture="click in a picture"),
+    Action("loop that part", gesture="drag in a picture"),
+    Action("stop looping", "select", (None,), "Escape"),
+    Action("zoom in time", gesture="wheel"),
+    Action("show the sound after, or the gain applied", "toggle_view", key="g", menu="View", label="After / gain"),
+    Action("mel or log frequency", "toggle_log", key="l", menu="View", label="Mel / log frequency"),
+    Action("show the whole sound", "show_all", key="0", menu="View", label="Whole sound"),
+    Action(command="toggle_dark", menu="View", label="Light / dark"),
+    Action(
+        "open a file",
+        "ask_open",
+        (),
+        "Mod-o",
+        menu="File",
+        label="Open ...",
+        needs=Needs.MODEL,
+        works_while_typing=True,
+    ),
+    Action(
+        "save the result",
+        "ask_save",
+        key="Mod-s",
+        menu="File",
+        label="Save as ...",
+        needs=Needs.FILE,
+        works_while_typing=True,
+    ),
+    Action(command="ask_save_variations", menu="File", label="Save variations ...", needs=Needs.FILE),
+    Action(command="ask_batch", menu="File", label="Render many files ...", needs=Needs.MODEL),
+    Action(command="ask_model", menu="File", label="Choose a model ..."),
+    Action(
+        "close the file",
+        "close_file",
+        key="Mod-w",
+        menu="File",
+        label="Close the file",
+        needs=Needs.FILE,
+        works_while_typing=True,
+    ),
+    Action("quit", "close", key="Mod-q", menu="File", label="Quit", works_while_typing=True),
+    Action("this sheet; Esc closes it", "show_help", key="F1", menu="Help", label="Shortcuts", works_while_typing=True),
+    Action(command="show_model", menu="Help", label="The model"),
+    Action(command="show_about", menu="Help", label="About"),
+)
+
+
+def shortcut_sheet(modifier: str) -> str:
+    """Help sheet: a line for each key and gesture, with a tab character after it."""
+    named = ((action.gesture or action.key_name(modifier), action.help) for action in ACTIONS if action.help)
+    return "\n".join(f"{name}\t{help_text}" for name, help_text in named)

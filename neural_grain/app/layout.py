@@ -1,0 +1,295 @@
+"""Widgets, menus and key bindings of the window.
+
+`Layout` makes the widgets, and the menus and bindings from the table of actions. It decides nothing: the window gives
+it a `ViewState`, from which `Layout.show` sets every label and every enabled or disabled state.
+"""
+
+from __future__ import annotations
+
+import tkinter as tk
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tkinter import ttk
+
+from neural_grain.app.actions import ACTIONS, Action, Needs
+from neural_grain.app.panels import PanelCallbacks, PicturePanel
+from neural_grain.app.playback import PLAYBACK
+from neural_grain.app.preferences import Preferences
+from neural_grain.app.slider import OctaveSlider
+from neural_grain.app.theme import DARK, LIGHT, Palette, apply_palette, paint_menu, screen_scale
+from neural_grain.base.errors import printable
+
+MIN_SIZE = (900, 600)  # of the window, in pixels of a standard screen
+VERSIONS = ("before", "after", "difference")  # of the sound, in the order of their buttons
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """Everything that the labels and the enabled and disabled states depend on.
+
+    ``progress`` is within 0 to 1, or None if nobody knows how much of the work is done.
+    """
+
+    file_text: str
+    grain_text: str
+    status: str
+    is_error: bool
+    is_busy: bool
+    progress: float | None
+    has_model: bool
+    has_file: bool
+    is_playing: bool
+    listening: str
+
+    def allows(self, needs: Needs) -> bool:
+        """Whether an action with these needs is possible."""
+        return {Needs.NOTHING: True, Needs.MODEL: self.has_model, Needs.FILE: self.has_file}[needs]
+
+
+@dataclass(frozen=True)
+class LayoutCallbacks:
+    """What the widgets ask of the window.
+
+    Attributes
+    ----------
+    perform : action -> None; the method that the action names
+    release : action -> None; the method for the release of its key
+    press_version, release_version : for the buttons "Before", "After" and "Difference"
+    slide : the slider was moved
+    set_volume : volume within 0 to 1 -> None
+    open_recent : path -> None
+    cancel : stop the work that is under way
+    panel : PanelCallbacks
+    """
+
+    perform: Callable[[Action], None]
+    release: Callable[[Action], None]
+    press_version: Callable[[str], None]
+    release_version: Callable[[], None]
+    slide: Callable[[], None]
+    set_volume: Callable[[float], None]
+    open_recent: Callable[[Path], None]
+    cancel: Callable[[], None]
+    panel: PanelCallbacks
+
+
+class Layout:
+    """All widgets of the window.
+
+    Parameters
+    ----------
+    root : tk.Tk
+    preferences : Preferences, read whenever a menu or the colours need them
+    callbacks : LayoutCallbacks
+    """
+
+    def __init__(self, root: tk.Tk, preferences: Preferences, callbacks: LayoutCallbacks):
+        self.root, self._preferences, self._callbacks = root, preferences, callbacks
+        self.modifier = "Command" if root.tk.call("tk", "windowingsystem") == "aqua" else "Control"
+        self.scale = screen_scale(root)
+        self._options: dict[object, dict[str, object]] = {}  # as `_configure` set them last
+        self._is_busy = self._is_turning = False
+        self.state: ViewState | None = None  # what `show` showed last
+        root.title("Neural Grain Processor")
+        screen = root.winfo_screenwidth(), root.winfo_screenheight()
+        root.minsize(*(min(self._px(n), most) for n, most in zip(MIN_SIZE, screen, strict=True)))
+        root.geometry(preferences.geometry)
+        self._style = ttk.Style(root)
+        self._style.theme_use("clam")
+        self.outer = outer = ttk.Frame(root, padding=self._px(12))
+        outer.pack(fill="both", expand=True)
+        # Tk squeezes last what is packed first, so everything below the pictures is packed before them.
+        self._build_bar()
+        self.file_label = ttk.Label(outer)
+        self.file_label.pack(fill="x", pady=(self._px(6), 0))
+        self._build_status()
+        keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
+        self.octave_slider = OctaveSlider(outer, self.scale, keys, callbacks.slide)
+        self.panel = PicturePanel(outer, self._palette, self.scale, callbacks.panel)
+        self._build_menus()
+        self._bind_keys()
+        self.paint()
+
+    def _px(self, n: float) -> int:
+        return round(n * self.scale)
+
+    @property
+    def _palette(self) -> Palette:
+        return DARK if self._preferences.is_dark else LIGHT
+
+    def _build_bar(self) -> None:
+        bar = ttk.Frame(self.outer)
+        bar.pack(fill="x")
+        actions = {action.command: action for action in ACTIONS}
+
+        def button(text: str, command: str) -> ttk.Button:
+            return ttk.Button(bar, text=text, command=lambda: self._callbacks.perform(actions[command]))
+
+        self.open_button = button("Open ...", "ask_open")
+        self.play_button = button("Play", "toggle_play")
+        self.version_buttons = {version: ttk.Button(bar, text=version.capitalize()) for version in VERSIONS}
+        for version, each in self.version_buttons.items():
+            each.bind("<Button-1>", lambda _, version=version: self._callbacks.press_version(version))
+            each.bind("<ButtonRelease-1>", lambda _: self._callbacks.release_version())
+        self.save_button = button("Save as ...", "ask_save")
+        for child in bar.winfo_children():
+            child.pack(side="left", padx=(0, self._px(6)))
+        style = "Accent.Horizontal.TProgressbar"
+        self.meter = ttk.Progressbar(bar, length=self._px(80), maximum=PLAYBACK.meter_range_db, style=style)
+        self.meter.pack(side="right")
+        ttk.Label(bar, text="level").pack(side="right", padx=self._px(6))
+        volume = ttk.Scale(
+            bar,
+            from_=0,
+            to=1,
+            length=self._px(80),
+            value=self._preferences.volume,
+            command=lambda value: self._callbacks.set_volume(float(value)),
+        )
+        volume.pack(side="right")
+        ttk.Label(bar, text="volume").pack(side="right", padx=self._px(6))
+
+    def _build_status(self) -> None:
+        self._status_row = row = ttk.Frame(self.outer)
+        row.pack(side="bottom", fill="x", pady=(self._px(4), 0))
+        row.columnconfigure(0, weight=1)
+        self.status_label = ttk.Label(row)
+        self.status_label.grid(row=0, column=0, sticky="w")
+        self.progress = ttk.Progressbar(row, length=self._px(160), style="Accent.Horizontal.TProgressbar")
+        self.progress.grid(row=0, column=1, padx=self._px(6))
+        self.cancel_button = ttk.Button(row, text="Cancel", command=self._callbacks.cancel)
+        self.cancel_button.grid(row=0, column=2)
+        for widget in (self.progress, self.cancel_button):
+            widget.grid_remove()
+        row.bind("<Configure>", lambda _: self._wrap_lines())
+        self.grain_label = ttk.Label(self.outer, style="Grain.TLabel")
+        self.grain_label.pack(side="bottom", anchor="w", pady=(self._px(6), 0))
+
+    def _wrap_lines(self) -> None:
+        """Break long lines where the window or the progress bar begins."""
+        room = self.progress.winfo_reqwidth() + self.cancel_button.winfo_reqwidth() + self._px(24)
+        width = self._status_row.winfo_width()
+        self._configure(self.status_label, wraplength=max(1, width - (room if self._is_busy else 0)))
+        self._configure(self.grain_label, wraplength=max(1, width))
+
+    def _build_menus(self) -> None:
+        self._menu_bar = tk.Menu(self.root)
+        self.root.configure(menu=self._menu_bar)
+        self.menus = {name: tk.Menu(self._menu_bar, tearoff=False) for name in ("File", "View", "Help")}
+        for name, menu in self.menus.items():
+            self._menu_bar.add_cascade(label=name, menu=menu)
+        self.recent_menu = tk.Menu(self.menus["File"], tearoff=False, postcommand=self._fill_recent)
+        for action in ACTIONS:
+            if action.menu:
+                self.menus[action.menu].add_command(
+                    label=action.label,
+                    accelerator=action.key_name(self.modifier),
+                    command=lambda action=action: self._callbacks.perform(action),
+                )
+        self.menus["File"].insert_cascade(1, label="Recent", menu=self.recent_menu)
+
+    def _fill_recent(self) -> None:
+        self.recent_menu.delete(0, "end")
+        for name in self._preferences.recent:
+            self.recent_menu.add_command(
+                label=printable(name), command=lambda name=name: self._callbacks.open_recent(Path(name))
+            )
+
+    def _bind_keys(self) -> None:
+        slider, entry = self.octave_slider.slider, self.octave_slider.entry
+
+        def press(action: Action, event: tk.Event) -> str | None:
+            if action.works_while_typing or event.widget is not entry:
+                self._callbacks.perform(action)
+            return "break" if action.is_on_slider else None  # ttk would move the slider as well
+
+        for action in ACTIONS:
+            if action.key:
+                pressed, released = action.events(self.modifier)
+                widget = slider if action.is_on_slider else self.root
+                widget.bind(pressed, lambda event, action=action: press(action, event))
+                if action.release:
+                    widget.bind(released, lambda _, action=action: self._callbacks.release(action))
+        # The space bar plays. It would press the button that has the focus as well.
+        self.root.unbind_class("TButton", "<space>")
+        self.root.unbind_class("TButton", "<Key-space>")
+
+    def paint(self) -> None:
+        """Set all colours, light or dark as the preferences say."""
+        palette = self._palette
+        apply_palette(self._style, palette, self.scale)
+        self.root.configure(background=palette.background)
+        for menu in (self._menu_bar, *self.menus.values(), self.recent_menu):
+            paint_menu(menu, palette)
+        self.panel.palette = palette
+        self.panel.draw_soon()
+
+    def show(self, state: ViewState) -> None:
+        """Set every label and every enabled or disabled state."""
+        self.state = state
+        self.octave_slider.show_value()
+        self._configure(self.file_label, text=state.file_text)
+        self._configure(self.grain_label, text=state.grain_text)
+        self._configure(self.status_label, text=state.status, style="Error.TLabel" if state.is_error else "TLabel")
+        self._configure(self.play_button, text="Pause" if state.is_playing else "Play")
+        for version, button in self.version_buttons.items():
+            is_on = state.has_file and version == state.listening
+            self._configure(button, style="On.TButton" if is_on else "TButton")
+        self._enable(self.open_button, state.allows(Needs.MODEL))
+        slider = self.octave_slider
+        file_buttons = (self.play_button, self.save_button, *self.version_buttons.values())
+        for widget in (slider.slider, slider.entry, *file_buttons):
+            self._enable(widget, state.allows(Needs.FILE))
+        for action in ACTIONS:
+            if action.menu and action.needs is not Needs.NOTHING:
+                self._enable((action.menu, action.label), state.allows(action.needs))
+        self._show_progress(state.is_busy, state.progress)
+
+    def _show_progress(self, is_busy: bool, progress: float | None) -> None:
+        if is_busy != self._is_busy:
+            self._is_busy = is_busy
+            # The row always has the height of the button; otherwise the pictures would jump whenever work begins.
+            self._status_row.rowconfigure(0, minsize=self.cancel_button.winfo_reqheight())
+            for widget in (self.progress, self.cancel_button):
+                widget.grid() if is_busy else widget.grid_remove()
+        self._wrap_lines()
+        should_turn = is_busy and progress is None
+        if is_busy and progress is not None:
+            self.progress.stop()
+            self.progress.configure(mode="determinate", value=100 * progress)
+        elif should_turn and not self._is_turning:
+            self.progress.configure(mode="indeterminate")
+            self.progress.start(20)
+        elif not should_turn and self._is_turning:
+            self.progress.stop()
+        self._is_turning = should_turn
+
+    def close(self) -> None:
+        """Cancel everything that waits to be drawn."""
+        self.progress.stop()
+        self.panel.cancel_drawing()
+
+    def _enable(self, what: tk.Misc | tuple[str, str], is_enabled: bool) -> None:
+        """Enable or disable a widget, or the entry of a menu given by the names of both."""
+        shown = self._options.setdefault(what, {})
+        if shown.get("is_enabled") == is_enabled:
+            return
+        shown["is_enabled"] = is_enabled
+        if isinstance(what, tuple):
+            menu, label = what
+            self.menus[menu].entryconfigure(label, state="normal" if is_enabled else "disabled")
+        else:
+            what.state(["!disabled" if is_enabled else "disabled"])
+
+    def _configure(self, widget: tk.Misc, **options: object) -> None:
+        """Set the options of a widget that differ from what was set last.
+
+        Every move of the slider asks for about thirty options, and each call into Tk may have to wait for the
+        threads that compute.
+        """
+        shown = self._options.setdefault(widget, {})
+        options = {name: value for name, value in options.items() if name not in shown or shown[name] != value}
+        shown.update(options)
+        if options:
+            widget.configure(**options)

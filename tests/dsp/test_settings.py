@@ -1,0 +1,70 @@
+"""Settings: what a file may say, and what it may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from neural_grain.base.errors import PipelineError
+from neural_grain.dsp.settings import GrainSettings, default_settings, parse_spectrogram_settings, settings_record
+
+SETTINGS = default_settings(GrainSettings())
+
+
+def test_settings_survive_a_round_trip():
+    assert parse_spectrogram_settings(settings_record(SETTINGS), "x.json: settings") == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("sample_rate_hz", 999, ".sample_rate_hz: expected int >= 1000, got 999"),
+        ("sample_rate_hz", 44_100.0, ".sample_rate_hz: expected int, got 44100.0"),
+        ("sample_rate_hz", 1_000_000, ": n_fft=2048 must be 0.01 to 0.2 s at 1000000 Hz"),
+        ("n_fft", 3000, ": n_fft=3000 must be a power of two"),
+        ("n_fft", 2**17, ".n_fft: expected int <= 65536, got 131072"),
+        ("hop_length", 1024, ": hop_length=1024 must be a quarter or an eighth of n_fft=2048"),
+        ("fmin_hz", 251, ".fmin_hz: expected float <= 250.0, got 251"),
+        ("fmax_hz", 30_000, ": fmax_hz=30000.0 must be at most half of sample_rate_hz=44100"),
+        ("floor_db", 0, ".floor_db: expected float <= -1.0, got 0"),
+        ("active_range_db", float("inf"), ".active_range_db: expected float <= 200.0, got inf"),
+    ],
+)
+def test_unusable_grain_settings_are_refused(field, value, message):
+    record = settings_record(SETTINGS)
+    record["grain"][field] = value
+    with pytest.raises(PipelineError) as caught:
+        parse_spectrogram_settings(record, "x.pt: settings")
+    assert str(caught.value) == f"x.pt: settings.grain{message}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("tile_frames", 128, ": tile_frames=128, this program works with 256"),
+        ("dynamic_range_db", "deep", ".dynamic_range_db: expected float, got 'deep'"),
+        ("band_edges_hz", [float("nan")] * 130, ".band_edges_hz[0]: expected float >= 0.0, got nan"),
+        ("band_edges_hz", [100.0] * 130, ": band_edges_hz must be 130 rising frequencies from fmin_hz to fmax_hz"),
+        ("band_edges_hz", [], ": band_edges_hz must be 130 rising frequencies from fmin_hz to fmax_hz"),
+        ("grain", None, ".grain: expected object, got null"),
+    ],
+)
+def test_unusable_spectrogram_settings_are_refused(field, value, message):
+    with pytest.raises(PipelineError) as caught:
+        parse_spectrogram_settings(settings_record(SETTINGS) | {field: value}, "x.pt: settings")
+    assert str(caught.value) == f"x.pt: settings{message}"
+
+
+@pytest.mark.parametrize("name", ["tile_frames", "dynamic_range_db", "band_edges_hz", "grain"])
+def test_a_missing_field_is_not_replaced_by_a_default(name):
+    record = settings_record(SETTINGS)
+    del record[name]
+    with pytest.raises(PipelineError, match=f"x.pt: settings: object missing required field {name}"):
+        parse_spectrogram_settings(record, "x.pt: settings")
+
+
+@pytest.mark.parametrize("name", vars(GrainSettings()))
+def test_a_missing_grain_field_is_not_replaced_by_a_default(name):
+    record = settings_record(SETTINGS)
+    del record["grain"][name]
+    with pytest.raises(PipelineError, match=f"x.pt: settings.grain: object missing required field {name}"):
+        parse_spectrogram_settings(record, "x.pt: settings")

@@ -1,0 +1,139 @@
+"""Playing from the window: keys and buttons, before and after, the level meter, devices that fail."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile as sf
+from conftest import SR, FakeDevice, drone
+
+from measure_audio_grain import measure_file
+from neural_grain.app.player import Player
+from neural_grain.dsp.settings import GrainSettings
+
+pytest_plugins = ["driving"]
+
+
+def test_keys_play_slide_and_switch_with_a_real_stream(start, sound, tmp_path, monkeypatch):
+    """The null device of ALSA keeps no time, but everything else is real: PortAudio, the stream, its callbacks."""
+    config = tmp_path / "asound.conf"
+    config.write_text("pcm.!default { type null }\nctl.!default { type null }\n")
+    monkeypatch.setenv("ALSA_CONFIG_PATH", str(config))
+    sounddevice = pytest.importorskip("sounddevice") if sys.platform != "linux" else __import__("sounddevice")
+    sounddevice._terminate()
+    sounddevice._initialize()
+    player = Player()
+    d = start(sound, player=player)
+    d.window.select((0.0, 2.9))
+    d.root.focus_force()
+    d.xdotool("mousemove", *d.centre(d.panel.before.canvas))
+    d.xdotool("key", "space")
+    d.wait_until(lambda: d.playback.is_playing)
+    stream = player._stream
+    assert stream.active
+    d.wait_until(lambda: d.playback.position_s > 0)
+    d.xdotool("key", "b")
+    d.wait_until(lambda: d.playback.listening == "before")
+    d.xdotool("key", "space")
+    d.wait_until(lambda: not d.playback.is_playing and d.layout.play_button["text"] == "Play")
+    d.window.close()
+    assert stream.closed
+
+
+def test_a_short_press_on_before_stays_and_a_long_one_ends_on_release(start, sound):
+    d = start(sound, player=Player(FakeDevice()))
+    d.root.focus_force()
+    d.window.toggle_play()
+    d.xdotool("mousemove", *d.centre(d.panel.before.canvas))
+    difference = d.layout.version_buttons["difference"]
+    for press, release, version, hold_s in (
+        (("keydown", "b"), ("keyup", "b"), "before", 1.2),  # X repeats a held key after 0.7 s
+        (("mousemove", *d.centre(difference), "mousedown", 1), ("mouseup", 1), "difference", 0.5),
+    ):
+        d.xdotool(*press)
+        d.wait_until(lambda version=version: d.playback.mixer.source and d.playback.mixer.source.version == version)
+        end = time.monotonic() + hold_s
+        d.wait_until(lambda end=end, version=version: time.monotonic() > end or d.playback.listening != version)
+        assert d.playback.listening == version
+        d.xdotool(*release)
+        d.wait_until(lambda: d.playback.listening == "after")
+    d.click(d.layout.version_buttons["before"])
+    d.wait_until(lambda: not d.playback.is_held and d.playback.listening == "before")
+    d.xdotool("key", "b")
+    d.wait_until(lambda: not d.playback.is_held and d.playback.listening == "after")
+
+
+def test_the_level_meter_follows_the_sound(start, tmp_path):
+    path = tmp_path / "loud, then quiet.wav"
+    sf.write(path, drone(-40, 2) * np.repeat([1.0, 0.05], SR), SR)
+    d = start(path, player=Player(FakeDevice()))
+    d.root.focus_force()
+    meter = d.layout.meter
+    assert meter["value"] == 0
+    d.xdotool("key", "space")
+    d.wait_until(lambda: d.playback.position_s > 0.5)
+    loud = meter["value"]
+    peak_db = 20 * math.log10(np.abs(d.session.opened.y[: SR // 2]).max())
+    assert loud == pytest.approx(60 + peak_db, abs=3)
+    d.wait_until(lambda: d.playback.position_s > 1.5)
+    assert loud - meter["value"] == pytest.approx(26, abs=3)
+    d.xdotool("key", "space")
+    d.wait_until(lambda: meter["value"] == 0)
+
+
+def test_six_channels_are_opened_played_and_saved(start, tmp_path):
+    path, saved = tmp_path / "six.wav", tmp_path / "saved.wav"
+    levels = 1 / np.arange(1, 7)
+    sf.write(path, levels * drone(-45)[:, None], SR, "PCM_24")
+    device = FakeDevice()
+    d = start(path, player=Player(device))
+    assert "6 channels" in d.layout.file_label["text"]
+    d.drag_slider(-1.5)
+    d.settle()
+    d.click(d.layout.play_button)
+    d.wait_until(lambda: d.playback.position_s > 0.5)
+    played = np.concatenate(device.streams[0].heard[-20:])
+    left, right = np.sqrt((played**2).mean(axis=0))
+    assert left / right == pytest.approx(levels[::2].sum() / levels[1::2].sum(), rel=0.01)
+    d.answers["save"] = str(saved)
+    d.click(d.layout.save_button)
+    d.wait_for_status("saved ")
+    y, sr = sf.read(saved)
+    assert (y.shape, sr) == ((3 * SR, 6), SR)
+    assert np.sqrt((y**2).mean(axis=0)) / np.sqrt((y[:, 0] ** 2).mean()) == pytest.approx(levels, rel=1e-3)
+    grains = [measure_file(each, GrainSettings()).grain for each in (path, saved)]
+    assert math.log2(grains[0] / grains[1]) == pytest.approx(d.octaves, abs=0.02)
+
+
+def test_home_goes_to_the_start(start, sound):
+    d = start(sound)
+    view = d.panel.after
+    d.window.seek(1.5)
+    assert view.canvas.coords("mark")[0] > view.x_at(1.4)
+    d.root.focus_force()
+    d.xdotool("key", "Home")
+    d.wait_until(lambda: d.playback.position_s == 0)
+    assert view.canvas.coords("mark")[0] == view.left
+
+
+def test_a_device_that_vanishes_is_reported_and_playing_works_again(start, sound):
+    device = FakeDevice()
+    d = start(sound, player=Player(device))
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.position_s > 0)
+    device.streams[-1].vanish()
+    d.wait_until(lambda: "no sound: the device stopped" in d.layout.status_label["text"])
+    assert d.layout.play_button["text"] == "Play"
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.is_playing)
+
+
+def test_without_a_sound_card_the_play_button_says_why(start, sound, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)  # importing it raises ImportError
+    d = start(sound, player=Player())
+    d.click(d.layout.play_button)
+    d.wait_for_status("no sound: ")

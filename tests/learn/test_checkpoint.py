@@ -1,0 +1,92 @@
+"""Model files and training checkpoints: small, safe to read, and refused in one line if they don't fit."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+
+import pytest
+import torch
+from learning import SETTINGS
+
+from neural_grain.base.errors import PipelineError
+from neural_grain.learn.checkpoint import CHECKPOINT_VERSION, load_model, load_state, read_checkpoint
+from neural_grain.learn.dataset import fingerprint
+from neural_grain.learn.model import GrainModel
+
+
+def test_a_model_is_small_and_says_what_it_was_trained_on_and_how_it_did(project):
+    assert project.model.stat().st_size < 1e6
+    content = torch.load(project.model, weights_only=True)
+    assert "optimizer" not in content
+    assert content["training"]["files"] == 12
+    assert content["training"]["seed"] == 0
+    assert "the slider is accurate to 0.05 octaves" in content["audit"]["verdict"]
+    assert load_model(project.model).settings == SETTINGS
+
+
+def test_no_code_from_a_checkpoint_ever_runs(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "hacked"),))
+
+    (tmp_path / "model.pt").write_bytes(pickle.dumps(Malicious()))
+    torch.save({"version": 1, "weights": Malicious()}, tmp_path / "zipped.pt")
+    for name in ("model.pt", "zipped.pt"):
+        with pytest.raises(PipelineError, match="not readable as a model"):
+            read_checkpoint(tmp_path / name)
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 99}, f"is no model of version {CHECKPOINT_VERSION}"),
+        ({"channels": 9}, "weights do not fit"),
+        ({"channels": "many"}, "field channels is 'many'"),
+        ({"weights": {}}, "weights do not fit"),
+        ({"settings": {}}, "settings: "),
+        ({"training": []}, "field training is of type list"),
+        ({"audit": {"verdict": "x" * 10_000}}, "audit: field 'verdict'"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(project, tmp_path, change, message):
+    content = torch.load(project.model, weights_only=True)
+    torch.save({**content, **change}, tmp_path / "m.pt")
+    with pytest.raises(PipelineError) as caught:
+        load_model(tmp_path / "m.pt")
+    assert message in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused(project, tmp_path):
+    content = torch.load(project.model, weights_only=True)
+    content["weights"]["scale"] = torch.tensor(math.nan)
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(PipelineError, match="weights are not finite"):
+        load_model(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content.update(fingerprint="x"), "was made from other tiles or options"),
+        (lambda content: content["optimizer"]["state"][0].pop("exp_avg"), "training can't continue from it"),
+        (lambda content: content["optimizer"]["state"][3]["exp_avg_sq"].fill_(math.inf), "training can't continue"),
+        (lambda content: content["history"][0].pop("seconds"), "training can't continue from it"),
+        (
+            lambda content: content.update(begun={"step": 3, "random_state": {}, "scores": {}}),
+            "training can't continue",
+        ),
+    ],
+)
+def test_a_checkpoint_that_training_can_not_continue_from_is_refused(short_run, damage, message):
+    path = short_run.folder / "checkpoints/latest.pt"
+    identity = fingerprint(short_run.pairs, short_run.options)
+    model = GrainModel(SETTINGS)
+    state = load_state(read_checkpoint(path), path, identity, model, torch.optim.Adam(model.parameters()))
+    assert (len(state.history), state.epoch_progress) == (2, None)
+    content = read_checkpoint(path)
+    damage(content)
+    with pytest.raises(PipelineError, match=message):
+        load_state(content, path, identity, model, torch.optim.Adam(model.parameters()))

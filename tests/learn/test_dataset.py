@@ -1,0 +1,138 @@
+"""The division of a library into a training part and a held-out part, and the limits of both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from learning import SETTINGS
+
+from neural_grain.base.errors import PipelineError
+from neural_grain.data.tiles import Source, Tile, TrainingPairs, read_pairs
+from neural_grain.learn import dataset
+from neural_grain.learn.dataset import check_library, fingerprint, load_library, load_tiles, split_files, split_tiles
+from neural_grain.learn.settings import TrainOptions
+
+
+def listed_library(n_files: int, tiles_per_file: int) -> TrainingPairs:
+    """Files and tiles of random grain that exist in the list only."""
+    rng = np.random.default_rng(0)
+    sources = [
+        Source(Path(f"/{i}.wav"), float(grain), 1, 1) for i, grain in enumerate(rng.uniform(0.001, 0.5, n_files))
+    ]
+    tiles = [
+        Tile(Path(f"/{source.path.stem}_{k}.npy"), None, source.path, float(k), float(rng.uniform(0.001, 0.5)))
+        for source in sources
+        for k in range(tiles_per_file)
+    ]
+    return TrainingPairs(SETTINGS, tuple(sources), tuple(tiles))
+
+
+@pytest.fixture
+def small_limits(monkeypatch) -> None:
+    monkeypatch.setattr(dataset, "DATASET", replace(dataset.DATASET, max_train_tiles=100, max_held_out_tiles=20))
+
+
+def test_every_fourth_file_in_the_order_of_grain_is_held_out():
+    pairs = listed_library(40, 1)
+    train, held_out = split_files(pairs, seed=0)
+    assert sorted(train + held_out) == list(range(40))
+    by_grain = sorted(range(40), key=lambda i: pairs.sources[i].grain)
+    assert np.all(np.diff([by_grain.index(i) for i in sorted(held_out, key=by_grain.index)]) == 4)
+    assert {tuple(split_files(pairs, seed).held_out) for seed in range(20)} == {
+        tuple(sorted(by_grain[offset::4])) for offset in range(4)
+    }
+
+
+def test_a_library_within_the_limits_is_used_completely_and_in_its_order():
+    pairs = listed_library(40, 3)
+    train, held_out = split_tiles(pairs, seed=0)
+    held_out_files = {pairs.sources[i].path for i in split_files(pairs, 0).held_out}
+    assert train == [tile for tile in pairs.tiles if tile.source not in held_out_files]
+    assert held_out == [tile for tile in pairs.tiles if tile.source in held_out_files]
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_of_a_larger_library_as_many_tiles_are_drawn_as_the_limits_allow_spread_evenly_over_grain():
+    pairs = listed_library(800, 3)
+    split = split_tiles(pairs, seed=0)
+    assert list(map(len, split)) == [100, 20]
+    held_out_files = {pairs.sources[i].path for i in split_files(pairs, 0).held_out}
+    for drawn, is_held_out in zip(split, (False, True), strict=True):
+        part = [tile for tile in pairs.tiles if (tile.source in held_out_files) == is_held_out]
+        assert drawn == sorted(set(drawn), key=part.index)
+        ranks = np.sort([sorted(tile.grain for tile in part).index(tile.grain) for tile in drawn])
+        np.testing.assert_array_equal(ranks * len(drawn) // len(part), np.arange(len(drawn)))
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_the_seed_decides_which_tiles_are_drawn():
+    pairs = listed_library(800, 3)
+    assert split_tiles(pairs, seed=1) == split_tiles(pairs, seed=1)
+    same_files = next(s for s in range(2, 50) if split_files(pairs, s) == split_files(pairs, 1))
+    assert split_tiles(pairs, seed=1) != split_tiles(pairs, same_files)
+
+
+def test_only_the_drawn_tiles_are_read(copied, monkeypatch):
+    monkeypatch.setattr(dataset, "DATASET", replace(dataset.DATASET, max_train_tiles=5, max_held_out_tiles=2))
+    pairs = read_pairs(copied.folder / "training_pairs.json")
+    drawn = {tile.array for part in split_tiles(pairs, seed=0) for tile in part}
+    assert len(drawn) == 7
+    for tile in pairs.tiles:
+        if tile.array not in drawn:
+            tile.array.unlink()
+    train, held_out = load_library(pairs, seed=0)
+    assert (len(train.arrays), len(held_out.arrays)) == (5, 2)
+    with pytest.raises(PipelineError, match="not readable as a tile"):
+        load_tiles(pairs.tiles, pairs.settings)
+
+
+def test_a_crop_is_a_part_of_a_tile_with_the_fluctuation_of_the_whole_tile(project):
+    pairs = read_pairs(project.folder / "training_pairs.json")
+    tiles = load_tiles(pairs.tiles, pairs.settings)
+    among = np.array([2, 5])
+    x, fluctuations = tiles.crops(20, np.random.default_rng(0), among)
+    n_frames = dataset.DATASET.crop_frames
+    assert x.shape == (20, 128, n_frames)
+    for crop, fluctuation in zip(x, fluctuations, strict=True):
+        (i,) = [i for i in among if torch.equal(fluctuation, tiles.fluctuations[i])]
+        windows = np.lib.stride_tricks.sliding_window_view(tiles.arrays[i], n_frames, axis=1)
+        assert (windows == crop.numpy()[:, None]).all((0, 2)).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda pairs: replace(pairs, sources=pairs.sources[:3]), "3 files: a model needs at least 4"),
+        (
+            lambda pairs: replace(pairs, tiles=tuple(replace(tile, grain=0.1) for tile in pairs.tiles)),
+            "all tiles have the same grain",
+        ),
+        (
+            lambda pairs: replace(pairs, settings=replace(pairs.settings, dynamic_range_db=80.0)),
+            "tiles are 80 dB deep, this version learns from 100",
+        ),
+    ],
+)
+def test_a_library_that_nothing_can_be_learned_from_is_refused(change, message):
+    with pytest.raises(PipelineError, match=message):
+        check_library(change(listed_library(8, 1)))
+
+
+def test_the_fingerprint_changes_with_all_that_decides_the_weights():
+    pairs, options = listed_library(8, 2), TrainOptions()
+    first = pairs.tiles[0]
+    others = [
+        (pairs, TrainOptions(epochs=99)),
+        (pairs, TrainOptions(batch_size=31)),
+        (pairs, TrainOptions(seed=1)),
+        (replace(pairs, tiles=(replace(first, grain=first.grain * (1 + 1e-12)), *pairs.tiles[1:])), options),
+        (replace(pairs, tiles=pairs.tiles[1:]), options),
+        (replace(pairs, settings=replace(pairs.settings, dynamic_range_db=80.0)), options),
+    ]
+    fingerprints = {fingerprint(*other) for other in [(pairs, options), *others]}
+    assert len(fingerprints) == 1 + len(others)
+    assert fingerprint(pairs, options) == fingerprint(listed_library(8, 2), TrainOptions())
