@@ -30,7 +30,20 @@ HIDDEN_NAME = re.compile(r"(\.grain-[0-9a-f]{16})\.(part|lock)(\..*)?", re.DOTAL
 SCRATCH_BYTES = 1 << 29  # a log-mel picture of 3 hours; a larger array goes to a file
 #: Errors of file systems that have no locks, such as some network folders. There runs are not kept apart.
 NO_LOCKS = frozenset(getattr(errno, name, -1) for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"))
-_OWN_LOCKS: dict[Path, int] = {}  # targets that this process has locked, and the thread that holds each lock
+
+
+class OwnLocks:
+    """The locks that this process holds, so that none stays behind when it ends while threads of it still write."""
+
+    def __init__(self) -> None:
+        self.holders: dict[Path, int] = {}  # locked paths, and the thread that holds each lock
+        self.admission = threading.Lock()  # held while a lock is acquired or released, and for ever at the end
+
+    def __reduce__(self) -> tuple:
+        return type(self), ()  # a worker of a cluster has locks of its own
+
+
+OWN_LOCKS = OwnLocks()
 
 
 class Stamp(NamedTuple):
@@ -161,21 +174,23 @@ def run_lock(path: Path) -> Iterator[None]:
         At once, if another run or thread holds the lock.
     """
     target = Path(os.path.abspath(path))
-    if _OWN_LOCKS.get(target) == threading.get_ident():
+    if OWN_LOCKS.holders.get(target) == threading.get_ident():
         yield
         return
     try:
-        lock = _Lock.acquire(hidden_path(target, "lock"))
+        with OWN_LOCKS.admission:
+            lock = _Lock.acquire(hidden_path(target, "lock"))
+            OWN_LOCKS.holders[target] = threading.get_ident()
     except BlockingIOError as err:
         raise PipelineError(f"{path}: another run is writing it; wait until it has ended") from err
     except OSError as err:
         raise PipelineError(f"{path}: can't write ({err.strerror})") from err
-    _OWN_LOCKS[target] = threading.get_ident()
     try:
         yield
     finally:
-        del _OWN_LOCKS[target]
-        lock.release()
+        with OWN_LOCKS.admission:
+            lock.release()
+            del OWN_LOCKS.holders[target]
 
 
 @contextmanager
@@ -204,10 +219,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_own_temporaries() -> None:
-    """Remove the hidden files of this process, which is about to end while threads of it may still write."""
-    for target in list(_OWN_LOCKS):
-        for kind in ("part", "lock"):
-            hidden_path(target, kind).unlink(missing_ok=True)
+    """Remove the hidden files of this process, which is about to end while threads of it may still write.
+
+    From now on, a thread that wants a lock waits for ever. One that holds a lock may be about to create its temporary
+    file, so the search is repeated until it finds nothing.
+    """
+    OWN_LOCKS.admission.acquire()
+    is_clean = False
+    while not is_clean:
+        targets = list(OWN_LOCKS.holders)
+        hidden = [hidden_path(target, kind) for target in targets for kind in ("part", "lock")]
+        is_clean = not any(path.exists() for path in hidden)
+        for path in hidden:
+            path.unlink(missing_ok=True)
 
 
 def scratch_array(shape: tuple[int, ...]) -> np.ndarray:

@@ -99,7 +99,9 @@ class TestLaw:
             assert sf.info(output).frames == 2 * SR
 
 
-def test_the_example_in_the_documentation_works(project):
+def test_the_example_in_the_documentation_works_with_the_import_from_the_script(project):
+    from neural_audio_processor import GrainProcessor
+
     names = {"GrainProcessor": GrainProcessor, "MODEL": project.model, "np": np}
     example = doctest.DocTestFinder(recurse=False).find(GrainProcessor, "GrainProcessor", globs=names)
     result = doctest.DocTestRunner().run(example[0])

@@ -1,31 +1,79 @@
-"""TODO"""
+"""The worker without a window: its thread, its messages, and what makes it stop early."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.app.worker import Worker
+from neural_grain.app.worker import (
+    Analysed,
+    FileOpened,
+    Message,
+    ModelLoaded,
+    Progress,
+    RenderingDone,
+    Worker,
+    WorkFailed,
+)
+
+Wanted = TypeVar("Wanted", bound=Message)
 
 
-@pytest.mark.parametrize("is_left", [False, True])
-def test_a_measurement_is_given_up_when_its_position_is_left(project, tmp_path, is_left):
-    path = tmp_path / "long.wav"
-    sf.write(path, np.tile(drone(-40), 30), SR, "PCM_16")
+@pytest.fixture
+def worker(project) -> Iterator[Worker]:
     worker = Worker(project.model, "cpu")
+    yield worker
+    worker.close()
+    assert not worker.is_alive
 
-    def content_of(kind: str):
-        while (message := worker.messages.get(timeout=60)).kind != kind:
-            assert message.kind in ("model", "progress", "looked"), message
-        return message.content
 
-    try:
+def wait_for(worker: Worker, kind: type[Wanted]) -> Wanted:
+    """The next message of a kind; the only others may be those on the way to it."""
+    while not isinstance(message := worker.messages.get(timeout=60), kind):
+        assert isinstance(message, ModelLoaded | Progress | Analysed), message
+    return message
+
+
+@pytest.mark.parametrize("is_abandoned", [False, True])
+def test_a_rendering_stops_when_the_slider_leaves_its_position(worker, tmp_path, is_abandoned):
+    path = tmp_path / "long.wav"
+    sf.write(path, np.tile(drone(-40), 5), SR, "PCM_16")
+    worker.open(path)
+    opened = wait_for(worker, FileOpened)
+    worker.render(opened, 1.0)
+    if is_abandoned:
+        worker.abandon_rendering()
+    done = wait_for(worker, RenderingDone)
+    assert done.opened is opened
+    assert (done.rendering is None) == is_abandoned
+
+
+def test_a_rendering_that_is_done_keeps_no_audio_but_the_input(worker, tmp_path):
+    path = tmp_path / "drone.wav"
+    sf.write(path, drone(-40), SR, "PCM_16")
+    worker.open(path)
+    opened = wait_for(worker, FileOpened)
+    worker.render(opened, 1.0)
+    rendering = wait_for(worker, RenderingDone).rendering
+    assert rendering.sound is opened.analysis.sound
+    assert rendering.achieved_octaves == pytest.approx(1.0, abs=0.02)
+
+
+def test_an_unexpected_exception_is_reported_and_the_worker_continues(worker, tmp_path, monkeypatch):
+    path = tmp_path / "drone.wav"
+    sf.write(path, drone(-40), SR, "PCM_16")
+    wait_for(worker, ModelLoaded)
+    with monkeypatch.context() as patch:
+        patch.setattr("neural_grain.app.worker.open_sound", lambda path: 1 / 0)
         worker.open(path)
-        worker.render(content_of("opened"), 1.0)
-        if is_left:
-            worker.forget()
-        assert (content_of("rendered") is None) == is_left
-    finally:
-        worker.close()
+        reason = wait_for(worker, WorkFailed).reason
+    assert reason.startswith(
+        "internal fault, please report it: ZeroDivisionError('division by zero') at test_worker.py:"
+    )
+    worker.open(path)
+    assert wait_for(worker, FileOpened).y.shape == (3 * SR, 1)

@@ -18,7 +18,7 @@ from neural_grain.base.errors import PipelineError
 class TestLeftovers:
     def test_of_killed_runs_go_and_what_is_the_users_or_a_living_runs_stays(self, tmp_path):
         dead, alive, lock = (
-            base_files.hidden_name(tmp_path / name, kind)
+            base_files.hidden_path(tmp_path / name, kind)
             for name, kind in (("dead.wav", "part"), ("alive.wav", "part"), ("x", "lock"))
         )
         mine = [tmp_path / name for name in (".grain-notes", ".grain-0123456789abcdef.part2", ".x.part", "a.part.wav")]

@@ -1,11 +1,12 @@
-"""Faults: every stage killed, interrupted and put on a full disk at many moments, then the same command again.
+"""Every stage killed, interrupted, and put on a full disk at many moments, and then the same command again.
 
     python tests/benchmarks/faults.py [--moments 50] [--stages measure,convert] [--faults kill,interrupt] [--seed 0]
 
-For each moment a copy of a small project gets the command and the fault. At that moment every JSON, array, picture, model
-and sound must be whole. Then the same command runs undisturbed, and must end with the same files as a run that never
-was disturbed: the same bytes (but for times of day and seconds taken), and nothing beside them. Prints a row for each
-stage and fault, and every failure. The full disk is a tmpfs (needs root), or where that can't be a limit on file sizes.
+At each moment the command runs in a copy of a small project and the fault happens. After it, every JSON file, array,
+picture, model and sound must be complete. Then the same command runs without a fault and must leave the same files as
+a run that was never disturbed, with the same bytes (apart from timestamps and durations), and no other files. Prints a
+row for each stage and fault, and every failure. The full disk is a tmpfs, which needs root; without root it is a limit
+on file sizes.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ SOUND = "Drone/Static/sound 03.wav"
 
 @dataclass(frozen=True)
 class Stage:
-    """A command, and what it needs of those before it."""
+    """A command, as a user runs it in a project."""
 
     name: str
     command: tuple[str, ...]
-    makes: tuple[str, ...]  # what the command writes: removed from the project before it runs
+    makes: tuple[str, ...]  # outputs, which are removed from the project before the command runs
 
 
 STAGES = (
@@ -58,14 +59,14 @@ STAGES = (
 
 
 def start(stage: Stage, folder: Path, *extra: str, **options) -> subprocess.Popen:
-    """The stage's command, running in a project folder; stderr is kept in a file outside of it."""
+    """Start the command of a stage in a project folder; stderr goes to a file beside the folder."""
     command = [sys.executable, str(ROOT / stage.command[0]), *stage.command[1:], *extra]
     with Path(f"{folder}.err").open("w") as err:
         return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=err, **options)
 
 
 def messages(folder: Path) -> list[str]:
-    """What the last command wrote to stderr, but for progress bars."""
+    """What the last command wrote to stderr, without progress bars."""
     text = Path(f"{folder}.err").read_text().replace("\r", "\n")
     return [line for line in text.splitlines() if line.strip() and "it/s" not in line and "s/it" not in line
             and "%|" not in line and "?file/s" not in line and "file/s]" not in line and "s/file]" not in line
@@ -73,7 +74,7 @@ def messages(folder: Path) -> list[str]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file of ours can be read to its end."""
+    """True if a file that a stage wrote can be read to its end."""
     import soundfile as sf
     import torch
     from PIL import Image
@@ -82,7 +83,7 @@ def is_whole(path: Path) -> bool:
         if path.suffix == ".json":
             json.loads(path.read_text())
         elif path.suffix == ".jsonl":
-            for line in path.read_text().splitlines()[:-1]:  # the last may be cut off: it counts for nothing
+            for line in path.read_text().splitlines()[:-1]:  # the last line may be cut off, and is then ignored
                 json.loads(line or "null")
         elif path.suffix == ".npy":
             np.load(path, allow_pickle=False)
@@ -96,13 +97,13 @@ def is_whole(path: Path) -> bool:
         elif path.suffix in (".wav", ".flac"):
             with sf.SoundFile(path) as file:
                 return len(file.read()) == file.frames
-    except Exception:  # noqa: BLE001  whatever it is: it can't be read
+    except Exception:  # noqa: BLE001  whatever the reason, the file can't be read
         return False
     return True
 
 
 def digest(path: Path) -> str:
-    """What must be the same in a file: its bytes, but for seconds taken, stamps of outputs and absolute paths."""
+    """Hash of everything in a file that must be reproducible: not durations, timestamps and absolute paths."""
     import torch
 
     content = path.read_bytes()
@@ -125,45 +126,44 @@ def digest(path: Path) -> str:
 
 
 def is_litter(path: Path) -> bool:
-    """Whether a file is a temporary one."""
+    """True if a file is a temporary one."""
     return path.name.startswith(".") or path.name.startswith("tmp")
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """All files of a project, and what must be the same in them."""
+    """The `digest` of every file of a project, by its path."""
     return {str(p.relative_to(folder)): digest(p) for p in folder.rglob("*") if p.is_file()}
 
 
 @dataclass
 class Tally:
-    """What became of some moments."""
+    """Counts and failures over several moments."""
 
     moments: int = 0
-    hit: int = 0  # the fault struck before the command had ended
-    litter: int = 0  # moments after which a hidden file lay there (kill -9 may leave one)
+    hit: int = 0  # moments at which the command was still running
+    litter: int = 0  # moments after which there was a temporary file (kill -9 may leave one)
     failures: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run that nothing happened to."""
+    """A run without a fault, for comparison."""
 
     stage: Stage
-    template: Path  # the project before it
+    template: Path  # the project before the run
     files: dict[str, str]
     seconds: float
 
 
 def run_undisturbed(stage: Stage, project: Path, work: Path, times: int = 2) -> Undisturbed:
-    """Make the template of a stage from a project in which all have run, and run the command once."""
+    """Make the template of a stage from a project in which all stages have run, and run the command in a copy."""
     template, folder = work / f"{stage.name}_template", work / f"{stage.name}_whole"
     shutil.copytree(project, template)
-    later = [made for other in STAGES[STAGES.index(stage) :] for made in other.makes]
-    for made in later:
-        shutil.rmtree(template / made, ignore_errors=True)
-        (template / made).unlink(missing_ok=True)
+    for output in [output for other in STAGES[STAGES.index(stage) :] for output in other.makes]:
+        shutil.rmtree(template / output, ignore_errors=True)
+        (template / output).unlink(missing_ok=True)
     seconds = []
-    for _ in range(times):  # the first one may be slow for reasons of its own
+    for _ in range(times):  # the first run may be slow, because files are not cached yet
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(template, folder)
         started = time.monotonic()
@@ -173,39 +173,39 @@ def run_undisturbed(stage: Stage, project: Path, work: Path, times: int = 2) -> 
 
 
 def moments(n: int, seconds: float, seed: int) -> list[float]:
-    """Random moments in a run, one in each n-th of it."""
+    """Random moments in seconds, one in each n-th of a run."""
     rng = np.random.default_rng(seed)
     return [float((i + rng.random()) / n * seconds) for i in range(n)]
 
 
 def check_again(tally: Tally, run: Undisturbed, folder: Path, at: str) -> None:
-    """The same command once more; stage 3 goes on from its last epoch if there is one, every second time."""
+    """Run the same command again and compare its files; every second time stage 3 resumes its last epoch."""
     latest = folder / "grain_processor_v2_output/checkpoints/latest.pt"
     resumes = run.stage.name == "train" and latest.exists() and tally.moments % 2
     if start(run.stage, folder, *(["--resume"] if resumes else [])).wait() != 0:
         tally.failures.append(f"{at}: the second run fails: {messages(folder)[-3:]}")
     elif (now := snapshot(folder)) != run.files:
-        wrong = sorted(name for name in now.keys() | run.files.keys() if now.get(name) != run.files.get(name))
-        tally.failures.append(f"{at}: the second run ends with other files: {wrong[:5]}")
+        different = sorted(name for name in now.keys() | run.files.keys() if now.get(name) != run.files.get(name))
+        tally.failures.append(f"{at}: the second run leaves other files: {different[:5]}")
 
 
 def faults_of_interrupt(status: int, folder: Path) -> list[str]:
-    """What is wrong with how a command ended after Ctrl-C: it must say one line, and its status must be 130."""
-    said = messages(folder)
-    if status == -signal.SIGINT and not any(str(ROOT) in line and "import signal" not in line for line in said):
-        return []  # struck before the script's first line: Python's own affair
+    """Reasons why a command did not end correctly after Ctrl-C: it must print one line and have status 130."""
+    printed = messages(folder)
+    if status == -signal.SIGINT and not any(str(ROOT) in line and "import signal" not in line for line in printed):
+        return []  # Python itself was interrupted, before the first line of the script
     if status == 0:
         return []
     if status != 130:
-        return [f"status {status}: {said[:2]} ... {said[-5:]}"]
-    lines = [line for line in said if not line.startswith(("warning:", "training on"))]
-    return (
-        [] if len(lines) == 1 and lines[0].startswith("interrupted") else [f"not one line: {said[:3]} ... {said[-5:]}"]
-    )
+        return [f"status {status}: {printed[:2]} ... {printed[-5:]}"]
+    lines = [line for line in printed if not line.startswith(("warning:", "training on"))]
+    if len(lines) == 1 and lines[0].startswith("interrupted"):
+        return []
+    return [f"not one line: {printed[:3]} ... {printed[-5:]}"]
 
 
 def strike(tally: Tally, run: Undisturbed, folder: Path, moment_s: float, number: signal.Signals) -> None:
-    """Send one signal at one moment, look at what lies there, and run the same command again."""
+    """Send one signal at one moment, check the files, and run the same command again."""
     shutil.copytree(run.template, folder)
     at = f"{run.stage.name} {number.name} at {moment_s:.2f} s"
     process = start(run.stage, folder)
@@ -219,7 +219,7 @@ def strike(tally: Tally, run: Undisturbed, folder: Path, moment_s: float, number
     files = [path for path in folder.rglob("*") if path.is_file()]
     broken = [path.name for path in files if not is_litter(path) and not is_whole(path)]
     if broken:
-        tally.failures.append(f"{at}: half written: {broken}")
+        tally.failures.append(f"{at}: incomplete: {broken}")
     leftovers = [path.name for path in files if is_litter(path)]
     tally.litter += bool(leftovers)
     if number == signal.SIGINT:
@@ -231,7 +231,7 @@ def strike(tally: Tally, run: Undisturbed, folder: Path, moment_s: float, number
 
 
 def strike_often(run: Undisturbed, work: Path, n: int, seed: int, number: signal.Signals) -> Tally:
-    """The same at n moments."""
+    """Send a signal at ``n`` moments."""
     tally = Tally()
     for i, moment_s in enumerate(moments(n, run.seconds, seed)):
         strike(tally, run, work / f"{run.stage.name}_{i}", moment_s, number)
@@ -240,33 +240,34 @@ def strike_often(run: Undisturbed, work: Path, n: int, seed: int, number: signal
 
 @dataclass(frozen=True)
 class SmallDisk:
-    """A disk that gets full after some bytes: a tmpfs, or where none can be mounted a limit on the size of a file."""
+    """A disk with little space: a tmpfs, or where none can be mounted a limit on the size of files."""
 
     folder: Path
     is_mounted: bool
-    options: dict
+    options: dict  # for subprocess.run
 
     @classmethod
     def make(cls, folder: Path, n_bytes: int, n_used: int) -> SmallDisk:
-        """A disk for ``n_used`` bytes and so many more."""
+        """Make a disk with room for ``n_used`` bytes and ``n_bytes`` more."""
         folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", f"size={n_bytes + n_used}", "tmpfs", str(folder)]
         is_mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
         return cls(folder, is_mounted, {} if is_mounted else {"preexec_fn": limit_files(n_bytes)})
 
     def remove(self) -> None:
+        """Unmount and remove it."""
         if self.is_mounted:
             subprocess.run(["umount", "-l", str(self.folder)], check=True)
         shutil.rmtree(self.folder)
 
 
 def limit_files(n_bytes: int) -> Callable[[], None]:
-    """For ``preexec_fn``: no file of the child grows beyond so many bytes; writing more fails as on a full disk."""
+    """Make a ``preexec_fn`` that limits the size of files; writing more fails like on a full disk."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
 
 
 def fill_disk(run: Undisturbed, work: Path, n: int, seed: int) -> Tally:
-    """The command on disks of random sizes; then more room is made, and the same command runs again."""
+    """Run the command on disks of random sizes, then make room and run the same command again."""
     tally, rng = Tally(), np.random.default_rng(seed)
 
     def size(folder: Path) -> int:
@@ -286,7 +287,7 @@ def fill_disk(run: Undisturbed, work: Path, n: int, seed: int) -> Tally:
 
 
 def run_on_full_disk(tally: Tally, run: Undisturbed, disk: SmallDisk, at: str) -> None:
-    """The command on one disk, and again when there is room."""
+    """Run the command on one disk, and again when there is room."""
     folder = disk.folder / "project"
     shutil.copytree(run.template, folder)
     command = [sys.executable, str(ROOT / run.stage.command[0]), *run.stage.command[1:]]
@@ -298,7 +299,7 @@ def run_on_full_disk(tally: Tally, run: Undisturbed, disk: SmallDisk, at: str) -
         tally.failures.append(f"{at}: status {done.returncode}: {done.stderr[-600:]!r}")
     files = [path for path in folder.rglob("*") if path.is_file()]
     if broken := [path.name for path in files if not is_whole(path)]:
-        tally.failures.append(f"{at}: half written: {broken}")
+        tally.failures.append(f"{at}: incomplete: {broken}")
     if leftovers := [path.name for path in files if is_litter(path)]:
         tally.litter += 1
         tally.failures.append(f"{at}: leaves {leftovers}")
@@ -315,7 +316,7 @@ FAULTS = {
 
 
 def make_project(folder: Path) -> Path:
-    """A library of 12 short sounds in which stages 1 to 3 have run."""
+    """Make a library of 12 short sounds and run stages 1 to 3 in it."""
     from conftest import write_library
 
     write_library(folder)
@@ -325,7 +326,7 @@ def make_project(folder: Path) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; the exit status is 1 if anything failed."""
+    """Print the table and return the exit status, which is 1 if there was a failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--stages", default=",".join(stage.name for stage in STAGES))

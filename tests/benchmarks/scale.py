@@ -1,14 +1,15 @@
-"""How stages 1 and 2 grow with the number of files, and how near they come to what any program must do.
+"""How stages 1 and 2 scale with the number of files, and how their speed compares with the least possible work.
 
     python tests/benchmarks/scale.py [--sizes 1000,3000,10000] [--tiny 10000,30000,100000]
     python tests/benchmarks/scale.py LIBRARY [--rounds 5]
 
-Without LIBRARY: files of half a second (and tiny ones of 50 ms for stage 1) are synthesised in a temporary folder, and
-each command runs twice, the second time over an unchanged library, as a process of its own with its peak memory.
-With it: the stages against the usual loops (librosa.load and spectral_flatness; specshow and savefig for each tile),
-one core, and against the floor: decoding and one torch.stft per file, on all cores. All that is imported is there, but
-for the commands, which start from nothing. The contenders take turns; ratios are medians over rounds. Processor time
-tells what a machine that others use as well would hide.
+Without LIBRARY, files of half a second (and of 50 ms for stage 1 alone) are synthesised in a temporary folder. Each
+command runs twice as a process of its own, the second time over the unchanged library, and its peak memory is shown.
+
+With LIBRARY, the stages are compared with the usual loops on one core (librosa.load and spectral_flatness; specshow
+and savefig for each tile), and with a lower bound: decoding and one torch.stft per file on all cores. Everything is
+imported beforehand, except by the commands, which start from nothing. The contenders take turns, and ratios are
+medians over rounds. Processor time is shown as well, because other programs on the machine do not change it.
 """
 
 from __future__ import annotations
@@ -20,30 +21,39 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from joblib import Parallel, delayed
-
 from convert_to_spectrograms import convert_dataset
 from measure_audio_grain import measure_folder
 from neural_grain.audio.sound import find_audio
+from neural_grain.data.metadata import Metadata
 from neural_grain.data.tiles import tile_starts
 from neural_grain.dsp.settings import TILE_FRAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 SR = 44_100
 SHORT_S, TINY_S = 0.5, 0.05
-N_SOUNDS = 16  # different ones; a library of N files holds each many times
+N_SOUNDS = 16  # different sounds; each is written to many files
 FILES_PER_FOLDER = 1000
+RATIOS = (  # two contenders, and the aim for the ratio of their times
+    ("plain loop", "stage 1", ">= 4"),
+    ("plain loop, 22 kHz", "stage 1", ">= 4"),
+    ("plain loop, command", "stage 1, command", ">= 4"),
+    ("stage 1", "floor", "<= 1.5"),
+    ("specshow loop", "stage 2", ">= 10"),
+    ("stage 2, no pictures", "floor", "<= 2"),
+)
 
 
 def write_files(folder: Path, n_files: int, duration_s: float) -> None:
-    """Add files to a library until it holds so many: a tone and noise, 16 bits, mono."""
+    """Add files (a tone and noise, 16 bits, mono) to a library until it holds ``n_files``."""
     sounds, rng = [], np.random.default_rng(0)
     t = np.arange(round(duration_s * SR)) / SR
     for i in range(N_SOUNDS):
@@ -58,8 +68,16 @@ def write_files(folder: Path, n_files: int, duration_s: float) -> None:
             path.write_bytes(sounds[i % N_SOUNDS])
 
 
-def ran(folder: Path, script: str, *args: str) -> tuple[float, float, str]:
-    """A stage as a command: seconds, peak memory in MB, and the line that counts what it did."""
+class CommandRun(NamedTuple):
+    """A command that has ended."""
+
+    seconds: float
+    memory_mb: float  # peak
+    counts: str  # the line that says how many files it processed
+
+
+def run_command(folder: Path, script: str, *args: str) -> CommandRun:
+    """Run a stage as a command."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, str(ROOT / script), *args], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -69,11 +87,11 @@ def ran(folder: Path, script: str, *args: str) -> tuple[float, float, str]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{script} {args} ended with {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024, line.split(" gone")[0]
+    return CommandRun(time.perf_counter() - started, usage.ru_maxrss / 1024, line.split(" gone")[0])
 
 
 def growth(sizes: list[int], duration_s: float, stages: dict[str, tuple[str, ...]]) -> None:
-    """The table of one kind of library, which grows from row to row."""
+    """Print the table of a library that grows from row to row."""
     print(f"\nfiles of {duration_s:g} s       first run          a file   unchanged          JSON")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,12 +100,13 @@ def growth(sizes: list[int], duration_s: float, stages: dict[str, tuple[str, ...
             for path in folder.glob("*.json"):
                 path.unlink()
             for script, args in stages.items():
-                first_s, first_mb, _ = ran(folder, script, *args)
-                again_s, again_mb, line = ran(folder, script, *args)
+                first = run_command(folder, script, *args)
+                again = run_command(folder, script, *args)
                 written = folder / ("metadata.json" if "measure" in script else "training_pairs.json")
                 print(
-                    f"{n_files:7d} {script[:7]} {first_s:7.1f} s {first_mb:5.0f} MB {1000 * first_s / n_files:7.2f} ms "
-                    f"{again_s:6.2f} s {again_mb:5.0f} MB {written.stat().st_size / 1e6:6.1f} MB   ({line})",
+                    f"{n_files:7d} {script[:7]} {first.seconds:7.1f} s {first.memory_mb:5.0f} MB "
+                    f"{1000 * first.seconds / n_files:7.2f} ms {again.seconds:6.2f} s {again.memory_mb:5.0f} MB "
+                    f"{written.stat().st_size / 1e6:6.1f} MB   ({again.counts})",
                     flush=True,
                 )
 
@@ -101,7 +120,7 @@ for path in sys.argv[1:]:
 
 
 def plain_loop(paths: list[Path], sr: float | None) -> None:
-    """What one writes first: mixed to mono, and with librosa's own ``sr`` of 22,050 Hz half of the samples."""
+    """The usual loop. librosa mixes to mono, and by default resamples to 22,050 Hz, which halves the samples."""
     import librosa
 
     for path in paths:
@@ -110,7 +129,7 @@ def plain_loop(paths: list[Path], sr: float | None) -> None:
 
 
 def picture_loop(paths: list[Path], folder: Path) -> None:
-    """What one writes first, with a picture for each tile."""
+    """The usual loop with a picture for each tile."""
     import librosa
     import matplotlib
 
@@ -130,8 +149,8 @@ def picture_loop(paths: list[Path], folder: Path) -> None:
             plt.close(figure)
 
 
-def floor(paths: list[Path]) -> None:
-    """What nobody can do without: decoding, and one transform of each channel, on all cores."""
+def lower_bound(paths: list[Path]) -> None:
+    """The least that any program must do: decoding, and one transform of each channel, on all cores."""
     import torch
 
     window = torch.hann_window(2048)
@@ -141,38 +160,35 @@ def floor(paths: list[Path]) -> None:
         torch.stft(torch.from_numpy(np.ascontiguousarray(y.T)), 2048, 512, window=window, return_complex=True)
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a file for each core: more threads only get in each other's way
-    Parallel(os.cpu_count(), prefer="threads")(delayed(transform)(path) for path in paths)
+    torch.set_num_threads(1)  # each core works on a file of its own
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(transform, paths))
     torch.set_num_threads(threads)
 
 
-def seconds(function: Callable) -> tuple[float, float]:
-    """Wall time of a call, and processor time of all its threads and processes."""
+def timed(function: Callable[[], None]) -> tuple[float, float]:
+    """Wall time of a call in seconds, and processor time of all its threads and processes."""
     started, started_cpu = time.perf_counter(), sum(os.times()[:4])
     function()
     return time.perf_counter() - started, sum(os.times()[:4]) - started_cpu
 
 
-def ratios(library: Path, rounds: int, work: Path) -> None:
-    """The table of the ratios."""
+def make_contenders(library: Path, metadata: Metadata, work: Path) -> dict[str, Callable[[], None]]:
+    """What is timed, by its name in the table."""
     paths, jobs = find_audio([library]), os.cpu_count() or 1
-    metadata, _ = measure_folder([library], jobs=jobs)
 
     def convert(images: bool) -> None:
-        folder = Path(tempfile.mkdtemp(dir=work))  # removed at the end: that is not what is timed
-        for place in ("arrays", "images"):
-            (folder / place).mkdir()
+        folder = Path(tempfile.mkdtemp(dir=work))  # removed at the end, because removing is not timed
+        for name in ("arrays", "images"):
+            (folder / name).mkdir()
         output = {"output_dir": folder, "base": folder}
         convert_dataset(metadata.files, metadata.settings, images=images, jobs=jobs, **output)
-
-    def draw() -> None:
-        picture_loop([item.path for item in metadata.files], Path(tempfile.mkdtemp(dir=work)))
 
     def command(*args: str | Path) -> None:
         subprocess.run([sys.executable, *args], cwd=tempfile.mkdtemp(dir=work), capture_output=True, check=True)
 
-    contenders: dict[str, Callable] = {
-        "floor": lambda: floor(paths),
+    return {
+        "floor": lambda: lower_bound(paths),
         "stage 1": lambda: measure_folder([library], jobs=jobs),
         "plain loop": lambda: plain_loop(paths, None),
         "plain loop, 22 kHz": lambda: plain_loop(paths, 22_050),
@@ -180,32 +196,32 @@ def ratios(library: Path, rounds: int, work: Path) -> None:
         "plain loop, command": lambda: command("-c", LOOP, *paths),
         "stage 2, no pictures": lambda: convert(False),
         "stage 2": lambda: convert(True),
-        "specshow loop": draw,
+        "specshow loop": lambda: picture_loop([item.path for item in metadata.files], Path(tempfile.mkdtemp(dir=work))),
     }
+
+
+def ratios(library: Path, rounds: int, work: Path) -> None:
+    """Print the times of all contenders, and their ratios."""
+    metadata = measure_folder([library], jobs=os.cpu_count() or 1).metadata
+    contenders = make_contenders(library, metadata, work)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, contender in contenders.items():
-            if turn or name != "specshow loop":  # the first round warms up
-                taken[name].append(seconds(contender))
-    print(f"{len(paths)} files, {sum(item.duration_s for item in metadata.files):.0f} s; median of {rounds} rounds")
+            if turn or name != "specshow loop":  # the first round fills the caches
+                taken[name].append(timed(contender))
+    duration_s = sum(item.duration_s for item in metadata.files)
+    print(f"{len(find_audio([library]))} files, {duration_s:.0f} s; median of {rounds} rounds")
     for name, values in taken.items():
         wall, cpu = np.median(values[-rounds:], axis=0)
         print(f"  {name:22s} {wall:7.3f} s, {cpu:7.3f} s of processor time")
-    for high, low, aim in (
-        ("plain loop", "stage 1", ">= 4"),
-        ("plain loop, 22 kHz", "stage 1", ">= 4"),
-        ("plain loop, command", "stage 1, command", ">= 4"),
-        ("stage 1", "floor", "<= 1.5"),
-        ("specshow loop", "stage 2", ">= 10"),
-        ("stage 2, no pictures", "floor", "<= 2"),
-    ):
-        wall, cpu = (np.array(taken[high][-rounds:]) / np.array(taken[low][-rounds:])).T
+    for slow, fast, aim in RATIOS:
+        wall, cpu = (np.array(taken[slow][-rounds:]) / np.array(taken[fast][-rounds:])).T
         spread = f"{wall.min():.2f} to {wall.max():.2f}"
-        print(f"  {high} / {low}: {np.median(wall):.2f} ({spread}; aim {aim}); processor time {np.median(cpu):.2f}")
+        print(f"  {slow} / {fast}: {np.median(wall):.2f} ({spread}; aim {aim}); processor time {np.median(cpu):.2f}")
 
 
 def numbers(text: str) -> list[int]:
-    """``1000,3000`` as a list."""
+    """Parse ``1000,3000``."""
     return [int(part) for part in text.split(",") if part]
 
 

@@ -1,11 +1,11 @@
-"""How the window feels: from the command to the window, the longest frozen frame, from a move to the sound.
+"""How quickly the window answers: when it opens, how long it freezes, and how soon a move of the slider is heard.
 
     xvfb-run python tests/benchmarks/window.py [--model PATH]
 
-Frozen frames are the gaps of a heartbeat of 5 ms while a 10-minute stereo file is opened, slid, played and
-saved. From a move to the first changed sample: a stream in place of sounddevice calls back at real block
-times, 512 samples; what a device adds of its own is not in it. The same stream says whether every block
-is ready while the slider moves for 60 s.
+Frozen frames are the gaps of a 5 ms timer while a stereo file of 10 minutes is opened, moved, played and saved. The
+delay from a move to the first changed sample is measured with a stream that stands in for sounddevice and calls back
+at real block times of 512 samples; the delay of a real device comes on top. The same stream counts the blocks that
+are not ready in time while the slider moves for 60 s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 import tkinter as tk
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import soundfile as sf
@@ -38,74 +40,74 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def start_s(model: Path) -> float:
     """Seconds from the command until the window is on the screen, median of three."""
-    taken = []
+    times = []
     for _ in range(3):
         started = time.perf_counter()
         process = subprocess.Popen([sys.executable, str(ROOT / "neural_audio_processor.py"), "--model", str(model)])
         search = ["xdotool", "search", "--onlyvisible", "--name", "Neural Grain Processor"]
         while subprocess.run(search, capture_output=True).returncode:
             time.sleep(0.02)
-        taken.append(time.perf_counter() - started)
+        times.append(time.perf_counter() - started)
         process.kill()
         process.wait()
-    return float(np.median(taken))
+    return float(np.median(times))
 
 
-def frozen(model: Path, folder: Path) -> None:
-    """Longest gap of a heartbeat while the window works."""
+def print_freezes(model: Path, folder: Path) -> None:
+    """Duration of each step of a session, and the longest gap of the timer in it."""
     source = folder / "ten_minutes.wav"
     with sf.SoundFile(source, "w", SR, 2, "PCM_16") as file:
         for _ in range(10):
             file.write(music(60))
     root = tk.Tk()
-    window = GrainWindow(root, model, "cpu", None, player=Player(FakeDevice()), remember=folder / "window.json")
-    beats: list[float] = []
+    player, preferences_file = Player(FakeDevice()), folder / "window.json"
+    window = GrainWindow(root, model, "cpu", player=player, preferences_file=preferences_file)
+    session, beats = window.session, []
 
     def beat() -> None:
         beats.append(time.perf_counter())
         root.after(5, beat)
 
-    def until(condition, name: str) -> None:
+    def run_until(condition: Callable[[], object], step: str) -> None:
         beats.clear()
-        beat_id = time.perf_counter()
+        started = time.perf_counter()
         while not condition():
             root.update()
             time.sleep(0.001)
         gap = max(np.diff(beats), default=0.0)
-        print(f"  {name:28s} {time.perf_counter() - beat_id:6.2f} s, longest gap {1000 * gap:5.0f} ms", flush=True)
+        print(f"  {step:28s} {time.perf_counter() - started:6.2f} s, longest gap {1000 * gap:5.0f} ms", flush=True)
 
-    beat()
-    until(lambda: window.has_model, "load the model")
-    window.open(source)
-    until(lambda: window.looked or window.opened, "open 10 minutes, to a picture")
-    until(lambda: window.opened is not None, "and to a sound that slides")
-    until(lambda: window.busy == 0, "measure at 0")
-    window.toggle_play()
-    moves = iter(np.sin(np.arange(200) / 15) * 2.5)
-    due = [time.perf_counter()]
+    moves, next_move = iter(np.sin(np.arange(200) / 15) * 2.5), 0.0
 
-    def slid() -> bool:
-        if time.perf_counter() >= due[0]:
-            due[0] += 0.025
-            value = next(moves, None)
-            if value is None:
+    def has_moved_enough() -> bool:
+        """Move the slider every 25 ms, until all moves are made."""
+        nonlocal next_move
+        if time.perf_counter() >= next_move:
+            next_move = time.perf_counter() + 0.025
+            octaves = next(moves, None)
+            if octaves is None:
                 return True
-            window.slider.set(float(value))
+            window.move_to(float(octaves))
         return False
 
-    until(slid, "slide while it plays")
-    print(f"  not ready in time while sliding: {window.mixer.underruns} blocks")
-    until(lambda: window.busy == 0 and window._settle is None, "measure when the hand rests")
-    window.dialogs = type(
-        "Answers", (), {"save_name": lambda *_: str(folder / "saved.wav"), "shall_save": lambda *_: False}
-    )()
+    beat()
+    run_until(lambda: session.processor, "load the model")
+    window.open(source)
+    run_until(lambda: session.visible, "open 10 minutes, to a picture")
+    run_until(lambda: session.opened, "... until the slider works")
+    run_until(lambda: window.is_idle, "measure at 0")
+    window.toggle_play()
+    run_until(has_moved_enough, "move while it plays")
+    print(f"  not ready in time while moving: {window.playback.mixer.underruns} blocks")
+    run_until(lambda: window.is_idle, "measure when the slider rests")
+    window.dialogs = SimpleNamespace(save_name=lambda *_: str(folder / "saved.wav"), should_save=lambda: False)
     window.ask_save()
-    until(lambda: window.busy == 0, "save")
+    run_until(lambda: window.is_idle, "save")
     window.close()
 
 
-def latency(model: Path) -> None:
-    """From a move to the first changed sample, and the picture's numbers."""
+def print_latency(model: Path) -> None:
+    """Delay from a move to the first changed sample, and the time that the gains of a picture take."""
     y = music(30)
     solver = GrainProcessor.load(model, "cpu").solver(sound_from_array(y, SR))
     mixer, player = Mixer(y, SR, solver), Player(FakeDevice())
@@ -113,19 +115,19 @@ def latency(model: Path) -> None:
     player.play(mixer)
     time.sleep(0.5)
     for sign in (-1.0, 1.0):
-        solver.reach(sign)  # as the window does when it opens a file
-    rng, taken = np.random.default_rng(0), []
+        solver.reach(sign)  # the window does the same when it opens a file
+    rng, delays = np.random.default_rng(0), []
     for _ in range(60):
         started = time.perf_counter()
         amounts = solver.estimate(float(rng.uniform(0.2, 2.5)) * rng.choice((-1, 1)))
         mixer.set_amounts(amounts)
         while mixer.source is None or mixer.source.amounts != amounts:
             time.sleep(0.0005)
-        taken.append(time.perf_counter() - started)
+        delays.append(time.perf_counter() - started)
         time.sleep(0.05)
     player.close()
     print(
-        f"from a move to the first changed sample: median {1e3 * np.median(taken):.0f} ms, largest {1e3 * max(taken):.0f} ms"
+        f"from a move to the first changed sample: median {1e3 * np.median(delays):.0f} ms, largest {1e3 * max(delays):.0f} ms"
     )
     started = time.perf_counter()
     frames = np.linspace(0, solver.analysis.x.shape[1] - 1, 500).astype(int)
@@ -133,8 +135,8 @@ def latency(model: Path) -> None:
     print(f"gains of the whole picture of 30 s: {1e3 * (time.perf_counter() - started):.0f} ms")
 
 
-def ready(model: Path, duration_s: float = 60.0) -> None:
-    """Whether every block is ready in time while the slider moves, 60 times a second."""
+def print_underruns(model: Path, duration_s: float = 60.0) -> None:
+    """How many blocks are not ready in time while the slider moves 60 times a second."""
     y = music(30)
     solver, device = GrainProcessor.load(model, "cpu").solver(sound_from_array(y, SR)), FakeDevice()
     mixer, player = Mixer(y, SR, solver), Player(device)
@@ -159,10 +161,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL))
     args = parser.parse_args()
     print(f"from the command to the window: {start_s(args.model.absolute()):.2f} s")
-    latency(args.model)
-    ready(args.model)
+    print_latency(args.model)
+    print_underruns(args.model)
     with tempfile.TemporaryDirectory() as folder:
-        frozen(args.model, Path(folder))
+        print_freezes(args.model, Path(folder))
 
 
 if __name__ == "__main__":

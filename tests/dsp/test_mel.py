@@ -1,4 +1,4 @@
-"""TODO"""
+"""Mel bands: the filterbank against librosa, and interpolation from bands back to bins."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from rendering import SETTINGS
 from neural_grain.dsp.mel import band_interpolation, mel_filterbank
 
 
-class TestMelBands:
-    def test_are_librosas_triangles(self):
+class TestFilterbank:
+    def test_the_bands_are_the_triangles_of_librosa(self):
         expected = librosa.filters.mel(sr=SR, n_fft=2048, n_mels=128, fmin=50, fmax=15_000, norm=None)
         expected /= expected.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(mel_filterbank(SETTINGS, SR), expected, atol=2e-3)
 
     @pytest.mark.parametrize("sr", [8_000, 11_025, 32_000, 62_000, 96_000, 192_000])
-    def test_each_is_a_mean_of_bins_at_every_rate(self, sr):
+    def test_the_weights_of_every_band_sum_to_one_or_to_zero_above_nyquist(self, sr):
         sums = mel_filterbank(SETTINGS, sr).sum(axis=1)
         centres = np.array(SETTINGS.band_edges_hz[1:-1])
         np.testing.assert_allclose(sums[centres <= 0.97 * sr / 2], 1, atol=1e-5)
         assert np.all((sums < 1e-6) | (np.abs(sums - 1) < 1e-5))
 
-    @pytest.mark.parametrize("sr", [8_000, 44_100, 192_000])
-    def test_the_way_back_interpolates_between_centres(self, sr):
-        weights = band_interpolation(SETTINGS, sr)
-        np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-6)
-        hz = np.arange(weights.shape[1]) * sr / SETTINGS.grain.n_fft_for(sr)
-        centres = np.array(SETTINGS.band_edges_hz[1:-1])
-        np.testing.assert_allclose(centres @ weights, np.clip(hz, centres[0], centres[-1]), rtol=1e-4)
+
+@pytest.mark.parametrize("sr", [8_000, 44_100, 192_000])
+def test_bins_are_interpolated_linearly_between_band_centres(sr):
+    weights = band_interpolation(SETTINGS, sr)
+    np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-6)
+    hz = np.arange(weights.shape[1]) * sr / SETTINGS.grain.n_fft_for(sr)
+    centres = np.array(SETTINGS.band_edges_hz[1:-1])
+    np.testing.assert_allclose(centres @ weights, np.clip(hz, centres[0], centres[-1]), rtol=1e-4)

@@ -153,6 +153,23 @@ class Driver:
             self.xdotool("mousemove", int(x(0) + share * (x(octaves) - x(0))), y)
         self.xdotool("mouseup", 1)
 
+    def parts_cut_off(self, widget: tk.Misc | None = None) -> list[str]:
+        """What does not fit into its place: widgets smaller than they ask for, and text beyond the edge of a canvas."""
+        found = []
+        for child in (widget or self.root).winfo_children():
+            if not child.winfo_ismapped():
+                continue
+            if isinstance(child, tk.Canvas):
+                for item in child.find_all():
+                    left, top, right, bottom = child.bbox(item)
+                    inside = left >= 0 and top >= 0 and right <= child.winfo_width() and bottom <= child.winfo_height()
+                    if child.type(item) == "text" and not inside:
+                        found.append(f"{child.itemcget(item, 'text')} in {child}")
+            elif child.winfo_reqwidth() > child.winfo_width() or child.winfo_reqheight() > child.winfo_height():
+                found.append(str(child))
+            found += self.parts_cut_off(child)
+        return found
+
     def close(self) -> None:
         """Close the window without saving."""
         if not self.is_closed:
@@ -196,21 +213,3 @@ def sound(tmp_path) -> Path:
     path = tmp_path / "a drone.wav"
     sf.write(path, np.stack([drone(-45), drone(-40, seed=1)], axis=1), SR, "PCM_24")
     return path
-
-
-def parts_cut_off(widget: tk.Misc) -> list[str]:
-    """What does not fit into its place: widgets smaller than they ask for, and text beyond the edge of a canvas."""
-    found = []
-    for child in widget.winfo_children():
-        if not child.winfo_ismapped():
-            continue
-        if isinstance(child, tk.Canvas):
-            for item in child.find_all():
-                left, top, right, bottom = child.bbox(item)
-                inside = left >= 0 and top >= 0 and right <= child.winfo_width() and bottom <= child.winfo_height()
-                if child.type(item) == "text" and not inside:
-                    found.append(f"{child.itemcget(item, 'text')} in {child}")
-        elif child.winfo_reqwidth() > child.winfo_width() or child.winfo_reqheight() > child.winfo_height():
-            found.append(str(child))
-        found += parts_cut_off(child)
-    return found

@@ -214,7 +214,7 @@ def test_measuring_continues_while_a_dialog_of_the_system_is_open(start, sound):
     d = start(sound)
     d.window.dialogs = system_dialogs(d.root)
     d.drag_slider(-1.0)
-    d.xdotool("key", "ctrl+q", "sleep", 1.5, "key", "Escape")  # the question comes before the measurement
+    d.xdotool("key", "ctrl+q", "sleep", 1.0, "key", "Escape")  # the question comes before the measurement
     d.settle()
     assert d.has_open(sound)
     assert d.session.rendering.requested_octaves == d.octaves != 0

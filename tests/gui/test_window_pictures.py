@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import SR, FakeDevice
-from driving import parts_cut_off
 
 from neural_grain.app.player import Player
 from neural_grain.audio.sound import sound_from_array
@@ -149,16 +148,16 @@ def test_nothing_is_cut_off_in_the_smallest_window(scale, start, fine_screen, tm
     d.wait_until(lambda: d.session.rendering is not None)
     d.settle()
     assert (d.root.winfo_width(), d.root.winfo_height()) == (900 * scale, 600 * scale)
-    assert parts_cut_off(d.root) == []
+    assert d.parts_cut_off() == []
     d.xdotool("mousemove", *d.centre(d.panel.before.canvas))
     d.wait_until(lambda: "Hz" in d.panel.readout["text"])
     d.drag_slider(-3.0)
     d.settle()
-    assert parts_cut_off(d.root) == []
+    assert d.parts_cut_off() == []
     d.window.open(long_name)
     d.root.update_idletasks()  # the worker's answer is not read yet
     assert d.layout.cancel_button.winfo_ismapped()
-    assert parts_cut_off(d.root) == []
+    assert d.parts_cut_off() == []
     d.wait_until(lambda: d.session.is_error)
     d.settle()
-    assert parts_cut_off(d.root) == []
+    assert d.parts_cut_off() == []

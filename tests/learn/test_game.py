@@ -53,14 +53,14 @@ class TestResemblance:
         np.testing.assert_allclose(distance, expected, rtol=1e-3)
 
     def test_it_counts_more_where_the_noise_follows_its_law_less_exactly(self, breath, breath_game, monkeypatch):
-        """Each band of each tile is shifted by 10 dB RMS, which no law explains. Values seen: TODO."""
+        """Each band of each tile is shifted by 10 dB RMS, which no law explains."""
         rng = np.random.default_rng(0)
         shifted = [tile + 0.1 * rng.normal(size=(128, 1)).astype(np.float32) for tile in breath.arrays]
         monkeypatch.setattr(noise_law, "NOISE_LAW", replace(noise_law.NOISE_LAW, steps=200, trial_steps=50))
         torch.manual_seed(0)
         game = AuditGame(SETTINGS, Tiles.of(shifted, SETTINGS), seed=0)
-        assert breath_game.resemblance_weight < 0.1
-        assert 0.8 < game.resemblance_weight < 3
+        assert breath_game.resemblance_weight < 0.1  # seen, as in test_noise_law: 0.050 to 0.068
+        assert 0.8 < game.resemblance_weight < 3  # seen: 1.22 to 1.25; 0.67 before training
 
 
 @pytest.mark.parametrize(("resemblance_weight", "share"), [(0.0, 0.6), (0.05, 0.3), (0.1, 0.0), (1.0, 0.0)])

@@ -49,13 +49,14 @@ def change_db(game: AuditGame, more: float) -> np.ndarray:
 
 
 def test_the_critic_learns_that_breath_rises_as_one_and_that_the_hiss_below_it_does_not(breath_game):
+    """All is relative to the mean rise, because the unit of the amount is not identifiable: 2.3 to 6.2 dB were seen."""
     more_db, less_db = change_db(breath_game, 0.04), change_db(breath_game, -0.04)
     rise_db = more_db[BREATH_BANDS].mean()
-    assert rise_db > 0.5
-    assert more_db[BREATH_BANDS].std() < 0.15 * rise_db
-    assert less_db[BREATH_BANDS].mean() < -0.6 * rise_db
+    assert rise_db > 0
+    assert more_db[BREATH_BANDS].std() < 0.15 * rise_db  # seen: 0.02 to 0.06
+    assert less_db[BREATH_BANDS].mean() < -0.6 * rise_db  # seen: -0.97 to -0.79
     for change in (more_db, less_db):
-        assert np.abs(change[OTHER_BANDS]).mean() < 0.1 * rise_db
+        assert np.abs(change[OTHER_BANDS]).mean() < 0.1 * rise_db  # seen: up to 0.003
 
 
 def test_removing_the_tones_leaves_the_noise(breath_game):
@@ -69,7 +70,7 @@ def test_removing_the_tones_leaves_the_noise(breath_game):
     before_db, after_db = (RANGE_DB * (picture[0].mean(1).numpy() - noise.mean(1)) for picture in (x, result.x))
     assert np.ptp(before_db[20:120]) > 40
     after_db -= np.median(after_db[90:120])  # a picture counts from its own loudest band
-    assert np.abs(after_db[20:120]).mean() < 3
+    assert np.abs(after_db[20:120]).mean() < 3  # seen: 1.8 to 2.1
     assert torch.equal(result.x[~bare], x[~bare])
     assert torch.equal(result.fluctuation[~bare], fluctuations[~bare])
     assert torch.equal(result.fluctuation[bare], breath_game.critic.full_fluctuation[20:120])
@@ -105,9 +106,9 @@ def test_amounts_follow_the_grain_of_a_small_library_whose_noise_differs_by_60_d
     critic = train_noise_law(pairs.settings, natural.levels, natural.fluctuations, np.random.default_rng(4))
     law = critic(natural.levels, natural.fluctuations)
     amount = critic.amount(law, critic.noise_level(natural.levels, natural.fluctuations))
-    assert np.corrcoef(amount[:, 0].numpy(), natural.log2_grain)[0, 1] > 0.9
+    assert np.corrcoef(amount[:, 0].numpy(), natural.log2_grain)[0, 1] > 0.9  # seen: 0.998
     rise_db = RANGE_DB * law.slope * amount
-    assert np.median(np.ptp(rise_db.numpy(), axis=0)) > 30
+    assert np.median(np.ptp(rise_db.numpy(), axis=0)) > 30  # seen: 50 to 60
 
 
 def test_the_likeliest_of_several_starts_is_trained_to_the_end(breath, monkeypatch):

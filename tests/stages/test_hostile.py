@@ -80,11 +80,11 @@ def test_damaged_audio_causes_no_traceback_crash_hang_or_large_allocation(projec
     processor.threads = 1
     processor.render(fuzz.whole_sound(), fuzz.SR, grain=-1.0)
     damage_of = {path: damage for _, damage, path in fuzz.mutants(tmp_path, 120, seed=7)}
-    fates = dict(fuzz.fates(list(damage_of), processor, jobs=2))
-    assert len(fates) == 120
-    faults = {f"{path.name} {damage_of[path]}": fate for path, fate in fates.items() if fuzz.is_fault(fate)}
+    outcomes = dict(fuzz.outcomes(list(damage_of), processor, jobs=2))
+    assert len(outcomes) == 120
+    faults = {f"{path.name} {damage_of[path]}": outcome for path, outcome in outcomes.items() if fuzz.is_fault(outcome)}
     assert not faults
-    assert sum(fate.rendered == "rendered" for fate in fates.values()) > 20
+    assert sum(outcome.rendered == "rendered" for outcome in outcomes.values()) > 20
 
 
 @pytest.mark.parametrize(("sr", "n"), [(1, SR), (999, SR), (2**31 - 1, SR), (1_000_001, SR)])
