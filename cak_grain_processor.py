@@ -28,6 +28,7 @@ if __name__ == "__main__":  # nothing needs tidying up while packages are import
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 from typing import TYPE_CHECKING
 
 from neural_grain.base.cli import add_version_argument, exit_process, positive_int, progress_bar, run_stage, warn
@@ -188,5 +189,10 @@ def main(argv: list[str] | None = None) -> int:
     return run_stage(lambda: train_and_audit(args), lambda: interrupted_message(args, checkpoint_before_ns))
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run stage 3 as an installed command."""
     exit_process(main())
+
+
+if __name__ == "__main__":
+    command()

@@ -85,7 +85,7 @@ class _Task:
 
     job: Job
     overwrite: bool
-    started_ns: int  # time of the clock
+    started_ns: int  # system time at which the task was made
 
 
 def sweep_targets(step: float) -> list[RenderTarget]:

@@ -155,7 +155,8 @@ def _connect(address: str) -> Client:
         from distributed.comm import get_address_host_port
     except ImportError as err:
         raise PipelineError("--dask needs Dask; install it with: pip install distributed") from err
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it reports lost connections as tracebacks
+    for logger in ("distributed", "distributed.client", "tornado.application"):  # they report a lost connection as tracebacks
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         get_address_host_port(address)  # a Client would hang on an address that is not valid
         return Client(address, timeout=CLUSTER_TIMEOUT_S, set_as_default=False)

@@ -55,7 +55,7 @@ class GainField:
             before=np.searchsorted(steps, lerp.before), after=np.searchsorted(steps, lerp.after)
         )
         self._probe_components = {to_texture: self._components(steps, to_texture) for to_texture in (False, True)}
-        self._to_bins = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
+        self._to_log_power = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
         self._probe_log_power = np.log(np.maximum(probe.power, np.finfo(np.float32).tiny))
 
     @property
@@ -130,7 +130,7 @@ class GainField:
         np.ndarray, shape (frames, bins of the analysis band), float32
         """
         gain_db = combine_gains(self._probe_components[amounts.to_texture], amounts, self._shares)
-        log_power = self._probe_lerp.select(frames).interpolate(gain_db).T @ self._to_bins
+        log_power = self._probe_lerp.select(frames).interpolate(gain_db).T @ self._to_log_power
         log_power += self._probe_log_power[frames]
         return log_power
 

@@ -32,7 +32,7 @@ from neural_grain.dsp.solver import AmountSolver, MeasuredLimit, ReachCurve
 class CorrectionSettings:
     """How a rendering is corrected until it has the requested grain and level."""
 
-    tolerance_octaves: float = 0.02  # of the measured grain: 1.4 %, well below what can be heard
+    tolerance_octaves: float = 0.02  # of the measured grain, which is 1.4 %
     max_corrections: int = 6  # renderings after the first; most sounds take one or two
     level_tolerance_db: float = 0.1  # of the RMS level
     max_level_corrections: int = 3  # renderings for the level alone, where the limiter takes energy away
