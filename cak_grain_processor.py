@@ -28,8 +28,7 @@ if __name__ == "__main__":  # nothing needs tidying up while packages are import
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from neural_grain.base.cli import add_version_argument, exit_process, positive_int, progress_bar, run_stage, warn
 from neural_grain.base.errors import PipelineError

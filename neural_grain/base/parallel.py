@@ -20,7 +20,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -141,12 +141,14 @@ def cluster(address: str | None) -> Iterator[None]:
     if address is None:
         yield
         return
-    with _connect(address) as client:
-        token = _CLUSTER.set(Cluster(address, client))
-        try:
-            yield
-        finally:
-            _CLUSTER.reset(token)
+    client = _connect(address)
+    token = _CLUSTER.set(Cluster(address, client))
+    try:
+        yield
+    finally:
+        _CLUSTER.reset(token)
+        with suppress(OSError, RuntimeError):  # from Dask, if the connection was lost
+            client.close()
 
 
 def _connect(address: str) -> Client:

@@ -14,8 +14,9 @@ import json
 import math
 import os
 import re
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -23,6 +24,7 @@ from neural_grain.base.errors import PipelineError, short_repr
 from neural_grain.base.files import atomic_write
 
 Record = TypeVar("Record")
+MSGSPEC_CACHE = "__msgspec_cache__"
 STEP_OF_PLACE = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec names a place as $.settings.grain or $[3].path
 
 
@@ -94,12 +96,35 @@ def parse_record(kind: type[Record], record: object, where: str, folder: Path = 
         Naming the field that is missing, of the wrong type or out of range, such as
         ``metadata.json: files[3].grain: expected float <= 1.0, got 2.0``.
     """
+    _restore_dataclasses(kind)
     try:
         return msgspec.convert(record, kind, dec_hook=lambda _, value: _absolute_path(value, folder))
     except msgspec.ValidationError as err:
         raise PipelineError(_describe(err, record, where)) from err
     except UnicodeEncodeError as err:  # msgspec compares names as UTF-8, which a lone surrogate has none of
         raise PipelineError(f"{where}: the name of a field is not valid Unicode") from err
+    finally:
+        _restore_dataclasses(kind)
+
+
+def _restore_dataclasses(kind: object) -> None:
+    """Undo what msgspec and cloudpickle do to the dataclasses in a type.
+
+    msgspec stores a cache in each class. It can't be pickled, so the class could not be sent to a cluster by value.
+    A class that has come back from a cluster has copies of `dataclasses.MISSING`, which msgspec takes for defaults.
+    """
+    for part in get_args(kind):
+        _restore_dataclasses(part)
+    if not is_dataclass(kind):
+        return
+    if MSGSPEC_CACHE in vars(kind):
+        delattr(kind, MSGSPEC_CACHE)
+    for field in fields(kind):
+        for name in ("default", "default_factory"):
+            if isinstance(getattr(field, name), type(MISSING)):
+                setattr(field, name, MISSING)
+    for part in get_type_hints(kind).values():
+        _restore_dataclasses(part)
 
 
 def _absolute_path(value: object, folder: Path) -> Path:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import cloudpickle
 import pytest
 from msgspec import Meta
 
@@ -58,6 +61,27 @@ def test_an_error_names_the_file_the_place_and_the_value(changes, message):
         parse_record(tuple[Item, ...], [GOOD, {**GOOD, **changes}], "x.json: items")
     assert str(caught.value).startswith(f"x.json: items{message}")
     assert len(str(caught.value)) < 200
+
+
+@dataclass(frozen=True)
+class Box:
+    """A record that holds others."""
+
+    items: tuple[Item, ...]
+
+
+@pytest.mark.parametrize("items", [[GOOD], [{**GOOD, "count": -1}]])
+def test_a_class_can_be_sent_by_value_and_come_back_without_losing_its_required_fields(items):
+    with suppress(PipelineError):
+        parse_record(Box, {"items": items}, "x.json")
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        assert cloudpickle.loads(cloudpickle.dumps(Box(()))) == Box(())  # as a result comes back from a cluster
+        assert cloudpickle.loads(cloudpickle.dumps(Item)) is Item
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    with pytest.raises(PipelineError, match=r"x\.json\.items\[0\]: object missing required field share"):
+        parse_record(Box, {"items": [{"path": "a.wav"}]}, "x.json")
 
 
 @pytest.mark.parametrize(

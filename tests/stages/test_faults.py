@@ -8,7 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +146,27 @@ class TestAtAnyMoment:
         assert named == {path for path in (copied.folder / "spectrograms").rglob("*.*")}
 
 
+@contextmanager
+def held_by_another_thread(lock):
+    """Enter a lock on another thread, which gives it back with an exception, so that nothing is written."""
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with suppress(ZeroDivisionError), lock:
+            is_held.set()
+            may_end.wait()
+            raise ZeroDivisionError
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert is_held.wait(10)
+    try:
+        yield
+    finally:
+        may_end.set()
+        thread.join()
+
+
 class TestTwoRunsInOneFolder:
     @pytest.mark.parametrize(
         ("main", "args", "held"),
@@ -163,11 +185,9 @@ class TestTwoRunsInOneFolder:
             args = [str(project.folder / args[0]), *args[1:], "--model", str(project.model)]
             (tmp_path / "out").mkdir()
         before = faults.snapshot(project.folder)
-        holder = base_files.atomic_write if held == "out/x.wav" else base_files.run_lock
-        target = Path(held)
-        with suppress(ZeroDivisionError), holder(target):
+        lock = base_files.atomic_write if held == "out/x.wav" else base_files.run_lock
+        with held_by_another_thread(lock(Path(held))):
             assert main(args) == 2
-            raise ZeroDivisionError  # what was held is given back, and nothing is written
         err = capsys.readouterr().err
         assert sum("error:" in line for line in err.splitlines()) == 1
         assert f"{held}: another run is writing it; wait until it has ended" in err
