@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, so --help and most errors co
     from neural_grain.learn.audit import AuditReport
     from neural_grain.learn.training import TrainedModel
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 
 
 def train_and_audit(args: argparse.Namespace) -> int:

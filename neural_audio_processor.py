@@ -68,7 +68,7 @@ DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of t
 DEMO_TARGETS = (RenderTarget(-2.0), RenderTarget(2.0))
 MIN_SWEEP_STEP = 0.05  # octaves; smaller steps are below the precision of the result
 RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep")
-JSON_VERSION = 1
+JSON_VERSION = 2
 
 
 def render_all(args: argparse.Namespace, plan: BatchPlan, *, overwrite: bool) -> int:

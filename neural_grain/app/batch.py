@@ -163,6 +163,22 @@ def jobs_in_folder(sources: Mapping[Path, Path], targets: Sequence[RenderTarget]
     return jobs
 
 
+def read_log(path: Path) -> list[LogRecord]:
+    """Read a batch log without its lines that are cut off or damaged."""
+    lines: list[object] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, RecursionError):
+            lines.append(json.loads(line))
+    try:
+        return list(parse_record(tuple[LogRecord, ...], lines, str(path)))
+    except PipelineError:  # parsing each line for itself is slow, but shows which ones are damaged
+        records = []
+        for line in lines:
+            with suppress(PipelineError):
+                records.append(parse_record(LogRecord, line, str(path)))
+        return records
+
+
 class BatchLog:
     """Remembers in the output folder which renderings were begun and done.
 
@@ -181,10 +197,7 @@ class BatchLog:
         self._lock = threading.Lock()
         self._last: dict[str, LogRecord] = {}
         if self._path.exists():
-            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
-                with suppress(ValueError, RecursionError, PipelineError):
-                    record = parse_record(LogRecord, json.loads(line), str(self._path))
-                    self._last[record.output] = record
+            self._last = {record.output: record for record in read_log(self._path)}
             self._append("")  # ends a last line that was cut off
 
     def has(self, job: Job) -> bool:
