@@ -1,6 +1,7 @@
 #!/bin/sh
-# Sets up and runs everything: system packages (asked for where they can't be installed), a virtual
-# environment in .venv-tests, the linter, the tests. One command: sh tests/run.sh
+# Sets up the test environment and runs the linter and the tests: sh tests/run.sh
+# Missing system packages are installed if this runs as root on Debian, and listed otherwise. The Python packages go
+# into a virtual environment in .venv-tests. Arguments are passed on to pytest.
 set -eu
 cd "$(dirname "$0")/.."
 if [ "$(uname)" = Linux ]; then

@@ -157,7 +157,11 @@ def _connect(address: str) -> Client:
         from distributed.comm import get_address_host_port
     except ImportError as err:
         raise PipelineError("--dask needs Dask; install it with: pip install distributed") from err
-    for logger in ("distributed", "distributed.client", "tornado.application"):  # they report a lost connection as tracebacks
+    for logger in (
+        "distributed",
+        "distributed.client",
+        "tornado.application",
+    ):  # they report a lost connection as tracebacks
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         get_address_host_port(address)  # a Client would hang on an address that is not valid
@@ -209,10 +213,13 @@ def map_unordered(
 def _map_on_cluster(
     where: Cluster, function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Result]]:
+    import cloudpickle
     from distributed import KilledWorker
 
     executor = where.executor()
-    sent_function = _by_value(function, _module_of(function))
+    code = _Call(zlib.decompress, zlib.compress(_dump_by_value(function, _module_of(function)), 1))
+    # As the result of a task, it is unpickled only once on each worker, and again if the worker that has it dies.
+    sent_function = where.client.submit(cloudpickle.loads, code, pure=False)
     try:
         yield from _results_as_they_come(
             lambda item: executor.submit(call, sent_function, _by_value(item)),
@@ -256,13 +263,20 @@ def _module_of(function: Callable) -> ModuleType:
     return sys.modules[function.__module__]
 
 
-def _by_value(content: object, *modules: ModuleType) -> _Call:
-    """Make something that becomes ``content`` where it is unpickled, without our package and these modules."""
+def _by_value(item: object) -> _Call:
+    """Make something that becomes ``item`` where it is unpickled, without our package."""
+    import cloudpickle
+
+    return _Call(cloudpickle.loads, _dump_by_value(item))
+
+
+def _dump_by_value(content: object, *modules: ModuleType) -> bytes:
+    """Pickle ``content`` with the code that it needs of our package and of these modules."""
     import cloudpickle
 
     for module in (sys.modules[__name__.partition(".")[0]], *modules):
         cloudpickle.register_pickle_by_value(module)
-    return _Call(cloudpickle.loads, _Call(zlib.decompress, zlib.compress(cloudpickle.dumps(content), 1)))
+    return cloudpickle.dumps(content)
 
 
 class _Call:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Hidden files of dead runs are removed and those of living runs are not; no two runs write one file."""
 
 from __future__ import annotations
 
@@ -7,63 +7,139 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
-from neural_grain.base import files as base_files
-from neural_grain.base import records as base_records
 from neural_grain.base.errors import PipelineError
+from neural_grain.base.files import atomic_write, hidden_path, prepare_folder, run_lock
+from neural_grain.base.records import write_json
+
+IMPORTS = """
+import json, sys, threading, time
+from pathlib import Path
+from neural_grain.base.cli import exit_process
+from neural_grain.base.errors import PipelineError
+from neural_grain.base.files import atomic_write, remove_leftovers, run_lock
+"""
+
+
+def start_python(code: str, cwd: Path) -> subprocess.Popen:
+    """Run some code that can use the names of IMPORTS in another process."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", IMPORTS + code], cwd=cwd, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def write_text(path: Path, text: str = "new") -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 class TestLeftovers:
-    def test_of_killed_runs_go_and_what_is_the_users_or_a_living_runs_stays(self, tmp_path):
-        dead, alive, lock = (
-            base_files.hidden_path(tmp_path / name, kind)
-            for name, kind in (("dead.wav", "part"), ("alive.wav", "part"), ("x", "lock"))
-        )
-        mine = [tmp_path / name for name in (".grain-notes", ".grain-0123456789abcdef.part2", ".x.part", "a.part.wav")]
-        for path in (dead, lock, *mine):
+    def test_those_of_killed_runs_are_removed_and_those_of_users_and_living_runs_stay(self, tmp_path):
+        dead_part, alive_part = (hidden_path(tmp_path / name, "part") for name in ("dead.wav", "alive.wav"))
+        dead_lock = hidden_path(tmp_path / "x", "lock")
+        users = [tmp_path / name for name in (".grain-notes", ".grain-0123456789abcdef.part2", ".x.part", "a.part.wav")]
+        for path in (dead_part, dead_lock, *users):
             path.write_bytes(b"x")
         (tmp_path / ".grain-0123456789abcdef.part").mkdir()
-        (tmp_path / ".grain-0123456789abcde0.part").symlink_to(mine[0])
-        code = (
-            "import sys, time; from pathlib import Path; from neural_grain.base.files import atomic_write\n"
-            "with atomic_write(Path('alive.wav')): print('held', flush=True); time.sleep(60)"
+        (tmp_path / ".grain-0123456789abcde0.part").symlink_to(users[0])
+        other = start_python(
+            "with atomic_write(Path('alive.wav')) as part:\n"
+            "    part.touch(); print('writing', flush=True); time.sleep(60)",
+            tmp_path,
         )
-        other = subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert other.stdout.readline() == "held\n"
-        base_files.prepare_folder(tmp_path)
-        assert not dead.exists()
-        assert not lock.exists()
-        assert alive.exists()
-        assert all(path.exists() for path in mine)
+        assert other.stdout.readline() == "writing\n"
+        prepare_folder(tmp_path)
+        assert not dead_part.exists()
+        assert not dead_lock.exists()
+        assert alive_part.exists()
+        assert all(path.exists() for path in users)
         other.kill()
         other.wait()
-        base_files.prepare_folder(tmp_path)
-        assert not alive.exists()
-        assert len(list(tmp_path.iterdir())) == len(mine) + 2
+        prepare_folder(tmp_path)
+        assert not alive_part.exists()
+        assert len(names(tmp_path)) == len(users) + 2
 
-    def test_a_name_of_255_bytes_can_be_replaced(self, tmp_path):
+    def test_a_process_that_ends_leaves_none_although_its_threads_still_write(self, tmp_path):
+        other = start_python(
+            "def write(name):\n"
+            "    with atomic_write(Path(name)) as part, part.open('w') as file:\n"
+            "        file.write('x'); ready.wait(); time.sleep(60)\n"
+            "ready = threading.Barrier(5)\n"
+            "for i in range(4): threading.Thread(target=write, args=[f'{i}.wav'], daemon=True).start()\n"
+            "ready.wait(); exit_process(3)",
+            tmp_path,
+        )
+        assert other.wait(60) == 3
+        assert names(tmp_path) == []
+
+
+class TestAtomicWrite:
+    def test_replaces_the_file_and_leaves_nothing_else(self, tmp_path):
+        path = tmp_path / "x.json"
+        path.write_text("old")
+        with atomic_write(path) as temporary:
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+        assert path.read_text() == "new"
+        assert names(tmp_path) == ["x.json"]
+
+    def test_keeps_the_old_file_and_leaves_nothing_else_if_it_fails(self, tmp_path):
+        path = tmp_path / "x.json"
+        path.write_text("old")
+        with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
+            1 / temporary.write_text("")
+        assert path.read_text() == "old"
+        assert names(tmp_path) == ["x.json"]
+
+    def test_works_for_a_name_of_255_bytes(self, tmp_path):
         path = tmp_path / ("\N{MUSICAL SYMBOL G CLEF}" * 62 + "abc.wav")
-        base_records.write_json(path, {})
-        assert [item.name for item in tmp_path.iterdir()] == [path.name]
+        write_json(path, {})
+        assert names(tmp_path) == [path.name]
 
-    def test_many_threads_never_write_one_file_at_a_time(self, tmp_path):
-        path, busy, wrong = tmp_path / "x.json", [], []
+
+class TestLocks:
+    def test_a_run_can_write_the_file_that_it_has_locked(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with run_lock(tmp_path / "x.json"):
+            write_text(Path("x.json"))
+            write_text(Path("x.json"), "newer")
+            with ThreadPoolExecutor(1) as pool, pytest.raises(PipelineError, match="another run is writing it"):
+                pool.submit(write_text, Path("x.json")).result()  # still locked after the inner locks have ended
+        assert (tmp_path / "x.json").read_text() == "newer"
+        assert names(tmp_path) == ["x.json"]
+
+    @pytest.mark.parametrize("lock", ["run_lock", "atomic_write"])
+    def test_a_second_process_is_refused_in_one_line_until_the_first_has_ended(self, tmp_path, monkeypatch, lock):
+        monkeypatch.chdir(tmp_path)
+        other = start_python(f"with {lock}(Path('x.json')): print('locked', flush=True); time.sleep(60)", tmp_path)
+        assert other.stdout.readline() == "locked\n"
+        for second in (run_lock, atomic_write):
+            with pytest.raises(PipelineError) as err, second(Path("x.json")):
+                pass
+            assert str(err.value) == "x.json: another run is writing it; wait until it has ended"
+        other.kill()
+        other.wait()
+        write_text(Path("x.json"))
+        assert names(tmp_path) == ["x.json"]
+
+    def test_several_threads_never_write_one_file_at_the_same_time(self, tmp_path):
+        path, refused, wrong = tmp_path / "x.json", [], []
 
         def write(i: int) -> None:
             for _ in range(50):
                 try:
-                    base_records.write_json(path, {"from": i})
+                    write_json(path, {"from": i})
                     json.loads(path.read_text())
                 except PipelineError as err:
-                    busy.append(str(err))
+                    refused.append(str(err))
                 except (OSError, ValueError) as err:
                     wrong.append(err)
 
@@ -73,5 +149,20 @@ class TestLeftovers:
         for thread in threads:
             thread.join()
         assert not wrong
-        assert all("another run is writing it" in line for line in busy)
-        assert [item.name for item in tmp_path.iterdir()] == ["x.json"]
+        assert all("another run is writing it" in line for line in refused)
+        assert names(tmp_path) == ["x.json"]
+
+    def test_several_processes_never_hold_one_lock_at_the_same_time(self, tmp_path):
+        """Each release removes the lock file, which the others may have opened a moment before."""
+        code = (
+            "held = 0\n"
+            "while held < 100:\n"
+            "    try:\n"
+            "        with run_lock(Path('x.json')):\n"
+            "            Path('inside').touch(exist_ok=False); Path('inside').unlink(); held += 1\n"
+            "    except PipelineError: pass\n"
+        )
+        cleaning = "end = time.monotonic() + 3\nwhile time.monotonic() < end: remove_leftovers(Path())"
+        processes = [start_python(what, tmp_path) for what in (code, code, cleaning)]
+        assert [process.wait(120) for process in processes] == [0, 0, 0]
+        assert names(tmp_path) == []

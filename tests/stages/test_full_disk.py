@@ -1,4 +1,4 @@
-"""TODO"""
+"""A full disk or a read-only folder is one line, and leaves no damaged or temporary file."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from conftest import ROOT, SR, drone, noise, run
 import cak_grain_processor as stage3
 import convert_to_spectrograms as stage2
 import neural_audio_processor as stage4
-from neural_grain.app import batch as app_batch
-from neural_grain.audio import formats as audio_formats
-from neural_grain.audio import sound as audio_sound
-from neural_grain.base import files as base_files
-from neural_grain.base import records as base_records
+from neural_grain.app.batch import BATCH_LOG
+from neural_grain.audio import formats
+from neural_grain.audio.sound import sound_from_array
+from neural_grain.base import files
 from neural_grain.base.errors import PipelineError
-from neural_grain.data import pictures as data_pictures
-from neural_grain.dsp import settings as dsp_settings
-from neural_grain.dsp.settings import GrainSettings
-from neural_grain.learn import checkpoint as learn_checkpoint
-from neural_grain.learn import figures as learn_figures
+from neural_grain.base.records import write_json
+from neural_grain.data.pictures import TilePainter
+from neural_grain.dsp.settings import GrainSettings, default_settings
+from neural_grain.learn.checkpoint import save_checkpoint
+from neural_grain.learn.figures import save_figure
 
 SETTINGS = GrainSettings()
 
 
 @contextmanager
 def full_disk(n_bytes: int):
-    """In this process no file grows beyond so many bytes: writing more fails like on a full disk, root or not."""
+    """Limit the size of every file that this process writes. Writing more fails as on a full disk, also for root."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:
@@ -43,28 +42,30 @@ def full_disk(n_bytes: int):
 
 
 def write_tile(path):
-    with base_files.atomic_write(path) as part, part.open("wb") as file:
+    with files.atomic_write(path) as part, part.open("wb") as file:
         np.save(file, np.zeros((128, 256), np.float32), allow_pickle=False)
 
 
 def write_picture(path):
-    x = np.random.default_rng(0).random((128, 256), np.float32)  # the same each time, or the size would be another
-    data_pictures.TilePainter(dsp_settings.default_settings(SETTINGS)).save(path, x, "x")
+    x = np.random.default_rng(0).random(
+        (128, 256), np.float32
+    )  # the same seed each time, because the size depends on the content
+    TilePainter(default_settings(SETTINGS)).save(path, x, "x")
 
 
 def write_figure(path):
     from matplotlib.figure import Figure
 
-    learn_figures.save_figure(Figure(), path)
+    save_figure(Figure(), path)
 
 
 def write_sound(path):
-    kind = audio_formats.OutputFormat(
+    kind = formats.OutputFormat(
         *{".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}[path.suffix]
     )
     with (
-        base_files.atomic_write(path) as part,
-        audio_formats.open_output(part, audio_sound.sound_from_array(noise(1), SR), kind) as file,
+        files.atomic_write(path) as part,
+        formats.open_output(part, sound_from_array(noise(1), SR), kind) as file,
     ):
         file.write(noise(3))
 
@@ -76,11 +77,11 @@ def torch_zeros():
 
 
 WRITERS = {
-    "a.json": lambda path: base_records.write_json(path, {"x": [0.1] * 10_000}),
+    "a.json": lambda path: write_json(path, {"x": [0.1] * 10_000}),
     "a.npy": write_tile,
     "a.png": write_picture,
     "b.png": write_figure,
-    "a.pt": lambda path: learn_checkpoint.save_checkpoint(path, {"weights": torch_zeros()}),
+    "a.pt": lambda path: save_checkpoint(path, {"weights": torch_zeros()}),
     "a.wav": write_sound,
     "a.flac": write_sound,
     "a.ogg": write_sound,
@@ -90,9 +91,9 @@ WRITERS = {
 class TestFullDisk:
     @pytest.mark.parametrize("name", WRITERS)
     @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
-    def test_every_writer_says_so_in_one_line_and_leaves_the_old_file(self, tmp_path, name, share):
+    def test_is_one_line_from_every_writer_and_the_old_file_stays(self, tmp_path, name, share):
         path = tmp_path / name
-        WRITERS[name](path)  # so much is needed
+        WRITERS[name](path)
         size = path.stat().st_size
         path.write_bytes(b"old")
         with full_disk(int(share * size)), pytest.raises(PipelineError, match=r"can't write") as err:
@@ -101,7 +102,7 @@ class TestFullDisk:
         assert path.read_bytes() == b"old"
         assert [item.name for item in tmp_path.iterdir()] == [name]
 
-    def test_a_batch_goes_on_when_there_is_room_again(self, project, tmp_path):
+    def test_stops_some_files_of_a_batch_which_continues_when_there_is_room_again(self, project, tmp_path):
         sf.write(tmp_path / "small.wav", drone(duration_s=1), SR)
         sf.write(tmp_path / "large.wav", drone(duration_s=2), SR)
         args = ("small.wav", "large.wav", "--grain", -1, "-o", "out/", "--model", project.model)
@@ -112,14 +113,14 @@ class TestFullDisk:
         assert ran.returncode == 1
         assert [line for line in ran.stderr.splitlines() if "large.wav: can't write" in line]
         assert "Traceback" not in ran.stderr
-        assert {path.name for path in (tmp_path / "out").iterdir()} == {app_batch.BATCH_LOG, "small_grain-1.0.wav"}
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {BATCH_LOG, "small_grain-1.0.wav"}
         again = run("neural_audio_processor.py", *args, cwd=tmp_path)
         assert (again.status, "1 rendered, 1 unchanged" in again.out) == (0, True)
 
-    def test_working_space_that_the_disk_has_no_room_for_is_one_line(self, monkeypatch):
-        monkeypatch.setattr(base_files, "SCRATCH_BYTES", 0)
+    def test_is_one_line_if_it_has_no_room_for_working_space(self, monkeypatch):
+        monkeypatch.setattr(files, "SCRATCH_BYTES", 0)
         with full_disk(100_000), pytest.raises(PipelineError, match=r"no room for 0\.4 GB of working space"):
-            base_files.scratch_array((100, 1_000_000))
+            files.scratch_array((100, 1_000_000))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ class TestFullDisk:
         (stage4.main, ["Drone/Static/sound 00.wav", "--grain", "-1", "-o", "/sys/x.wav"]),
     ],
 )
-def test_a_read_only_folder_is_one_line_before_the_work(copied, monkeypatch, capsys, main, args):
+def test_a_read_only_folder_is_one_line_before_any_work_is_done(copied, monkeypatch, capsys, main, args):
     monkeypatch.chdir(copied.folder)
     before = faults.snapshot(copied.folder)
     assert main(args) == 2

@@ -1,0 +1,65 @@
+"""What the four commands share: their version, numbers on the command line, errors and Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+
+import pytest
+from conftest import run
+
+from neural_grain import __version__
+from neural_grain.base.cli import add_parallel_arguments, positive_int, run_stage
+from neural_grain.base.errors import PipelineError
+
+SCRIPTS = (
+    "measure_audio_grain.py",
+    "convert_to_spectrograms.py",
+    "cak_grain_processor.py",
+    "neural_audio_processor.py",
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_command_prints_its_name_and_version(tmp_path, script):
+    ran = run(script, "--version", cwd=tmp_path)
+    assert (ran.status, ran.out, ran.err) == (0, f"{script} {__version__}\n", "")
+
+
+class TestPositiveInt:
+    @pytest.mark.parametrize(("text", "value"), [("1", 1), ("12", 12)])
+    def test_reads_whole_numbers_of_one_or_more(self, text, value):
+        assert positive_int(text) == value
+
+    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", ""])
+    def test_refuses_everything_else_in_plain_words(self, capsys, text):
+        parser = argparse.ArgumentParser(prog="x")
+        add_parallel_arguments(parser, 1)
+        with pytest.raises(SystemExit) as exit_:
+            parser.parse_args([f"--jobs={text}"])
+        assert exit_.value.code == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line == f"x: error: argument -j/--jobs: {text} is not a whole number of 1 or more"
+
+
+class TestRunStage:
+    @pytest.mark.parametrize("status", [0, 1, 2])
+    def test_returns_the_exit_status_of_the_stage(self, status):
+        assert run_stage(lambda: status) == status
+
+    def test_prints_an_error_of_the_user_as_one_line(self, capsys):
+        def body():
+            raise PipelineError("a\nb.wav: not there")
+
+        assert run_stage(body) == 2
+        assert capsys.readouterr().err == "error: a\\x0ab.wav: not there\n"
+
+    def test_does_not_hide_an_error_of_the_program(self):
+        with pytest.raises(ZeroDivisionError):
+            run_stage(lambda: 1 // 0)
+
+    def test_prints_one_line_after_ctrl_c_and_restores_the_handler(self, capsys):
+        handler_before = signal.getsignal(signal.SIGINT)
+        assert run_stage(lambda: signal.raise_signal(signal.SIGINT) or 0, lambda: "stopped") == 130
+        assert capsys.readouterr().err == "\nstopped\n"
+        assert signal.getsignal(signal.SIGINT) is handler_before
