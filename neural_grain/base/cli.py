@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -73,11 +74,19 @@ def _interrupt_after_imports() -> Iterator[None]:
 def _raise_interrupt(number: int, frame: FrameType | None) -> None:
     callers = (caller for caller, _ in traceback.walk_stack(frame))
     if any(caller.f_code.co_filename == "<frozen importlib._bootstrap>" for caller in callers):
-        retry = threading.Timer(RETRY_INTERRUPT_S, _thread.interrupt_main, [number])
+        retry = threading.Timer(RETRY_INTERRUPT_S, _send_interrupt)
         retry.daemon = True
         retry.start()
     else:
         raise KeyboardInterrupt
+
+
+def _send_interrupt() -> None:
+    """Interrupt the main thread from another one, even if it waits for something."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:  # on Windows, where the main thread notices it when it has stopped waiting
+        _thread.interrupt_main()
 
 
 def exit_process(status: int) -> NoReturn:

@@ -89,7 +89,7 @@ class TestAtAnyMoment:
         )
         code = (
             "import sys, time; from neural_grain.base.cli import run_stage\n"
-            "def body():\n    import loses_it\n    print('imported')\n    time.sleep(20)\n    return 0\n"
+            "def body():\n    import loses_it\n    print('imported')\n    time.sleep(600)\n    return 0\n"
             "sys.exit(run_stage(body))"
         )
         done = subprocess.run(
@@ -98,6 +98,7 @@ class TestAtAnyMoment:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
+            timeout=60,  # the interrupt must end the sleep, not wait for it
         )
         assert (done.returncode, done.stdout) == (130, "imported\n")
         assert done.stderr == "\ninterrupted; run the same command again\n"
