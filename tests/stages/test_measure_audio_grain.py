@@ -5,27 +5,14 @@ from __future__ import annotations
 import json
 import os
 
-import librosa
-import numpy as np
 import pytest
 import soundfile as sf
 from conftest import BAD_FILES, SR, drone, noise, run, write_bad_files, write_library
+from oracles import librosa_grain
 
 from neural_grain.dsp.settings import GrainSettings
 
 SETTINGS = GrainSettings()
-
-
-def librosa_grain(y: np.ndarray, sr: int) -> float:
-    """Grain computed with librosa alone: 50 Hz to 15 kHz, scaled to the loudest bin, frames within 40 dB."""
-    n_fft = {22_050: 1024, 44_100: 2048, 48_000: 2048, 96_000: 4096}[sr]
-    channels = np.atleast_2d(y.T)
-    D = librosa.stft(channels, n_fft=n_fft, hop_length=n_fft // 4, center=False)
-    hz = librosa.fft_frequencies(sr=sr, n_fft=n_fft)
-    P = np.mean(np.abs(D) ** 2, axis=0)[(hz >= 50) & (hz <= 15_000)]
-    flatness = librosa.feature.spectral_flatness(S=np.sqrt(P / P.max()), amin=1e-10)[0]
-    energy = P.sum(axis=0)
-    return float(flatness[energy >= energy.max() * 1e-4].mean())
 
 
 class TestCommand:
