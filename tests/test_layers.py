@@ -25,7 +25,9 @@ SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processo
 ORDER = [f"neural_grain.{floor}.{module}" for floor, modules in FLOORS.items() for module in modules.split()]
 HOMES = {  # a third-party package, and the modules that may import it
     "torch": ("neural_grain.learn.", "neural_grain.app.", "cak_grain_processor", "neural_audio_processor"),
-    "tkinter": tuple(f"neural_grain.app.{room}" for room in ("picture", "dialogs", "theme", "layout", "panels", "slider", "window")),
+    "tkinter": tuple(
+        f"neural_grain.app.{room}" for room in ("picture", "dialogs", "theme", "layout", "panels", "slider", "window")
+    ),
     "sounddevice": ("neural_grain.app.player",),
     "soundfile": ("neural_grain.audio.", "neural_grain.data.demo"),
     "argparse": ("neural_grain.base.cli", *SCRIPTS),
@@ -132,4 +134,6 @@ def calls_at_import(tree: ast.Module) -> Iterator[str]:
 def test_importing_a_module_does_nothing(module):
     for call in calls_at_import(TREES[module]):
         is_type = call.split(".")[-1][:1].isupper()  # an instance of a settings dataclass
-        assert is_type or call in PURE_CALLS or call.endswith((".join", ".fromkeys", ".split", ".items")), f"{module}: {call}()"
+        assert is_type or call in PURE_CALLS or call.endswith((".join", ".fromkeys", ".split", ".items")), (
+            f"{module}: {call}()"
+        )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.base.files import scratch_array
+from neural_grain.base.files import readable_size, scratch_array
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -141,23 +142,35 @@ def find_audio(paths: Iterable[Path], extensions: frozenset[str] = AUDIO_EXTENSI
     """Find the audio files in folders and their subfolders, sorted within each folder and without duplicates.
 
     A file that is named itself is always included, whatever its extension. Hidden files and folders are left out.
-    Symbolic links are followed, but no folder is searched twice, so a loop of links ends.
+    Symbolic links are followed, but no folder is searched twice, so a loop of links ends. What can't be read, such as a
+    broken link or a folder without permission, is included as well, so that opening it reports the reason.
     """
     found: dict[Path, None] = {}  # a dict is an ordered set
     searched: set[tuple[int, int]] = set()
     for path in paths:
-        if not os.path.exists(path):
-            raise PipelineError(f"{path}: no such file or folder")
-        if path.is_file():
-            found[Path(os.path.abspath(path))] = None
-        else:
+        try:
+            is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+            if is_folder:
+                os.scandir(path).close()
+        except FileNotFoundError as err:
+            raise PipelineError(f"{path}: no such file or folder") from err
+        except OSError as err:
+            raise PipelineError(f"{path}: not readable ({err.strerror})") from err
+        if is_folder:
             found.update(dict.fromkeys(_search_folder(path, extensions, searched)))
+        else:
+            found[Path(os.path.abspath(path))] = None
     return list(found)
 
 
 def _search_folder(root: Path, extensions: frozenset[str], searched: set[tuple[int, int]]) -> Iterator[Path]:
-    """Audio files below a folder. ``searched`` holds the device and inode of every folder searched so far."""
-    for folder, subfolders, names in os.walk(os.path.abspath(root), followlinks=True):
+    """Audio files below a folder, then the folders that can't be read.
+
+    ``searched`` holds the device and inode of every folder searched so far.
+    """
+    unreadable: list[str] = []
+    walk = os.walk(os.path.abspath(root), onerror=lambda err: unreadable.append(err.filename), followlinks=True)
+    for folder, subfolders, names in walk:
         try:
             status = os.stat(folder)
         except OSError:  # it was removed after its name was read
@@ -171,8 +184,9 @@ def _search_folder(root: Path, extensions: frozenset[str], searched: set[tuple[i
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             file = Path(folder, name)
-            if not name.startswith(".") and file.suffix.lower() in extensions and file.is_file():
+            if not name.startswith(".") and file.suffix.lower() in extensions:
                 yield file
+    yield from map(Path, unreadable)
 
 
 @contextmanager
@@ -184,7 +198,7 @@ def open_audio(path: Path) -> Iterator[SoundFile]:
     import soundfile as sf
 
     try:
-        n_bytes = os.path.getsize(path)
+        n_bytes = readable_size(path)
         if n_bytes == 0:
             raise PipelineError("empty: 0 bytes")
         with sf.SoundFile(os.fsencode(path)) as file:  # as bytes, because a name need not be valid UTF-8

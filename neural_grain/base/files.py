@@ -15,6 +15,7 @@ import hashlib
 import math
 import os
 import re
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -60,6 +61,23 @@ def file_stamp(path: Path) -> Stamp:
     except OSError as err:
         raise PipelineError(f"not readable ({err.strerror})") from err
     return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def readable_size(path: Path) -> int:
+    """Size in bytes of a regular file that can be opened for reading.
+
+    Raises
+    ------
+    OSError
+        If it can't be opened: it is a folder, it is missing, or its permissions forbid it.
+    PipelineError
+        If it is a pipe, a socket or a device. Opening a pipe would wait for a program that writes to it.
+    """
+    status = os.stat(path)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise PipelineError("not readable (a pipe, socket or device, not a file)")
+    with open(path, "rb"):
+        return status.st_size
 
 
 def check_unchanged(path: Path, stamp: tuple[int, int]) -> None:

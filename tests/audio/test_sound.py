@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +42,61 @@ class TestFindAudio:
     def test_a_missing_folder_is_an_error(self, tmp_path):
         with pytest.raises(PipelineError, match="no such file or folder"):
             find_audio([tmp_path / "nowhere"])
+
+
+UNREADABLE = {
+    "folder.wav": "not readable (Is a directory)",
+    "pipe.wav": "not readable (a pipe, socket or device, not a file)",
+    "socket.wav": "not readable (a pipe, socket or device, not a file)",
+    "broken link.wav": "not readable (No such file or directory)",
+    "locked.wav": "not readable (Permission denied)",
+    "locked folder": "not readable (Permission denied)",
+}
+
+
+@pytest.fixture
+def unreadable_files():
+    """A folder with a thing for each reason in UNREADABLE, which users other than root may search."""
+    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder that other users may not search
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "folder.wav").mkdir()
+        os.mkfifo(folder / "pipe.wav")
+        socket.socket(socket.AF_UNIX).bind(str(folder / "socket.wav"))
+        (folder / "broken link.wav").symlink_to("nowhere")
+        sf.write(folder / "locked.wav", drone(), SR)
+        (folder / "locked folder").mkdir()
+        for locked in ("locked.wav", "locked folder"):
+            (folder / locked).chmod(0)
+        yield folder
+        (folder / "locked folder").chmod(0o700)
+
+
+@contextmanager
+def without_root_permissions():
+    """Let permissions count although the tests may run as root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_can_not_be_read_is_refused_with_the_reason(unreadable_files, name):
+    with without_root_permissions(), pytest.raises(PipelineError) as err:
+        open_sound(unreadable_files / name)
+    assert str(err.value) == UNREADABLE[name]
+
+
+def test_what_can_not_be_read_is_found_in_a_folder_so_that_it_is_reported(unreadable_files):
+    with without_root_permissions():
+        found = find_audio([unreadable_files])
+        with pytest.raises(PipelineError, match=r"locked folder: not readable \(Permission denied\)"):
+            find_audio([unreadable_files / "locked folder"])
+    assert {path.name for path in found} == set(UNREADABLE) - {"folder.wav"}  # that one was searched
 
 
 @pytest.mark.parametrize(("name", "container", "subtype", "tolerance_octaves"), FORMATS)

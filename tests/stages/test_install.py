@@ -43,5 +43,7 @@ def test_the_installed_package_holds_every_module(installed):
 
 def test_the_installed_project_names_the_dependencies_of_requirements_txt(installed):
     (metadata,) = installed.glob("*.dist-info/METADATA")
-    named = {line.removeprefix("Requires-Dist: ") for line in metadata.read_text().splitlines() if "Requires-Dist" in line}
+    named = {
+        line.removeprefix("Requires-Dist: ") for line in metadata.read_text().splitlines() if "Requires-Dist" in line
+    }
     assert named == set((ROOT / "requirements.txt").read_text().split())
