@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from neural_grain.audio.formats import (
     written_sound,
 )
 from neural_grain.audio.limiter import CEILING
-from neural_grain.audio.sound import Sound, open_sound, sound_from_array
+from neural_grain.audio.sound import Sound, float_samples, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
 from neural_grain.dsp.analysis import Analysis, analyse
@@ -42,6 +43,8 @@ from neural_grain.dsp.solver import AmountSolver
 from neural_grain.learn.settings import DEFAULT_MODEL_DIR, FINAL_NAME
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from neural_grain.learn.checkpoint import LoadedModel
 
 DEFAULT_MODEL = f"{DEFAULT_MODEL_DIR}/{FINAL_NAME}"
@@ -59,12 +62,19 @@ class RenderTarget:
 
     Parameters
     ----------
-    octaves : float, positive is smoother
+    octaves : float, finite, positive is smoother
     target_grain : float in (0, 1], or None to use the octaves
     """
 
     octaves: float = 0.0
     target_grain: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not math.isfinite(self.octaves):
+            raise ValueError(f"octaves={self.octaves} must be finite")
+        if self.target_grain is not None and not 0 < self.target_grain <= 1:
+            raise ValueError(f"target_grain={self.target_grain} must be within 0 (excluded) to 1")
 
     def octaves_from(self, grain: float) -> float:
         """Octaves between a sound of this grain and the target."""
@@ -163,39 +173,39 @@ class GrainProcessor:
             raise PipelineError(f"{path}: no model there yet; make one with: python cak_grain_processor.py")
         return cls(load_model(Path(path), choose_device(device)))
 
-    def measure(self, y: np.ndarray, sr: int) -> float:
-        """Grain of samples, shape (n,) or (n, channels).
+    def measure(self, y: ArrayLike, sr: int) -> float:
+        """Grain of samples, given as to `render`, which says what is raised."""
+        return measure_grain(_sound_of(y, sr), self.loaded.settings.grain)
 
-        Raises
-        ------
-        PipelineError
-            If the samples have no grain: too few, silent, or not finite.
-        """
-        return measure_grain(sound_from_array(y, sr), self.loaded.settings.grain)
-
-    def render(self, y: np.ndarray, sr: int, *, grain: float) -> np.ndarray:
+    def render(self, y: ArrayLike, sr: int, *, grain: float) -> np.ndarray:
         """Move the grain of samples by some octaves, or as far as the sound allows.
 
         Parameters
         ----------
-        y : np.ndarray, shape (n,) or (n, channels), full scale 1.0
+        y : array_like, shape (n,) or (n, channels)
+            Floats of full scale 1.0, or integers of 8, 16 or 32 bits; uint8 has silence at 128.
         sr : int > 0, Hz
         grain : float, octaves: negative is more texture, positive is smoother
 
         Returns
         -------
-        np.ndarray, shape of ``y``, float32; ``y`` itself for 0
+        np.ndarray, shape of ``y``, float32, full scale 1.0; for 0 the samples of ``y`` themselves, unrounded
 
         Raises
         ------
+        ValueError
+            If an argument is not as described.
         PipelineError
-            If the samples have no grain.
+            If the samples have no grain: too few, silent, or not finite.
         """
+        if not isinstance(grain, Real) or not math.isfinite(grain):
+            raise ValueError(f"grain={grain!r} must be a finite number of octaves")
+        sound = _sound_of(y, sr)
         if grain == 0:
-            return y
-        solver = self.solver(sound_from_array(y, sr))
-        rendering = move_grain(solver, grain, ceiling=max(1.0, solver.analysis.peak))
-        return np.concatenate(list(rendering.sound.blocks())).reshape(y.shape)
+            return float_samples(y)
+        solver = self.solver(sound)
+        rendering = move_grain(solver, float(grain), ceiling=max(1.0, solver.analysis.peak))
+        return np.concatenate(list(rendering.sound.blocks())).reshape(np.shape(y))
 
     def solver(self, sound: Sound, on_analysed: Callable[[Analysis], None] = lambda _: None) -> AmountSolver:
         """Analyse a sound and find its pattern, which is everything that does not depend on the target.
@@ -267,6 +277,14 @@ class GrainProcessor:
         except PipelineError:
             return None
         return Rendering(sound, 0.0, grain, grain, True, Amounts(0.0, 0.0), 0.0, 0.0)
+
+
+def _sound_of(y: ArrayLike, sr: int) -> Sound:
+    """Samples that a caller of the Python interface gives, as a `Sound`."""
+    sound = sound_from_array(y, sr)
+    if 0 < sound.n_samples < sound.channels:
+        raise ValueError(f"y.shape={np.shape(y)} must be (samples, channels): samples come first, so give y.T")
+    return sound
 
 
 def _render_to(path: Path, solver: AmountSolver, octaves: float, wanted: OutputFormat) -> Rendering:

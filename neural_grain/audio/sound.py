@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import readable_size, scratch_array
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from soundfile import SoundFile
 
 AUDIO_EXTENSIONS = frozenset((
@@ -36,6 +38,7 @@ BLOCK_FRAMES = 128
 BLOCK_HOP_SAMPLES = 512  # samples that count as one frame where blocks are cut without an STFT
 # A program that writes to a pipe leaves a RIFF length near 2**32, because it does not know the length beforehand.
 MIN_UNKNOWN_LENGTH = 0xFFFF_F000
+INTEGER_FULL_SCALES = {"uint8": 2.0**7, "int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 
 
 @dataclass(frozen=True)
@@ -69,20 +72,46 @@ def block_frames(channels: int) -> int:
     return max(4, BLOCK_FRAMES >> halvings)
 
 
-def sound_from_array(y: np.ndarray, sr: int) -> Sound:
+def float_samples(y: ArrayLike) -> np.ndarray:
+    """Samples as an array of floats with full scale 1.0; one that is so already is returned as it is.
+
+    Integers are divided by their full scale. Unsigned ones have silence at 128, as in a WAV file of 8 bits.
+
+    Raises
+    ------
+    ValueError
+        If the numbers are no samples, such as complex numbers, or integers of 64 bits, whose full scale nobody uses.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind == "f":
+        return y
+    if y.dtype.name not in INTEGER_FULL_SCALES:
+        raise ValueError(f"y.dtype={y.dtype} must be a float type or one of {', '.join(INTEGER_FULL_SCALES)}")
+    full_scale = INTEGER_FULL_SCALES[y.dtype.name]
+    return (y - full_scale if y.dtype.kind == "u" else y) / full_scale
+
+
+def sound_from_array(y: ArrayLike, sr: int) -> Sound:
     """Wrap samples in memory, shape (n,) or (n, channels), as a `Sound`.
 
     Raises
     ------
     ValueError
-        If ``y`` has another number of dimensions.
+        If ``y`` has another number of dimensions, no channel, or numbers that are no samples (see `float_samples`), or
+        ``sr`` is no whole number above 0.
     """
+    y = float_samples(y)
     if y.ndim not in (1, 2):
         raise ValueError(f"y.ndim={y.ndim} must be 1 or 2")
-    samples = np.asarray(y.reshape(len(y), -1), dtype=np.float32)
+    if y.ndim == 2 and y.shape[1] == 0:
+        raise ValueError(f"y.shape={y.shape} must have at least one channel")
+    if isinstance(sr, (bool, np.bool_)) or not isinstance(sr, Real) or not (sr > 0 and float(sr).is_integer()):
+        raise ValueError(f"sr={sr!r} must be a whole number above 0")
+    with np.errstate(over="ignore"):  # an infinite sample is refused where the sound is read
+        samples = np.asarray(y[:, None] if y.ndim == 1 else y, dtype=np.float32)
     step = BLOCK_FRAMES * BLOCK_HOP_SAMPLES
     starts = range(0, len(samples), step)
-    return Sound(sr, len(samples), samples.shape[1], lambda: (samples[i : i + step] for i in starts))
+    return Sound(int(sr), len(samples), samples.shape[1], lambda: (samples[i : i + step] for i in starts))
 
 
 def sample_peak(y: np.ndarray) -> float:

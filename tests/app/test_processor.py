@@ -15,6 +15,7 @@ from measure_audio_grain import measure_file
 from neural_grain.app.processor import GrainProcessor, RenderTarget, output_name
 from neural_grain.audio.formats import native_dtype
 from neural_grain.audio.sound import open_sound
+from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import file_stamp
 from neural_grain.dsp.settings import GrainSettings
 
@@ -97,6 +98,116 @@ class TestLaw:
             rendering = processor.render_file(source, output, RenderTarget(octaves), overwrite=True).rendering
             assert not rendering.within_reach or rendering.achieved_octaves == pytest.approx(octaves, abs=0.05)
             assert sf.info(output).frames == 2 * SR
+
+
+class TestArrays:
+    """What the Python interface takes as samples, rate and octaves, and how it refuses the rest."""
+
+    Y = drone(-45, 0.5)
+
+    @pytest.mark.parametrize(
+        ("dtype", "tolerance"),
+        [
+            ("int8", 0.01),
+            ("uint8", 0.01),
+            ("int16", 1e-4),
+            (">i2", 1e-4),
+            ("int32", 1e-8),
+            ("float16", 1e-3),
+            ("longdouble", 0),
+        ],
+    )
+    def test_integers_are_scaled_by_their_full_scale_and_every_float_type_is_taken(self, processor, dtype, tolerance):
+        kind = np.dtype(dtype)
+        full_scale = 2.0 ** (8 * kind.itemsize - 1) if kind.kind in "iu" else 1.0
+        y = self.Y * full_scale + (full_scale if kind.kind == "u" else 0)
+        y = (np.round(y) if kind.kind in "iu" else y).astype(kind)
+        np.testing.assert_allclose(processor.render(y, SR, grain=0), self.Y, atol=tolerance)
+        z = processor.render(y, SR, grain=-1)
+        assert (z.dtype, z.shape) == (np.float32, y.shape)
+        assert np.abs(z).max() <= 1
+        assert np.std(z) == pytest.approx(np.std(self.Y), rel=0.06)
+        assert math.log2(processor.measure(z, SR) / processor.measure(y, SR)) == pytest.approx(1, abs=0.02)
+
+    def test_lists_and_arrays_of_any_layout_give_the_same_as_a_plain_array(self, processor):
+        y = np.stack([self.Y, 0.5 * self.Y], axis=1)
+        expected = processor.render(y, SR, grain=-1)
+        read_only = y.copy()
+        read_only.flags.writeable = False
+        rows_apart = np.repeat(y, 2, axis=0)[::2]
+        for each in (
+            y.tolist(),
+            read_only,
+            rows_apart,
+            np.asfortranarray(y),
+            np.ascontiguousarray(y.T).T,
+            y[::-1][::-1],
+        ):
+            np.testing.assert_array_equal(processor.render(each, SR, grain=-1), expected)
+        np.testing.assert_array_equal(processor.render(y, np.int64(SR), grain=np.float32(-1)), expected)
+        np.testing.assert_array_equal(processor.render(y, float(SR), grain=-1), expected)
+
+    @pytest.mark.parametrize(
+        ("y", "line"),
+        [
+            (np.stack([Y, Y]), r"y\.shape=\(2, 22050\) must be \(samples, channels\): samples come first"),
+            (Y[None], r"y\.shape=\(1, 22050\) must be \(samples, channels\)"),
+            (Y[:, None, None], r"y\.ndim=3 must be 1 or 2"),
+            (0.5, r"y\.ndim=0 must be 1 or 2"),
+            (np.zeros((100, 0)), r"y\.shape=\(100, 0\) must have at least one channel"),
+            (Y > 0, r"y\.dtype=bool must be a float type"),
+            (Y + 0j, r"y\.dtype=complex128 must be"),
+            (Y.astype(object), r"y\.dtype=object must be"),
+            (np.arange(SR), r"y\.dtype=int64 must be"),
+            (None, r"y\.dtype=object must be"),
+        ],
+    )
+    def test_what_is_no_array_of_samples_is_refused_with_the_reason(self, processor, y, line):
+        for refused in (lambda: processor.render(y, SR, grain=-1), lambda: processor.measure(y, SR)):
+            with pytest.raises(ValueError, match=line):
+                refused()
+
+    @pytest.mark.parametrize(
+        ("y", "line"),
+        [
+            (np.zeros(0), "empty: it holds no samples"),
+            (np.zeros((0, 2)), "empty: it holds no samples"),
+            ([], "empty: it holds no samples"),
+            (Y[:100], "too short: 2.3 ms"),
+            (np.zeros(SR), "silent"),
+            (np.where(np.arange(len(Y)) == 9_999, np.nan, Y), "contains NaN or infinite"),
+            (np.where(np.arange(len(Y)) == 9_999, -np.inf, Y), "contains NaN or infinite"),
+            (1e300 * Y, "contains NaN or infinite"),
+        ],
+    )
+    def test_samples_without_grain_are_refused_with_the_reason(self, processor, y, line):
+        for refused in (lambda: processor.render(y, SR, grain=-1), lambda: processor.measure(y, SR)):
+            with pytest.raises(PipelineError, match=line):
+                refused()
+
+    @pytest.mark.parametrize("sr", [0, -44_100, math.nan, math.inf, 22_050.5, "44100", None, True])
+    def test_a_rate_that_is_no_whole_number_above_zero_is_refused(self, processor, sr):
+        for refused in (lambda: processor.render(self.Y, sr, grain=-1), lambda: processor.measure(self.Y, sr)):
+            with pytest.raises(ValueError, match=f"sr={sr!r} must be a whole number"):
+                refused()
+
+    @pytest.mark.parametrize("grain", [math.nan, math.inf, -math.inf, "-2", None, [1.0], 1j])
+    def test_octaves_that_are_no_finite_number_are_refused(self, processor, grain):
+        with pytest.raises(ValueError, match=r"grain=.* must be a finite number"):
+            processor.render(self.Y, SR, grain=grain)
+
+    def test_octaves_beyond_the_slider_move_as_far_as_the_sound_goes(self, processor):
+        far, farther = (processor.render(self.Y, SR, grain=octaves) for octaves in (-30.0, -300.0))
+        np.testing.assert_array_equal(far, farther)
+        assert processor.measure(far, SR) > 2 * processor.measure(self.Y, SR)
+
+    @pytest.mark.parametrize(
+        "values", [{"octaves": math.nan}, {"octaves": math.inf}, {"target_grain": 0.0}, {"target_grain": math.nan}]
+    )
+    def test_a_target_that_no_rendering_can_reach_is_refused(self, values):
+        (name,) = values
+        with pytest.raises(ValueError, match=f"{name}="):
+            RenderTarget(**values)
 
 
 def test_the_example_in_the_documentation_works_with_the_import_from_the_script(project):
