@@ -18,19 +18,26 @@ Exit status: 0 trained and audited; 1 trained, but some held-out files could not
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
+from neural_grain.base.streams import begin_script
 
-if __name__ == "__main__":  # nothing needs tidying up while packages are imported: Ctrl-C ends the process at once
-    signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
+if __name__ == "__main__":
+    begin_script()  # nothing has started while packages are imported, so Ctrl-C ends the process at once
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from neural_grain.base.cli import add_version_argument, exit_process, positive_int, progress_bar, run_stage, warn
+from neural_grain.base.cli import (
+    add_version_argument,
+    exit_process,
+    exit_status,
+    positive_int,
+    progress_bar,
+    run_stage,
+    warn,
+)
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import prepare_folder, run_lock
 from neural_grain.base.records import write_json
@@ -190,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """Run stage 3 as an installed command."""
-    exit_process(main())
+    exit_process(exit_status(main))
 
 
 if __name__ == "__main__":

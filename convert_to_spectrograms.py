@@ -15,15 +15,14 @@ Exit status: 0 all files converted; 1 some could not be converted (each is named
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
+from neural_grain.base.streams import begin_script
 
-if __name__ == "__main__":  # nothing has started while packages are imported, so Ctrl-C ends the process at once
-    signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
+if __name__ == "__main__":
+    begin_script()  # nothing has started while packages are imported, so Ctrl-C ends the process at once
 
 import argparse
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -37,6 +36,7 @@ from neural_grain.base.cli import (
     add_parallel_arguments,
     add_version_argument,
     exit_process,
+    exit_status,
     progress_bar,
     run_stage,
     warn,
@@ -291,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """Run stage 2 as an installed command."""
-    exit_process(main())
+    exit_process(exit_status(main))
 
 
 if __name__ == "__main__":

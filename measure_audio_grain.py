@@ -20,15 +20,14 @@ Exit status: 0 all files measured; 1 some could not be measured (each is named);
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
+from neural_grain.base.streams import begin_script
 
-if __name__ == "__main__":  # nothing has started while packages are imported, so Ctrl-C ends the process at once
-    signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
+if __name__ == "__main__":
+    begin_script()  # nothing has started while packages are imported, so Ctrl-C ends the process at once
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -42,6 +41,7 @@ from neural_grain.base.cli import (
     add_parallel_arguments,
     add_version_argument,
     exit_process,
+    exit_status,
     progress_bar,
     run_stage,
     warn,
@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """Run stage 1 as an installed command."""
-    exit_process(main())
+    exit_process(exit_status(main))
 
 
 if __name__ == "__main__":

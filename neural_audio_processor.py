@@ -19,15 +19,14 @@ Exit status: 0 all files rendered; 1 some could not be rendered (each is named);
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
+from neural_grain.base.streams import begin_script
 
-if __name__ == "__main__":  # nothing has started while packages are imported, so Ctrl-C ends the process at once
-    signal.signal(signal.SIGINT, lambda *_: (sys.stderr.write("\ninterrupted\n"), os._exit(130)))
+if __name__ == "__main__":
+    begin_script()  # nothing has started while packages are imported, so Ctrl-C ends the process at once
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,6 +53,7 @@ from neural_grain.base.cli import (
     add_parallel_arguments,
     add_version_argument,
     exit_process,
+    exit_status,
     progress_bar,
     run_stage,
     warn,
@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """Run stage 4 as an installed command."""
-    exit_process(main())
+    exit_process(exit_status(main))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What the four commands share: exit status, Ctrl-C, progress, warnings and common options.
 
-A command calls `run_stage` with the work to do and ends with `exit_process`. Results go to stdout, everything else
-to stderr. The exit status is 0 if all was done, 1 if some inputs failed, 2 if nothing could be done, and 130 after
-Ctrl-C.
+The main function of a command calls `run_stage` with the work to do; `exit_status` calls it, and `exit_process` ends
+the process. Results go to stdout, everything else to stderr. The exit status is 0 if all was done, 1 if some inputs
+failed, 2 if nothing could be done, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import NoReturn
 from neural_grain import __version__
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import remove_own_temporaries
+from neural_grain.base.streams import guard_streams
 
 RETRY_INTERRUPT_S = 0.05  # how soon Ctrl-C is tried again when it came during an import
 
@@ -88,14 +89,22 @@ def _send_interrupt() -> None:
         _thread.interrupt_main()
 
 
+def exit_status(main: Callable[[], int]) -> int:
+    """Call the main function of a command, whose output need not have a reader, and return the exit status."""
+    guard_streams()
+    try:
+        return main()
+    except SystemExit as exit_:  # from argparse: --help and --version end with 0, wrong usage with 2
+        return exit_.code
+
+
 def exit_process(status: int) -> NoReturn:
     """End the process at once, with all its threads.
 
     A normal exit would wait for a thread that is still at work on a long file, or abort in C code that it runs.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads the pipe any more, or the stream is closed
-            stream.flush()
+        stream.flush()
     remove_own_temporaries()
     os._exit(status)
 

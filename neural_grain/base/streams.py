@@ -1,0 +1,72 @@
+"""Standard streams that nobody may read: a command does its work even when its output has nowhere to go.
+
+The reader of stdout may end early (``| head -1``), the disk behind it may be full, and a service may start a command
+with closed streams. Every script calls `guard_streams` before it imports anything that prints or opens files.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn, TextIO
+
+
+class GuardedStream:
+    """A text stream that drops everything from the first text that could not be written.
+
+    Parameters
+    ----------
+    stream : TextIO, which gets the text and has all other attributes
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._is_broken = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write ``text`` if the stream still takes it; returns its length in any case."""
+        try:
+            if not self._is_broken:
+                self._stream.write(text)
+        except OSError:
+            self._is_broken = True
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written so far."""
+        try:
+            if not self._is_broken:
+                self._stream.flush()
+        except OSError:
+            self._is_broken = True
+
+
+def guard_streams() -> None:
+    """Let no missing, closed or full stream stop this process. A second call changes nothing."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file opened would get its number, and with it what a C library prints
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+        if not isinstance(stream, GuardedStream):
+            setattr(sys, name, GuardedStream(stream))
+
+
+def begin_script() -> None:
+    """Prepare the process of a script for the import of packages, during which Ctrl-C ends it at once."""
+    guard_streams()
+    signal.signal(signal.SIGINT, _end_interrupted)
+
+
+def _end_interrupted(*_: object) -> NoReturn:
+    sys.stderr.write("\ninterrupted\n")
+    sys.stderr.flush()
+    os._exit(130)

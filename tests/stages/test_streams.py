@@ -1,0 +1,114 @@
+"""Output that nobody reads: the reader has gone, the disk is full, or the stream is closed. The work goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, write_library
+
+STAGES = ("measure_audio_grain.py", "convert_to_spectrograms.py", "cak_grain_processor.py", "neural_audio_processor.py")
+
+
+def run_unread(how: str, numbers: str, *command: object, cwd: Path) -> tuple[int, str]:
+    """Run a command whose streams of these numbers are not read; returns the exit status and what the others got."""
+    closing = " ".join(f"{number}>&-" for number in numbers) if how == "closed" else ""
+    read, write = os.pipe()
+    os.close(read)  # nobody reads this pipe
+    with os.fdopen(write, "w") as gone, open("/dev/full", "w") as full:
+        unread = {"gone": gone, "full": full, "closed": subprocess.PIPE}[how]
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, *map(str, command)],
+            cwd=cwd,
+            stdout=unread if "1" in numbers else subprocess.PIPE,
+            stderr=unread if "2" in numbers else subprocess.PIPE,
+            text=True,
+            timeout=300,
+        )
+    return done.returncode, (done.stdout or "") + (done.stderr or "")
+
+
+@pytest.mark.parametrize("how", ["closed", "full", "gone"])
+@pytest.mark.parametrize("script", STAGES)
+def test_help_and_wrong_usage_keep_their_exit_status(tmp_path, script, how):
+    assert run_unread(how, "1", ROOT / script, "--help", cwd=tmp_path) == (0, "")
+    assert run_unread(how, "2", ROOT / script, "--nonsense", cwd=tmp_path) == (2, "")
+
+
+@pytest.mark.parametrize("how", ["closed", "full", "gone"])
+class TestBothStreams:
+    def test_of_stages_1_and_2(self, tmp_path, how):
+        write_library(tmp_path, 3)
+        (tmp_path / "Drone/Static/bad.wav").write_text("no audio")
+        assert run_unread(how, "12", "-u", ROOT / STAGES[0], cwd=tmp_path)[0] == 1
+        assert run_unread(how, "12", "-u", ROOT / STAGES[1], cwd=tmp_path)[0] == 0
+        assert len(list((tmp_path / "spectrograms/images").iterdir())) == 3
+
+    def test_of_stage_4(self, project, tmp_path, how):
+        write_library(tmp_path, 3, 0.5)
+        (tmp_path / "Drone/Static/bad.wav").write_text("no audio")
+        command = (ROOT / STAGES[3], ".", "--grain", "1", "-o", "out/", "--model", project.model)
+        assert run_unread(how, "12", *command, cwd=tmp_path)[0] == 1
+        assert len(list((tmp_path / "out").rglob("*.wav"))) == 3
+
+
+def test_both_streams_of_stage_3(copied):
+    model = copied.folder / "grain_processor_v2_output/final_grain_processor_v2.pt"
+    model.unlink()
+    code = (
+        "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); import learning; learning.shorten_critic()\n"
+        "import cak_grain_processor; cak_grain_processor.command()"
+    )
+    arguments = ("--epochs", 1, "--device", "cpu")
+    status, _ = run_unread("gone", "12", "-c", code, f"{ROOT}:{ROOT / 'tests'}", *arguments, cwd=copied.folder)
+    assert status == 0
+    assert model.exists()
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_the_other_stream_is_still_complete(tmp_path, number):
+    write_library(tmp_path, 2, 0.5)
+    (tmp_path / "Drone/Static/bad.wav").write_text("no audio")
+    status, said = run_unread("closed", number, ROOT / STAGES[0], cwd=tmp_path)
+    assert status == 1
+    assert ("bad.wav: not readable" in said) == (number == "1")
+    assert ("wrote metadata.json: 2 files" in said) == (number == "2")
+
+
+def run_code(code: str, cwd: Path, **options: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, **options
+    )
+
+
+def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):
+    """Otherwise what a C library prints would be written into it."""
+    code = (
+        "import os\nfor number in (0, 1, 2): os.close(number)\n"
+        "from neural_grain.base.streams import guard_streams; guard_streams()\n"
+        "file = open('recording.wav', 'w')\nfor number in (1, 2): os.write(number, b'noise')\n"
+        "os._exit(file.fileno())"
+    )
+    assert run_code(code, tmp_path).returncode > 2
+    assert (tmp_path / "recording.wav").read_bytes() == b""
+
+
+def test_a_progress_bar_goes_on_when_its_terminal_is_closed(tmp_path):
+    code = (
+        "import os, sys\nmaster, slave = os.openpty()\nos.dup2(slave, 2); os.close(slave)\n"
+        "from neural_grain.base import cli\n"
+        "def main():\n"
+        "    n = 0\n"
+        "    for i in cli.progress_bar('counting')(range(400_000), 400_000):\n"
+        "        if i == 10: os.close(master)\n"
+        "        n += 1\n"
+        "    cli.warn('printed for nobody')\n"
+        "    print(n)\n"
+        "    return 0\n"
+        "cli.exit_process(cli.exit_status(main))"
+    )
+    done = run_code(code, tmp_path, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "400000\n")
