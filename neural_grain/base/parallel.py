@@ -35,6 +35,7 @@ from neural_grain.base.errors import PipelineError
 
 if TYPE_CHECKING:
     from distributed import Client
+    from threadpoolctl import LibController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,35 +48,58 @@ FREED_BYTES = 1 << 24  # at least the largest block that decoding and transforms
 
 
 class OneBlasThread:
-    """Context in which BLAS uses one thread. It is left when the last of the generators that share it has ended.
+    """Context in which numpy's BLAS uses one thread. It is left when the last of the calls that share it has ended.
 
-    Our products are small, and threads of BLAS would wait for each other and for ours.
+    Our products are small, and threads of BLAS would wait for each other and for ours. The context is entered for each
+    call of a function, and not for a whole loop, because a generator may be left unfinished and never be closed.
     """
 
     def __init__(self) -> None:
         self._users = 0
-        self._limit = None
+        self._libraries: list[LibController] = []  # finding them takes 1 ms, limiting them 10 us
+        self._threads_before: list[int] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
 
         with self._lock:
             if self._users == 0:
-                self._limit = threadpool_limits(1, "blas")
+                self._libraries = self._libraries or ThreadpoolController().select(user_api="blas").lib_controllers
+                self._threads_before = [library.num_threads for library in self._libraries]
+                for library in self._libraries:
+                    _set_blas_threads(library, 1)
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                self._limit.restore_original_limits()
+                for library, n_threads in zip(self._libraries, self._threads_before, strict=True):
+                    _set_blas_threads(library, n_threads)
 
     def __reduce__(self) -> tuple:
         return type(self), ()  # a worker of a cluster has a BLAS of its own
 
 
+def _set_blas_threads(library: LibController, n_threads: int) -> None:
+    """Set the number of threads of a BLAS library, from any thread of ours.
+
+    For OpenBLAS, threadpoolctl lets the first thread that does so own the setting, and ignores all others while that
+    thread lives. But the last call to end may be in another thread than the first to begin, so nobody may own it.
+    """
+    give_up_ownership = getattr(library, "clear_controlling_thread", lambda force: None)
+    give_up_ownership(force=True)
+    library.set_num_threads(n_threads)
+    give_up_ownership(force=True)
+
+
 ONE_BLAS_THREAD = OneBlasThread()
+
+
+def _call_on_one_blas_thread(function: Callable[[Item], Result], item: Item) -> Result:
+    with ONE_BLAS_THREAD:
+        return function(item)
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -88,10 +112,10 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], thre
     if threads == 1:
         yield from map(function, items)
         return
-    with ONE_BLAS_THREAD, ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future] = deque()
         for item in items:
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(_call_on_one_blas_thread, function, item))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
@@ -197,17 +221,17 @@ def map_unordered(
     # glibc keeps freed blocks for reuse only up to the size of the largest block it has seen freed. All others go
     # back to the system, and their pages have to be made anew each time.
     np.empty(FREED_BYTES, np.uint8)
-    with ONE_BLAS_THREAD:
-        if where is not None:
-            yield from _map_on_cluster(where, function, items)
-        elif jobs == 1:
-            yield from ((item, function(item)) for item in items)
-        else:
-            pool = ThreadPoolExecutor(jobs)
-            try:
-                yield from _results_as_they_come(partial(pool.submit, function), items, 2 * jobs)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+    limited = partial(_call_on_one_blas_thread, function)
+    if where is not None:
+        yield from _map_on_cluster(where, function, items)
+    elif jobs == 1:
+        yield from ((item, limited(item)) for item in items)
+    else:
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            yield from _results_as_they_come(partial(pool.submit, limited), items, 2 * jobs)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _map_on_cluster(
@@ -217,7 +241,8 @@ def _map_on_cluster(
     from distributed import KilledWorker
 
     executor = where.executor()
-    code = _Call(zlib.decompress, zlib.compress(_dump_by_value(function, _module_of(function)), 1))
+    limited = partial(_call_on_one_blas_thread, function)
+    code = _Call(zlib.decompress, zlib.compress(_dump_by_value(limited, _module_of(function)), 1))
     # As the result of a task, it is unpickled only once on each worker, and again if the worker that has it dies.
     sent_function = where.client.submit(cloudpickle.loads, code, pure=False)
     try:
