@@ -41,7 +41,7 @@ from neural_grain.base.cli import (
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import prepare_folder, run_lock
 from neural_grain.base.records import write_json
-from neural_grain.data.tiles import DEFAULT_PAIRS, TrainingPairs, read_pairs
+from neural_grain.data.tiles import DEFAULT_PAIRS, TrainingPairs, group_copies, read_pairs
 from neural_grain.learn.settings import DEFAULT_MODEL_DIR, FINAL_NAME, TrainOptions
 
 if TYPE_CHECKING:  # torch takes seconds to import, so --help and most errors come without it
@@ -82,7 +82,9 @@ def train_model(args: argparse.Namespace, pairs: TrainingPairs, options: TrainOp
     device = choose_device(args.device)
     n_used, n_tiles = sum(map(len, split_tiles(pairs, options.seed))), len(pairs.tiles)
     used = f"{n_tiles} tiles" if n_used == n_tiles else f"{n_used} of {n_tiles} tiles, drawn evenly over their grain,"
-    print(f"training on {used} of {len(pairs.sources)} files, device {device}", file=sys.stderr)
+    n_copies = len(pairs.sources) - len(group_copies(pairs))
+    copies = f" ({n_copies} are copies of others and stay on their side of the split)" if n_copies else ""
+    print(f"training on {used} of {len(pairs.sources)} files{copies}, device {device}", file=sys.stderr)
     return train(
         pairs,
         options,

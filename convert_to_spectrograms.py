@@ -69,15 +69,16 @@ from neural_grain.data.tiles import (
     fill_tile,
     pairs_from,
     read_pairs,
-    remove_stale_tiles,
+    replace_pairs,
     tile_starts,
-    write_pairs,
 )
 from neural_grain.dsp.analysis import bands_and_grain
 from neural_grain.dsp.mel import powers_to_log_mel
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
 
 DEFAULT_OUTPUT_DIR = "spectrograms"
+HASH_DIGITS = 16  # of the path of a file, in the names of its tiles: 64 bits
+NPY_HEADER_BYTES = 128
 
 
 class ConvertRun(NamedTuple):
@@ -131,11 +132,21 @@ def convert_file(
 def _tile_stem(path: Path, base: Path) -> str:
     """Start of the names of a file's tiles: readable, portable, and different for every path."""
     readable = re.sub(r"[^\w-]+", "_", path.stem, flags=re.ASCII)[:60]
-    return f"{readable}_{hashlib.sha1(os.fsencode(relative_posix(path, base))).hexdigest()[:8]}"
+    return f"{readable}_{hashlib.sha1(os.fsencode(relative_posix(path, base))).hexdigest()[:HASH_DIGITS]}"
+
+
+def _tile_stems(paths: Iterable[Path], base: Path) -> dict[Path, str]:
+    """Start of the names of the tiles of each file; a `PipelineError` if they are the same for two files."""
+    stems = {path: _tile_stem(path, base) for path in paths}
+    path_of: dict[str, Path] = {}
+    for path, stem in stems.items():
+        if (other := path_of.setdefault(stem.lower(), path)) != path:  # some file systems ignore case
+            raise PipelineError(f"{other} and {path}: their tiles would have the same names; rename one of the files")
+    return stems
 
 
 def _write_tile(tile: Tile, x: np.ndarray, painter: TilePainter | None) -> None:
-    with atomic_write(tile.array) as temporary, temporary.open("wb") as file:
+    with atomic_write(tile.array, flush=False) as temporary, temporary.open("wb") as file:
         np.save(file, x, allow_pickle=False)
     if painter:
         title = f"{printable(tile.source.name)[:60]}, {tile.start_s:.1f} s: grain {tile.grain:.2e}"
@@ -160,7 +171,7 @@ def convert_dataset(
     ----------
     files : what stage 1 measured
     grain : the settings that it measured with
-    earlier : what an earlier run wrote; only files that it names are ever deleted
+    earlier : what an earlier run wrote
     output_dir : folder of the arrays and images
     base : folder of training_pairs.json; the names of the tiles depend on the paths relative to it
     images : False to write no images
@@ -171,15 +182,8 @@ def convert_dataset(
     settings = default_settings(grain)
     output_dir = Path(os.path.abspath(output_dir))
     items = {item.path: item for item in files}
-    before = _earlier_run(earlier, settings, items, output_dir, images)
+    before = _earlier_run(earlier, settings, items, output_dir / ARRAYS, _tile_stems(items, base), images)
     painter = TilePainter(settings) if images and len(before.current) < len(items) else None
-
-    def collect(results: Iterable[ConvertedFile | SkippedFile]) -> TrainingPairs:
-        pairs = pairs_from(settings, results)
-        if earlier is not None:
-            remove_stale_tiles(earlier, pairs, output_dir)
-        return pairs
-
     run = process_files(
         partial(convert_file, settings=settings, output_dir=output_dir, base=base, painter=painter),
         items,
@@ -187,26 +191,30 @@ def convert_dataset(
         size_bytes=lambda item: item.size_bytes,
         jobs=jobs,
         progress=progress,
-        rescue=lambda results: rescue(collect(results)),
+        rescue=lambda results: rescue(pairs_from(settings, results)),
     )
-    return ConvertRun(collect(run.results), run.counts)
+    return ConvertRun(pairs_from(settings, run.results), run.counts)
 
 
 def _earlier_run(
     earlier: TrainingPairs | None,
     settings: SpectrogramSettings,
     items: dict[Path, FileGrain],
-    output_dir: Path,
+    arrays: Path,
+    stems: dict[Path, str],
     images: bool,
 ) -> EarlierRun[ConvertedFile]:
-    """What can be kept of an earlier run: tiles of unchanged files that are still where this run would write them."""
+    """What can be kept of an earlier run: whole tiles of unchanged files, named as this run would name them."""
     if earlier is None:
         return EarlierRun()
     converted = converted_files(earlier)
 
+    tile_bytes = NPY_HEADER_BYTES + 4 * settings.n_mels * settings.tile_frames
+
     def is_good(tile: Tile) -> bool:
-        has_image = tile.image is not None and os.path.exists(tile.image)
-        return tile.array.parent == output_dir / ARRAYS and os.path.exists(tile.array) and (has_image or not images)
+        is_in_place = tile.array.parent == arrays and tile.array.stem.rpartition("_")[0] == stems[tile.source]
+        has_image = tile.image is not None and _size_bytes(tile.image) > 0
+        return is_in_place and _size_bytes(tile.array) == tile_bytes and (has_image or not images)
 
     def is_current(file: ConvertedFile) -> bool:
         source, item = file.source, items.get(file.path)
@@ -215,6 +223,14 @@ def _earlier_run(
 
     usable = converted if earlier.settings == settings else {}
     return EarlierRun(frozenset(converted), usable, {path: file for path, file in usable.items() if is_current(file)})
+
+
+def _size_bytes(path: Path) -> int:
+    """Size of a file; 0 if it is missing or can't be looked up."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -259,6 +275,7 @@ def _run(args: argparse.Namespace) -> int:
         prepare_folder(folder)
     with run_lock(args.pairs), cluster(args.dask):
         earlier = read_pairs(args.pairs) if args.pairs.exists() else None
+        save = partial(replace_pairs, args.pairs, earlier=earlier, output_dir=Path(os.path.abspath(args.output_dir)))
         pairs, counts = convert_dataset(
             metadata.files,
             metadata.settings,
@@ -268,9 +285,9 @@ def _run(args: argparse.Namespace) -> int:
             images=not args.no_images,
             jobs=args.jobs,
             progress=progress_bar("converting"),
-            rescue=lambda pairs: write_pairs(args.pairs, pairs),
+            rescue=save,
         )
-        write_pairs(args.pairs, pairs)
+        save(pairs)
     for item in pairs.skipped:
         warn(f"{printable(item.path)}: {item.reason}")
     print(f"{counts.processed} converted, {counts.unchanged} unchanged, {counts.gone} gone since the last run")

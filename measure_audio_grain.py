@@ -28,7 +28,7 @@ if __name__ == "__main__":
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,7 @@ from neural_grain.data.metadata import (
     FileGrain,
     Metadata,
     SkippedFile,
+    count_copies,
     is_unchanged,
     read_metadata,
     write_metadata,
@@ -184,11 +185,14 @@ def _histogram(grains: list[float]) -> list[str]:
     ]
 
 
-def library_warnings(grains: list[float]) -> list[str]:
-    """Reasons why a model would learn little from files of these grains; empty if there are none."""
+def library_warnings(files: Sequence[FileGrain]) -> list[str]:
+    """Reasons why a model would learn little from these files; empty if there are none."""
     warnings = []
-    if len(grains) < FEW_FILES:
-        warnings.append(f"only {len(grains)} files: a model learns better from {FEW_FILES} or more")
+    grains, n_copies = [item.grain for item in files], count_copies(files)
+    if n_copies:
+        warnings.append(f"{n_copies} of the {len(files)} files are copies of others, from which nothing new is learned")
+    if len(files) - n_copies < FEW_FILES:
+        warnings.append(f"only {len(files) - n_copies} files: a model learns better from {FEW_FILES} or more")
     if grain_spread_octaves(grains) < NARROW_OCTAVES:
         warnings.append(
             f"the files hardly differ in grain ({grain_spread_octaves(grains):.2f} octaves between the 10th and "
@@ -268,7 +272,7 @@ def _run(args: argparse.Namespace) -> int:
     print()
     print("\n".join(summarise(metadata, Path.cwd())))
     print()
-    for message in library_warnings([item.grain for item in metadata.files]):
+    for message in library_warnings(metadata.files):
         warn(message)
     print(f"wrote {args.output}: {len(metadata.files)} files, {len(metadata.skipped)} skipped")
     option = "" if args.output == Path(DEFAULT_METADATA) else f" --metadata {str(args.output)!r}"

@@ -1,9 +1,10 @@
 """Files that are written as a whole or not at all, and runs that do not disturb each other.
 
-`atomic_write` writes a hidden temporary file beside its target and renames it at the end, so a reader sees the old
-file or the new one, never a part. `run_lock` keeps other runs from writing a file. Both hold the same lock: one of
-the operating system (through ``filelock``) on a hidden file beside the target. It ends with its process, even by
-kill -9. Hidden files that a killed run leaves are removed by the next run in that folder (`prepare_folder`).
+`atomic_write` writes a hidden temporary file beside its target, flushes it to the disk and renames it at the end. So a
+reader sees the old file or the new one, never a part, and so does the user after a power cut. `run_lock` keeps other runs from
+writing a file. Both hold the same lock: one of the operating system (through ``filelock``) on a hidden file beside the
+target. It ends with its process, even by kill -9. Hidden files that a killed run leaves are removed by the next run in
+that folder (`prepare_folder`).
 
 `file_stamp` recognises a file that has changed, and `scratch_array` holds arrays that may exceed the memory.
 """
@@ -212,8 +213,14 @@ def run_lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Write a file through a temporary one.
+
+    Parameters
+    ----------
+    path : Path
+    flush : False for one of many files that another file will name. Before that one is written, `flush_written_files`
+        flushes them all. One tile takes 4 ms to flush and less to make; in a group it takes 0.4 ms.
 
     Yields
     ------
@@ -229,11 +236,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
     with run_lock(path):
         try:
             yield part
+            if flush:
+                _flush(part, os.O_RDWR)
             os.replace(part, path)
+            if flush:
+                with suppress(OSError):  # folders that can't be opened or flushed, as on some network file systems
+                    _flush(path.parent, os.O_RDONLY)
         except OSError as err:
             raise PipelineError(f"{path}: can't write ({err.strerror or f'{err}; is the disk full?'})") from err
         finally:
             part.unlink(missing_ok=True)
+
+
+def _flush(path: Path, mode: int) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, mode)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_written_files() -> None:
+    """Wait until everything that was written with ``atomic_write(flush=False)`` is on the disk."""
+    if hasattr(os, "sync"):  # Windows has no such call
+        os.sync()
 
 
 def remove_own_temporaries() -> None:

@@ -7,6 +7,8 @@ skipped file with the reason, in the order in which the files were found.
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -85,6 +87,12 @@ def read_metadata(path: Path) -> Metadata:
         parse_record(tuple[FileGrain, ...], content.get("files"), f"{path}: files", folder),
         parse_record(tuple[SkippedFile, ...], content.get("skipped"), f"{path}: skipped", folder),
     )
+
+
+def count_copies(files: Iterable[FileGrain]) -> int:
+    """Number of files that are copies of others: their grain is the same to the last bit, and so is their length."""
+    sounds = Counter((item.grain, item.duration_s) for item in files)
+    return sounds.total() - len(sounds)
 
 
 def is_unchanged(item: FileGrain | SkippedFile) -> bool:

@@ -72,7 +72,7 @@ class TilePainter:
         self._frame_of_column = np.arange(n_columns) * settings.tile_frames // n_columns
 
     def save(self, path: Path, x: np.ndarray, title: str) -> None:
-        """Write one tile as a PNG.
+        """Write one tile as a PNG. It is not flushed to the disk; see `atomic_write`.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ class TilePainter:
         _write_title(pixels[top : top + PICTURE.title_height_pixels, self.columns.start :], title)
         picture = Image.fromarray(pixels)
         picture.putpalette(self._palette.tobytes())
-        with atomic_write(path) as temporary:
+        with atomic_write(path, flush=False) as temporary:
             picture.save(temporary, format="PNG", compress_level=1)
 
 

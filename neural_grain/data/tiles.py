@@ -8,8 +8,9 @@ converted (sources), one record for each tile with its own grain, and the skippe
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,8 @@ import numpy as np
 from msgspec import Meta
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.base.files import file_stamp, is_inside
-from neural_grain.base.records import json_record, parse_record, read_json, write_json
+from neural_grain.base.files import file_stamp, flush_written_files, is_inside
+from neural_grain.base.records import json_record, parse_record, read_json, relative_posix, write_json
 from neural_grain.data.metadata import FileGrain, GrainValue, SkippedFile
 from neural_grain.dsp.settings import SpectrogramSettings, parse_spectrogram_settings, settings_record
 
@@ -70,6 +71,7 @@ class TrainingPairs:
     sources: tuple[Source, ...] = ()
     tiles: tuple[Tile, ...] = ()
     skipped: tuple[SkippedFile, ...] = ()
+    stale: tuple[Path, ...] = ()  # arrays and images that no tile names any more and that may still exist
 
 
 def tile_starts(n_frames: int, tile_frames: int) -> list[int]:
@@ -107,13 +109,46 @@ def converted_files(pairs: TrainingPairs) -> dict[Path, ConvertedFile]:
     return {source.path: ConvertedFile(source, tuple(tiles[source.path])) for source in pairs.sources}
 
 
-def remove_stale_tiles(earlier: TrainingPairs, now: TrainingPairs, output_dir: Path) -> None:
-    """Delete arrays and images in ``output_dir`` that an earlier run wrote and ``now`` no longer names."""
+def group_copies(pairs: TrainingPairs) -> list[list[int]]:
+    """Indices of the sources, grouped by sound, in the order of grain.
+
+    Files whose grain is the same to the last bit, as a whole and in every tile, hold the same sound: one is a copy of
+    the other, perhaps with other tags or in another lossless format.
+    """
+    tiles: dict[Path, list[tuple[float, float]]] = defaultdict(list)
+    for tile in pairs.tiles:
+        tiles[tile.source].append((tile.start_s, tile.grain))
+    groups: dict[tuple, list[int]] = {}
+    for i in sorted(range(len(pairs.sources)), key=lambda i: (pairs.sources[i].grain, pairs.sources[i].path)):
+        source = pairs.sources[i]
+        groups.setdefault((source.grain, *tiles[source.path]), []).append(i)
+    return list(groups.values())
+
+
+def stale_files(earlier: TrainingPairs, now: TrainingPairs, output_dir: Path) -> tuple[Path, ...]:
+    """Arrays and images in ``output_dir`` that an earlier run wrote and ``now`` no longer names."""
     current = {path for tile in now.tiles for path in (tile.array, tile.image)}
-    for tile in earlier.tiles:
-        for path, folder, suffix in ((tile.array, ARRAYS, ".npy"), (tile.image, IMAGES, ".png")):
-            if path and path not in current and path.parent == output_dir / folder and path.suffix == suffix:
-                path.unlink(missing_ok=True)
+    written = {path for tile in earlier.tiles for path in (tile.array, tile.image)} | set(earlier.stale)
+    own_places = ((output_dir / ARRAYS, ".npy"), (output_dir / IMAGES, ".png"))
+    return tuple(sorted(path for path in written - current - {None} if (path.parent, path.suffix) in own_places))
+
+
+def replace_pairs(path: Path, pairs: TrainingPairs, earlier: TrainingPairs | None, output_dir: Path) -> None:
+    """Write training_pairs.json, and delete the arrays and images that only the earlier document names.
+
+    A kill or a power cut at any moment leaves a document whose tiles exist, and no file that nothing names: new tiles
+    are flushed to the disk first, and while files are deleted the new document lists them, for the next run to go on.
+    """
+    flush_written_files()
+    stale = stale_files(earlier, pairs, output_dir) if earlier is not None else ()
+    if stale:
+        write_pairs(path, replace(pairs, stale=stale))
+    for file in stale:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as err:
+            raise PipelineError(f"{file}: can't delete this tile of an earlier run ({err.strerror})") from err
+    write_pairs(path, pairs)
 
 
 def write_pairs(path: Path, pairs: TrainingPairs) -> None:
@@ -126,6 +161,8 @@ def write_pairs(path: Path, pairs: TrainingPairs) -> None:
         "tiles": [json_record(item, folder) for item in pairs.tiles],
         "skipped": [json_record(item, folder) for item in pairs.skipped],
     }
+    if pairs.stale:
+        content["stale"] = [relative_posix(file, folder) for file in pairs.stale]
     write_json(path, content)
 
 
@@ -138,6 +175,7 @@ def read_pairs(path: Path) -> TrainingPairs:
         parse_record(tuple[Source, ...], content.get("sources"), f"{path}: sources", folder),
         parse_record(tuple[Tile, ...], content.get("tiles"), f"{path}: tiles", folder),
         parse_record(tuple[SkippedFile, ...], content.get("skipped"), f"{path}: skipped", folder),
+        parse_record(tuple[Path, ...], content.get("stale", []), f"{path}: stale", folder),
     )
     _check_tiles(pairs, path)
     return pairs

@@ -24,7 +24,7 @@ from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import is_inside
 from neural_grain.base.records import relative_posix
 from neural_grain.data.metadata import FEW_FILES, NARROW_OCTAVES
-from neural_grain.data.tiles import TrainingPairs, check_as_measured
+from neural_grain.data.tiles import TrainingPairs, check_as_measured, group_copies
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import grain_spread_octaves
 from neural_grain.dsp.gain_field import GainField
@@ -122,7 +122,7 @@ def audit_model(
         rows,
         held_out_violation=held_out_violation,
         nearer_than_expander=nearer_than_expander,
-        n_files=len(pairs.sources),
+        n_files=len(group_copies(pairs)),
         spread_octaves=grain_spread_octaves(source.grain for source in pairs.sources),
     )
     return AuditReport(rows, summary, failures)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neural_grain.base.errors import PipelineError, short_repr
 from neural_grain.base.files import atomic_write
-from neural_grain.data.tiles import TrainingPairs
+from neural_grain.data.tiles import TrainingPairs, group_copies
 from neural_grain.dsp.flatness import grain_spread_octaves
 from neural_grain.dsp.settings import SpectrogramSettings, parse_spectrogram_settings, settings_record
 from neural_grain.learn.history import EpochScores
@@ -76,7 +76,7 @@ def model_content(
         "training": {
             **asdict(options),
             "epochs_done": len(history),
-            "files": len(pairs.sources),
+            "files": len(group_copies(pairs)),
             "tiles": len(pairs.tiles),
             "grain_spread_octaves": grain_spread_octaves(source.grain for source in pairs.sources),
             "torch": str(torch.__version__),

@@ -1,7 +1,7 @@
 """The tiles that a model learns from and the tiles that it is judged on.
 
 A tile is a picture x of shape (n_mels, tile_frames), 0 to 1, float32. Files are split into a training
-part and a held-out part, so that no tile is judged whose file was learned from. Each part is limited to
+part and a held-out part, so that no tile is judged whose file, or a copy of it, was learned from. Each part is limited to
 a fixed number of tiles, spread evenly over the order of grain: a model of a few thousand weights learns
 no more from a million tiles, and training must not take longer for a larger library or need more memory.
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.metadata import FEW_FILES
-from neural_grain.data.tiles import Tile, TrainingPairs, load_tile
+from neural_grain.data.tiles import Tile, TrainingPairs, group_copies, load_tile
 from neural_grain.dsp.settings import CELL_FRAMES, DYNAMIC_RANGE_DB, SpectrogramSettings, settings_record
 from neural_grain.learn.auditor import band_fractions_column, log2_flatness
 from neural_grain.learn.modulation import band_fluctuation, mean_level, noise_modulation, relative_modulation
@@ -140,9 +140,11 @@ def check_library(pairs: TrainingPairs) -> None:
             f"tiles are {pairs.settings.dynamic_range_db:g} dB deep, this version learns from {DYNAMIC_RANGE_DB:g}: "
             "make them again with: python convert_to_spectrograms.py"
         )
-    if len(pairs.sources) < DATASET.min_files:
+    n_files = len(group_copies(pairs))
+    if n_files < DATASET.min_files:
+        copies = f" and {len(pairs.sources) - n_files} copies of them" if n_files < len(pairs.sources) else ""
         raise PipelineError(
-            f"{len(pairs.sources)} files: a model needs at least {DATASET.min_files}, better {FEW_FILES}; "
+            f"{n_files} files{copies}: a model needs at least {DATASET.min_files}, better {FEW_FILES}; "
             "add recordings and run stages 1 and 2 again"
         )
     spread_octaves = float(np.ptp(np.log2([tile.grain for tile in pairs.tiles])))
@@ -154,11 +156,13 @@ def check_library(pairs: TrainingPairs) -> None:
 
 
 def split_files(pairs: TrainingPairs, seed: int) -> FileSplit:
-    """Divide the files: every fourth in the order of grain is held out, from an offset that the seed decides."""
-    order = sorted(range(len(pairs.sources)), key=lambda i: (pairs.sources[i].grain, pairs.sources[i].path))
+    """Divide the files: every fourth in the order of grain is held out, from an offset that the seed decides.
+
+    Copies of one sound count as one file, so that none is judged whose copy was learned from.
+    """
     offset = int(np.random.default_rng(seed).integers(DATASET.held_out_every))
-    held_out = order[offset :: DATASET.held_out_every]
-    return FileSplit(sorted(set(order) - set(held_out)), sorted(held_out))
+    held_out = {i for group in group_copies(pairs)[offset :: DATASET.held_out_every] for i in group}
+    return FileSplit([i for i in range(len(pairs.sources)) if i not in held_out], sorted(held_out))
 
 
 def draw_tiles(tiles: list[Tile], limit: int, rng: np.random.Generator) -> list[Tile]:

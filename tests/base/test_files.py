@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.base.files import atomic_write, hidden_path, prepare_folder, run_lock
+from neural_grain.base.files import atomic_write, flush_written_files, hidden_path, prepare_folder, run_lock
 from neural_grain.base.records import write_json
 
 IMPORTS = """
@@ -81,6 +81,20 @@ class TestLeftovers:
         assert names(tmp_path) == []
 
 
+@pytest.fixture
+def flushes(monkeypatch) -> list[tuple[Path, bool]]:
+    """What was flushed to the disk, and whether x.json was in place by then."""
+    calls, fsync = [], os.fsync
+
+    def fsync_and_note(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        calls.append((path, path.with_name("x.json").exists() or (path / "x.json").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync_and_note)
+    return calls
+
+
 class TestAtomicWrite:
     def test_replaces_the_file_and_leaves_nothing_else(self, tmp_path):
         path = tmp_path / "x.json"
@@ -98,6 +112,20 @@ class TestAtomicWrite:
             1 / temporary.write_text("")
         assert path.read_text() == "old"
         assert names(tmp_path) == ["x.json"]
+
+    def test_flushes_the_file_before_it_is_renamed_and_the_folder_afterwards(self, tmp_path, flushes):
+        path = tmp_path / "x.json"
+        write_text(path)
+        assert flushes == [(hidden_path(path, "part"), False), (tmp_path, True)]
+
+    def test_a_group_of_files_is_flushed_in_one_call(self, tmp_path, flushes, monkeypatch):
+        groups = []
+        monkeypatch.setattr(os, "sync", lambda: groups.append(names(tmp_path)))
+        for name in ("a.npy", "b.npy"):
+            with atomic_write(tmp_path / name, flush=False) as temporary:
+                temporary.touch()
+        flush_written_files()
+        assert (flushes, groups) == ([], [["a.npy", "b.npy"]])
 
     def test_works_for_a_name_of_255_bytes(self, tmp_path):
         path = tmp_path / ("\N{MUSICAL SYMBOL G CLEF}" * 62 + "abc.wav")

@@ -11,7 +11,7 @@ import torch
 from learning import SETTINGS
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.data.tiles import Source, Tile, TrainingPairs, read_pairs
+from neural_grain.data.tiles import Source, Tile, TrainingPairs, group_copies, read_pairs
 from neural_grain.learn import dataset
 from neural_grain.learn.dataset import check_library, fingerprint, load_library, load_tiles, split_files, split_tiles
 from neural_grain.learn.settings import TrainOptions
@@ -45,6 +45,38 @@ def test_every_fourth_file_in_the_order_of_grain_is_held_out():
     assert {tuple(split_files(pairs, seed).held_out) for seed in range(20)} == {
         tuple(sorted(by_grain[offset::4])) for offset in range(4)
     }
+
+
+def with_copies(pairs: TrainingPairs, copied: range) -> TrainingPairs:
+    """A library in which some files are there twice, with their tiles."""
+
+    def again(path: Path) -> Path:
+        return path.with_name(f"copy of {path.name}")
+
+    twins = tuple(replace(source, path=again(source.path)) for source in pairs.sources[copied.start : copied.stop])
+    names = {source.path for source in twins}
+    tiles = (replace(tile, array=again(tile.array), source=again(tile.source)) for tile in pairs.tiles)
+    return replace(
+        pairs,
+        sources=pairs.sources + twins,
+        tiles=pairs.tiles + tuple(tile for tile in tiles if tile.source in names),
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("copied", [range(40), range(10, 13)])
+def test_a_file_and_its_copy_are_on_the_same_side_and_the_other_files_where_they_would_be_without_it(seed, copied):
+    pairs = listed_library(40, 2)
+    alone, split = split_files(pairs, seed), split_files(with_copies(pairs, copied), seed)
+    for part, part_alone in zip(split, alone, strict=True):
+        assert part == part_alone + [40 + i - copied.start for i in part_alone if i in copied]
+
+
+def test_files_that_differ_in_one_tile_are_no_copies():
+    pairs = with_copies(listed_library(8, 2), range(8))
+    other = replace(pairs.tiles[-1], grain=float(np.nextafter(pairs.tiles[-1].grain, 1)))
+    groups = group_copies(replace(pairs, tiles=(*pairs.tiles[:-1], other)))
+    assert sorted(map(sorted, groups)) == [*([i, i + 8] for i in range(7)), [7], [15]]
 
 
 def test_a_library_within_the_limits_is_used_completely_and_in_its_order():
@@ -106,6 +138,10 @@ def test_a_crop_is_a_part_of_a_tile_with_the_fluctuation_of_the_whole_tile(proje
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            lambda pairs: with_copies(replace(pairs, sources=pairs.sources[:3]), range(3)),
+            "3 files and 3 copies of them: a model needs at least 4",
+        ),
         (lambda pairs: replace(pairs, sources=pairs.sources[:3]), "3 files: a model needs at least 4"),
         (
             lambda pairs: replace(pairs, tiles=tuple(replace(tile, grain=0.1) for tile in pairs.tiles)),

@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, noise, run, write_library
+from conftest import ROOT, SR, drone, noise, run, write_library
 from PIL import Image
 from rendering import SETTINGS
 
+import convert_to_spectrograms as stage2
 from neural_grain.base.errors import PipelineError
+from neural_grain.data.metadata import FileGrain
 from neural_grain.data.pictures import TilePainter
 from neural_grain.data.tiles import read_pairs
+from neural_grain.dsp.settings import GrainSettings
+
+
+def same_start_of_hash(name: str, digits: int) -> tuple[str, str]:
+    """Two folders whose files of this name have paths with the same first digits of SHA-1."""
+    folder_of: dict[str, str] = {}
+    for i in range(1_000_000):
+        digest = hashlib.sha1(f"{i}/{name}".encode()).hexdigest()[:digits]
+        if (other := folder_of.setdefault(digest, str(i))) != str(i):
+            return other, str(i)
+    raise AssertionError("no such folders")
+
+
+#: Stage 2 in a process that kills itself at a moment of the removal of stale tiles.
+KILLED_RUN = """
+import os, signal, sys
+from pathlib import Path
+import convert_to_spectrograms
+from neural_grain.data import tiles
+
+at, unlink, write_pairs = sys.argv[1], Path.unlink, tiles.write_pairs
+removed, written = [], []
+
+def unlink_or_die(path, missing_ok=False):
+    if "spectrograms" in path.parts and not path.name.startswith("."):
+        if at == ("first removal", "last removal")[len(removed)]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        removed.append(path)
+    unlink(path, missing_ok)
+
+def write_or_die(path, pairs):
+    if at == "second document" and written:
+        os.kill(os.getpid(), signal.SIGKILL)
+    written.append(path)
+    write_pairs(path, pairs)
+
+Path.unlink, tiles.write_pairs = unlink_or_die, write_or_die
+convert_to_spectrograms.main([])
+"""
 
 
 class TestCommand:
@@ -76,6 +124,87 @@ class TestCommand:
             "spectrograms/arrays/mine.npy"
         }
         assert there == named
+
+    def test_arrays_of_an_earlier_version_with_shorter_names_are_replaced(self, copied):
+        def shorter(name: str) -> str:
+            return re.sub(r"_([0-9a-f]{8})[0-9a-f]{8}_(\d{6})\.", r"_\1_\2.", name)
+
+        pairs = copied.folder / "training_pairs.json"
+        now = set((copied.folder / "spectrograms").rglob("*.*"))
+        for path in now:
+            path.rename(path.with_name(shorter(path.name)))
+        pairs.write_text(shorter(before := pairs.read_text()))
+        assert pairs.read_text() != before
+        ran = run("convert_to_spectrograms.py", cwd=copied.folder)
+        assert "12 converted, 0 unchanged, 0 gone" in ran.out
+        assert pairs.read_text() == before
+        assert set((copied.folder / "spectrograms").rglob("*.*")) == now
+
+    def test_files_of_one_name_whose_paths_share_the_first_32_bits_of_their_hash_get_arrays_of_their_own(
+        self, tmp_path
+    ):
+        folders = same_start_of_hash("take.wav", digits=8)
+        for folder, y in zip(folders, (drone(-20, 0.5), drone(-60, 0.5)), strict=True):
+            (tmp_path / folder).mkdir()
+            sf.write(tmp_path / folder / "take.wav", y, SR)
+        run("measure_audio_grain.py", *folders, cwd=tmp_path)
+        run("convert_to_spectrograms.py", "--no-images", cwd=tmp_path)
+        tiles = read_pairs(tmp_path / "training_pairs.json").tiles
+        assert len({tile.array for tile in tiles}) == len(tiles) == 2
+
+    def test_files_whose_arrays_would_have_the_same_name_are_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(stage2, "HASH_DIGITS", 2)
+        paths = [tmp_path / folder / "take.wav" for folder in same_start_of_hash("take.wav", digits=2)]
+        with pytest.raises(PipelineError, match="would have the same names"):
+            stage2.convert_dataset(
+                [FileGrain(path, 0.1, 1.0, SR, 1, 1, 1) for path in paths],
+                GrainSettings(),
+                output_dir=tmp_path / "spectrograms",
+                base=tmp_path,
+            )
+
+    @pytest.mark.parametrize("size", [0, 1000])
+    def test_an_array_that_a_power_cut_left_empty_or_cut_off_is_made_again(self, copied, size):
+        arrays = sorted((copied.folder / "spectrograms/arrays").iterdir())
+        content = arrays[3].read_bytes()
+        os.truncate(arrays[3], size)
+        ran = run("convert_to_spectrograms.py", cwd=copied.folder)
+        assert "1 converted, 11 unchanged" in ran.out
+        assert arrays[3].read_bytes() == content
+
+    def test_new_tiles_are_on_the_disk_before_the_document_names_them(self, copied, monkeypatch):
+        monkeypatch.chdir(copied.folder)
+        before = Path("training_pairs.json").read_bytes()
+        written = []
+
+        def sync() -> None:
+            written.append((len(list(Path("spectrograms").rglob("*.*"))), Path("training_pairs.json").read_bytes()))
+
+        monkeypatch.setattr(os, "sync", sync)
+        monkeypatch.setattr(stage2, "HASH_DIGITS", 15)  # so that all are converted again
+        assert stage2.main([]) == 0
+        assert written == [(2 * 24, before)]
+
+    @pytest.mark.parametrize("at", ["first removal", "last removal", "second document"])
+    def test_a_kill_while_stale_arrays_are_removed_leaves_a_list_of_what_is_there(self, copied, at):
+        stale = [path for path in copied.folder.rglob("*sound*") if "sound_00" in path.name]
+        next(copied.folder.rglob("sound 00.wav")).unlink()
+        run("measure_audio_grain.py", cwd=copied.folder)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED_RUN, at],
+            cwd=copied.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        assert killed.returncode == -signal.SIGKILL
+        pairs = read_pairs(copied.folder / "training_pairs.json")
+        assert len(pairs.sources) == 11
+        assert all(tile.array.exists() and tile.image.exists() for tile in pairs.tiles)
+        assert "0 converted, 11 unchanged" in run("convert_to_spectrograms.py", cwd=copied.folder).out
+        assert len(stale) == 2
+        assert not any(path.exists() for path in stale)
+        run("convert_to_spectrograms.py", "--pairs", "fresh.json", cwd=copied.folder)
+        assert (copied.folder / "fresh.json").read_text() == (copied.folder / "training_pairs.json").read_text()
 
     def test_images_can_be_left_out_and_added_later(self, tmp_path):
         write_library(tmp_path, 2, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 import soundfile as sf
 from conftest import BAD_FILES, SR, drone, noise, run, write_bad_files, write_library
@@ -108,6 +109,15 @@ class TestCommand:
         ran = run("measure_audio_grain.py", "good.wav", "-o", output, cwd=tmp_path)
         assert (ran.status, ran.out) == (2, "")
         assert ran.err.startswith("error: /sys: can't write there (")
+
+    def test_copies_are_counted_whatever_their_name_and_lossless_format(self, tmp_path):
+        y = np.round(2**15 * drone(duration_s=0.5)) / 2**15
+        for name, subtype in (("a.wav", "PCM_16"), ("b.flac", "PCM_24"), ("c.aiff", "PCM_16")):
+            sf.write(tmp_path / name, y, SR, subtype)
+        sf.write(tmp_path / "other.wav", noise(0.5), SR)
+        ran = run("measure_audio_grain.py", ".", cwd=tmp_path)
+        assert "2 of the 4 files are copies of others" in ran.err
+        assert "only 2 files" in ran.err
 
     def test_a_library_with_a_narrow_range_of_grain_causes_a_warning(self, tmp_path):
         for i in range(4):
