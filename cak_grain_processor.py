@@ -37,9 +37,11 @@ from neural_grain.base.cli import (
     progress_bar,
     run_stage,
     warn,
+    whole_number,
 )
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import prepare_folder, run_lock
+from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.records import write_json
 from neural_grain.data.tiles import DEFAULT_PAIRS, TrainingPairs, group_copies, read_pairs
 from neural_grain.learn.settings import DEFAULT_MODEL_DIR, FINAL_NAME, TrainOptions
@@ -49,6 +51,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, so --help and most errors co
     from neural_grain.learn.training import TrainedModel
 
 AUDIT_VERSION = 2
+MAX_SEED = 2**63 - 1  # of torch
 
 
 def train_and_audit(args: argparse.Namespace) -> int:
@@ -56,6 +59,7 @@ def train_and_audit(args: argparse.Namespace) -> int:
     options = TrainOptions(args.epochs, args.batch_size, args.seed)
     pairs = read_pairs(args.pairs)
     check_options(options)
+    refuse_inputs([args.output_dir / name for name in (FINAL_NAME, "audit.json")], [args.pairs])
     for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
         prepare_folder(folder)
     with run_lock(args.output_dir / FINAL_NAME):
@@ -69,6 +73,8 @@ def check_options(options: TrainOptions) -> None:
     """Refuse options that argparse lets through."""
     if options.seed < 0:
         raise PipelineError(f"--seed {options.seed}: must be 0 or more")
+    if options.seed > MAX_SEED:
+        raise PipelineError(f"--seed {options.seed}: must be {MAX_SEED} or less")
     if options.batch_size < 2:
         raise PipelineError(f"--batch-size {options.batch_size}: must be 2 or more: half of the tiles go each way")
 
@@ -183,7 +189,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=defaults.seed, help="the same seed gives the same model (default: %(default)s)"
+        "--seed",
+        type=whole_number,
+        default=defaults.seed,
+        help="the same seed gives the same model (default: %(default)s)",
     )
     parser.add_argument("--resume", action="store_true", help="continue where an interrupted run stopped")
     add_version_argument(parser)

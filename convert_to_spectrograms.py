@@ -51,6 +51,7 @@ from neural_grain.base.files import (
     prepare_folder,
     run_lock,
 )
+from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.parallel import cluster
 from neural_grain.base.records import relative_posix
 from neural_grain.data.incremental import EarlierRun, Progress, RunCounts, no_progress, process_files
@@ -271,6 +272,7 @@ def _run(args: argparse.Namespace) -> int:
             f"{args.output_dir}: is outside the folder of {args.pairs}, which can only name files below it; "
             "put both into one folder: --output-dir FOLDER/spectrograms --pairs FOLDER/training_pairs.json"
         )
+    refuse_inputs([args.pairs], [args.metadata, *(item.path for item in metadata.files)])
     for folder in (args.output_dir / ARRAYS, args.output_dir / IMAGES, args.pairs.parent):
         prepare_folder(folder)
     with run_lock(args.pairs), cluster(args.dask):

@@ -36,7 +36,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, open_sound
+from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, open_sound, unreadable_formats
 from neural_grain.base.cli import (
     add_parallel_arguments,
     add_version_argument,
@@ -48,6 +48,7 @@ from neural_grain.base.cli import (
 )
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import Stamp, check_unchanged, file_stamp, prepare_folder, run_lock
+from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.parallel import cluster
 from neural_grain.base.records import relative_posix
 from neural_grain.data.demo import write_demo
@@ -252,8 +253,11 @@ def _paths_to_measure(args: argparse.Namespace) -> list[Path]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    prepare_folder(args.output.parent)
     paths = _paths_to_measure(args)
+    refuse_inputs([args.output], find_audio(paths))
+    prepare_folder(args.output.parent)
+    for line in unreadable_formats(paths):
+        warn(line)
     with run_lock(args.output), cluster(args.dask):
         earlier = read_metadata(args.output) if args.output.exists() else None
         metadata, counts = measure_folder(

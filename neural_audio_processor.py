@@ -9,7 +9,7 @@ With --grain, --target-grain, --match or --sweep it renders files. Without them 
 has the samples of the input, bit for bit.
 
 Reads: a model that stage 3 made, and audio files
-Writes: NAME_grain-2.0.wav in the current folder, or where -o says; never the input
+Writes: NAME_grain-2.0.wav in the current folder, or where -o says; never an input
 Exit status: 0 all files rendered; 1 some could not be rendered (each is named);
              2 wrong usage or nothing rendered; 130 interrupted
 
@@ -26,14 +26,13 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from neural_grain.app.batch import (
-    BatchPlan,
     JobResult,
-    jobs_in_folder,
     open_batch_log,
     plan_batch,
     render_batch,
@@ -54,6 +53,7 @@ from neural_grain.base.cli import (
     add_version_argument,
     exit_process,
     exit_status,
+    number,
     progress_bar,
     run_stage,
     warn,
@@ -65,14 +65,18 @@ from neural_grain.data.metadata import DEFAULT_FOLDERS
 from neural_grain.dsp.flatness import measure_grain
 
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
-DEMO_TARGETS = (RenderTarget(-2.0), RenderTarget(2.0))
+DEMO_TARGETS = [RenderTarget(-2.0), RenderTarget(2.0)]
 MIN_SWEEP_STEP = 0.05  # octaves; smaller steps are below the precision of the result
 RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep")
+NO_WINDOW_OPTIONS = ("output", "overwrite", "subtype", "jobs", "dask", "json")  # without effect where the window opens
 JSON_VERSION = 2
 
 
-def render_all(args: argparse.Namespace, plan: BatchPlan, *, overwrite: bool) -> int:
-    """Render the files of a plan, report on each, and return the exit status."""
+def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[RenderTarget]) -> int:
+    """Render the inputs to the targets, report on each, and return the exit status."""
+    plan = plan_batch(inputs, targets, args.output, also_read=[] if args.match is None else [args.match])
+    for line in plan.warnings:
+        warn(line)
     subtype = None if args.subtype is None else check_subtype(args.subtype)
     # The other machines of a cluster may not have the accelerator of this one.
     device = "cpu" if args.dask is not None and args.device == "auto" else args.device
@@ -83,7 +87,7 @@ def render_all(args: argparse.Namespace, plan: BatchPlan, *, overwrite: bool) ->
     options = {"progress": progress_bar("rendering")} if len(plan.jobs) > 1 else {}
     with open_batch_log(plan.log_folder, args.model, subtype) as log, cluster(args.dask):
         results = render_batch(
-            processor, plan.jobs, overwrite=overwrite, subtype=subtype, log=log, threads=args.jobs, **options
+            processor, plan.jobs, overwrite=args.overwrite, subtype=subtype, log=log, threads=args.jobs, **options
         )
         for result in results:
             report.add(result)
@@ -127,7 +131,7 @@ class BatchReport:
         if self._as_json:
             results = {"rendered": self._rendered, "failed": self._failed, "unchanged": self._n_unchanged}
             print(json.dumps({"version": JSON_VERSION, **results}, indent=2))
-        elif self._n_jobs > 1:
+        elif self._n_jobs > 1 or self._n_unchanged:
             print(
                 f"{len(self._rendered)} rendered, {self._n_unchanged} unchanged since the last run, "
                 f"{len(self._failed)} failed"
@@ -137,7 +141,7 @@ class BatchReport:
 
 def grain_argument(text: str) -> float:
     """Parse ``--grain``: a number within the range of the slider."""
-    value = float(text)
+    value = number(text)
     if not abs(value) <= SLIDER_RANGE:
         raise argparse.ArgumentTypeError(f"{text} is not within -{SLIDER_RANGE:g} to +{SLIDER_RANGE:g}")
     return value
@@ -145,7 +149,7 @@ def grain_argument(text: str) -> float:
 
 def target_argument(text: str) -> float:
     """Parse ``--target-grain``: a grain, which is within 0 to 1."""
-    value = float(text)
+    value = number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no grain: not within 0 to 1")
     return value
@@ -153,7 +157,7 @@ def target_argument(text: str) -> float:
 
 def sweep_argument(text: str) -> float:
     """Parse ``--sweep``: a step in octaves."""
-    value = float(text)
+    value = number(text)
     if not MIN_SWEEP_STEP <= value <= SLIDER_RANGE:
         raise argparse.ArgumentTypeError(f"{text} is not within {MIN_SWEEP_STEP:g} to {SLIDER_RANGE:g} octaves")
     return value
@@ -165,6 +169,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="neural_audio_processor.py",
         description="Move the grain of audio: in a window, or with --grain and similar options directly to files.",
     )
+    # Without this, argparse takes -1,5 for an option. From Python 3.14 it has this pattern itself.
+    parser._negative_number_matcher = re.compile(r"-\.?\d")
     add_version_argument(parser)
     parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="audio files or folders")
     _add_render_options(parser.add_argument_group("what to render (one of them; without, the window opens)"))
@@ -175,7 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="output file, or folder (default: NAME_grain-2.0.wav in the current folder); a folder keeps the inputs' tree",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace output files that exist already (never the input)"
+        "--overwrite", action="store_true", help="replace output files that exist already (never an input)"
     )
     parser.add_argument(
         "--subtype", metavar="NAME", help="sample format, such as PCM_16, PCM_24 or FLOAT (default: the input's)"
@@ -201,7 +207,7 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         "--target-grain",
         type=target_argument,
         metavar="G",
-        help="reach this grain, such as 0.02 (at most about 3 octaves away)",
+        help="reach this grain, such as 0.02, or come as close as the sound can",
     )
     one.add_argument("--match", type=Path, metavar="REFERENCE", help="reach the grain of this file")
     one.add_argument(
@@ -260,21 +266,31 @@ def _open_window(args: argparse.Namespace) -> int:
         if not args.demo:
             raise
         warn(str(err))
-    jobs = jobs_in_folder({source: source.parent}, DEMO_TARGETS, Path(args.output or "."))
-    return render_all(args, BatchPlan(jobs), overwrite=True)
+    return render_all(args, [source], DEMO_TARGETS)
+
+
+def _check_window_options(args: argparse.Namespace) -> None:
+    """Raise PipelineError for options that only a rendering heeds."""
+    parser = build_parser()
+    given = [f"--{name}" for name in NO_WINDOW_OPTIONS if getattr(args, name) != parser.get_default(name)]
+    if given:
+        choice = ", ".join(f"--{name.replace('_', '-')}" for name in RENDER_OPTIONS)
+        raise PipelineError(f"{' '.join(given)}: only for rendering, not for the window; give one of {choice} as well")
 
 
 def _run(args: argparse.Namespace) -> int:
+    option = next((name for name in RENDER_OPTIONS if getattr(args, name) is not None), None)
+    if option is None and not args.demo:
+        _check_window_options(args)
     if not args.model.exists():
         raise PipelineError(f"{args.model}: no model there yet; make one with: python cak_grain_processor.py")
     if args.demo and args.inputs:
         raise PipelineError("--demo brings its own sound; leave INPUT out")
-    option = next((name for name in RENDER_OPTIONS if getattr(args, name) is not None), None)
     if option is None:
         return _open_window(args)
     if not args.inputs:
         raise PipelineError(f"--{option.replace('_', '-')} needs an INPUT to render")
-    return render_all(args, plan_batch(args.inputs, _targets(args), args.output), overwrite=args.overwrite)
+    return render_all(args, args.inputs, _targets(args))
 
 
 def main(argv: list[str] | None = None) -> int:

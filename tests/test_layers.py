@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "base": "streams errors files records parallel cli",
+    "base": "streams errors identity files records parallel cli",
     "audio": "sound formats limiter",
     "dsp": "settings stft flatness mel analysis smoothing loudness gains resynthesis gain_field solver move",
     "data": "metadata tiles incremental pictures demo",

@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 
 from neural_grain.app.processor import SLIDER_RANGE, FileRendering, GrainProcessor, RenderTarget, output_name
-from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio
+from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, unreadable_formats
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, prepare_folder, run_lock
+from neural_grain.base.identity import ignores_case, name_keys, refuse_inputs
 from neural_grain.base.parallel import map_unordered, on_cluster
 from neural_grain.base.records import parse_record, relative_posix
 
@@ -43,7 +44,8 @@ class BatchPlan:
     """The renderings of a run."""
 
     jobs: list[Job]
-    log_folder: Path | None = None  # where the batch log is kept; None for a single output or the current folder
+    log_folder: Path | None = None  # where the batch log is kept; None for one named file that goes to one file
+    warnings: tuple[str, ...] = ()  # what was left out, in lines
 
 
 @dataclass(frozen=True)
@@ -94,43 +96,85 @@ def sweep_targets(step: float) -> list[RenderTarget]:
     return [RenderTarget(round(i * step, 4) + 0.0) for i in range(-n, n + 1)]  # + 0.0 turns -0.0 into 0.0
 
 
-def plan_batch(inputs: Sequence[Path], targets: Sequence[RenderTarget], output: str | None) -> BatchPlan:
-    """Find the inputs and decide where each rendering goes.
+def plan_batch(
+    inputs: Sequence[Path],
+    targets: Sequence[RenderTarget],
+    output: str | None,
+    *,
+    also_read: Sequence[Path] = (),
+    keep_tree: bool = False,
+) -> BatchPlan:
+    """Find the inputs and decide where each rendering goes, so that none goes to an input.
 
     Parameters
     ----------
     inputs : audio files, and folders that are searched for them
     targets : every input is rendered once for each
     output : a file, or a folder (it exists, or the text ends with /); the current folder if None
+    also_read : other files that the run reads
+    keep_tree : files that are named themselves also keep their tree, below the folder that all of them are in
 
     Raises
     ------
     PipelineError
-        If there is no input, or if two renderings would go to one output.
+        If there is no input, if two renderings would go to one output, or if an output is an input.
     """
-    sources = find_sources(inputs)
+    is_folder = output is None or output.endswith("/") or os.path.isdir(output)
+    folder = Path(output or ".") if is_folder else None
+    found = _find_sources(inputs, keep_tree)
+    sources = _without_outputs(found, inputs, folder)
+    warnings = unreadable_formats(inputs)
+    if n_outputs := len(found) - len(sources):
+        warnings.append(f"left out: {n_outputs} files that {BATCH_LOG} lists as outputs of earlier runs")
     if not sources:
-        raise PipelineError(
-            f"0 files found in {', '.join(map(printable, inputs))} (looked for {' '.join(sorted(AUDIO_EXTENSIONS))})"
-        )
-    n_outputs = len(sources) * len(targets)
-    if output is not None and not output.endswith("/") and not os.path.isdir(output):
-        if n_outputs > 1:
-            raise PipelineError(f"-o {output}: {n_outputs} outputs need a folder; end it with /")
-        return BatchPlan([Job(next(iter(sources)), Path(output), targets[0])])
-    folder = Path(output or ".")
-    jobs = jobs_in_folder(sources, targets, folder)
-    return BatchPlan(jobs, folder if n_outputs > 1 and output is not None else None)
+        extensions = " ".join(sorted(AUDIO_EXTENSIONS))
+        fault = f"0 files found in {', '.join(map(printable, inputs))} (looked for {extensions})"
+        raise PipelineError("; ".join((fault, *warnings)))
+    n_jobs = len(sources) * len(targets)
+    if folder is not None:
+        jobs = jobs_in_folder(sources, targets, folder)
+    elif n_jobs > 1:
+        raise PipelineError(f"-o {output}: {n_jobs} outputs need a folder; end it with /")
+    else:
+        jobs = [Job(next(iter(sources)), Path(output), targets[0])]
+    refuse_inputs([job.output for job in jobs], [*sources, *also_read])
+    is_batch = output is not None or n_jobs > 1 or any(path.is_dir() for path in inputs)
+    return BatchPlan(jobs, folder if is_batch else None, tuple(warnings))
 
 
-def find_sources(inputs: Iterable[Path]) -> dict[Path, Path]:
+def _find_sources(inputs: Sequence[Path], keep_tree: bool) -> dict[Path, Path]:
     """Audio files among and below the inputs, each with the folder that its tree starts from."""
+    files = [Path(os.path.abspath(path)) for path in inputs if not path.is_dir()]
+    shared = Path(os.path.commonpath([file.parent for file in files])) if keep_tree and files else None
     sources: dict[Path, Path] = {}
     for path in inputs:
-        root = Path(os.path.abspath(path)) if path.is_dir() else None
+        root = Path(os.path.abspath(path)) if path.is_dir() else shared
         for source in find_audio([path]):
             sources.setdefault(source, root or source.parent)
     return sources
+
+
+def _without_outputs(sources: dict[Path, Path], inputs: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
+    """Leave out what a batch log knows as output.
+
+    Of the files that were found in folders, that is everything in the logs there and above. A file that is named
+    itself is left out only if it is an output of the log that this run will continue, the one in ``folder``.
+    """
+    named = {Path(os.path.abspath(path)) for path in inputs}
+    places = {os.path.realpath(source.parent) for source in sources if source not in named}
+    outputs_around = _logged_outputs({above for place in places for above in (Path(place), *Path(place).parents)})
+    own_outputs = set() if folder is None else _logged_outputs([folder])
+    return {
+        source: root
+        for (source, root), key in zip(sources.items(), name_keys(sources), strict=True)
+        if key not in own_outputs and (source in named or key not in outputs_around)
+    }
+
+
+def _logged_outputs(folders: Iterable[Path]) -> set[str]:
+    """Names, as `name_keys` gives them, of everything that the batch logs in these folders know as output."""
+    logs = [folder / BATCH_LOG for folder in folders]
+    return set(name_keys(log.parent / record.output for log in logs if log.is_file() for record in read_log(log)))
 
 
 def jobs_in_folder(sources: Mapping[Path, Path], targets: Sequence[RenderTarget], folder: Path) -> list[Job]:
@@ -149,24 +193,34 @@ def jobs_in_folder(sources: Mapping[Path, Path], targets: Sequence[RenderTarget]
     """
     stem_counts = Counter(source.with_suffix("") for source in sources)
     jobs: list[Job] = []
-    source_of: dict[Path, Path] = {}
     for source, root in sources.items():
         is_unique = stem_counts[source.with_suffix("")] == 1
         named_after = source if is_unique else source.with_name(f"{source.name}.wav")
         for target in targets:
             output = folder / source.parent.relative_to(root) / output_name(named_after, target)
-            if (other := source_of.setdefault(output, source)) != source:
-                raise PipelineError(
-                    f"{printable(output)}: both {printable(other)} and {printable(source)} would go there"
-                )
             jobs.append(Job(source, output, target))
+    _check_outputs_differ(jobs, folder)
     return jobs
+
+
+def _check_outputs_differ(jobs: Sequence[Job], folder: Path) -> None:
+    job_of: dict[str, Job] = {}
+    for job, key in zip(jobs, name_keys(job.output for job in jobs), strict=True):
+        other = job_of.setdefault(key, job)
+        if other is not job and (other.output == job.output or ignores_case(folder)):
+            raise PipelineError(
+                f"{printable(job.output)}: both {printable(other.source)} and {printable(job.source)} would go there"
+            )
 
 
 def read_log(path: Path) -> list[LogRecord]:
     """Read a batch log without its lines that are cut off or damaged."""
     lines: list[object] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as err:
+        raise PipelineError(f"{path}: not readable ({err.strerror})") from err
+    for line in text.splitlines():
         with suppress(ValueError, RecursionError):
             lines.append(json.loads(line))
     try:
@@ -193,12 +247,14 @@ class BatchLog:
 
     def __init__(self, folder: Path, model_path: Path, subtype: str | None):
         self._path = folder / BATCH_LOG
-        self._model_and_subtype = (hashlib.sha256(model_path.read_bytes()).hexdigest(), subtype)
+        try:
+            self._model_and_subtype = (hashlib.sha256(model_path.read_bytes()).hexdigest(), subtype)
+        except OSError as err:
+            raise PipelineError(f"{model_path}: not readable ({err.strerror})") from err
         self._lock = threading.Lock()
-        self._last: dict[str, LogRecord] = {}
-        if self._path.exists():
-            self._last = {record.output: record for record in read_log(self._path)}
-            self._append("")  # ends a last line that was cut off
+        exists = self._path.exists()
+        self._last = {record.output: record for record in read_log(self._path)} if exists else {}
+        self._line_start = "\n" if exists else ""  # ends a last line that was cut off
 
     def has(self, job: Job) -> bool:
         """True if the job was done, and neither its input nor its output has changed since."""
@@ -216,6 +272,10 @@ class BatchLog:
             return last.stamps[1] == file_stamp(job.output)
         except PipelineError:
             return False
+
+    def taken(self, jobs: Iterable[Job]) -> list[Path]:
+        """Outputs that exist and are the user's."""
+        return [job.output for job in jobs if job.output.exists() and not self.owns(job)]
 
     def add(self, job: Job, *, is_done: bool) -> None:
         """Append that a job was begun, or is done."""
@@ -239,7 +299,8 @@ class BatchLog:
     def _append(self, line: str) -> None:
         try:
             with self._lock, self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(f"{self._line_start}{line}\n")
+                self._line_start = ""
         except OSError as err:
             raise PipelineError(f"{self._path}: can't write ({err.strerror})") from err
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_grain.base.errors import PipelineError
+from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import readable_size, scratch_array
 
 if TYPE_CHECKING:
@@ -32,9 +32,15 @@ AUDIO_EXTENSIONS = frozenset((
     ".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".caf",
     ".au", ".snd",
 ))  # fmt: skip
+#: Of common audio formats that libsndfile can't decode. A file is not looked for by these, but reported.
+UNREADABLE_EXTENSIONS = frozenset((
+    ".m4a", ".m4b", ".m4p", ".aac", ".wma", ".ape", ".wv", ".tta", ".mpc", ".mka", ".ac3", ".dts", ".dsf", ".dff", ".amr",
+    ".ra", ".spx", ".shn", ".weba", ".adts", ".eac3", ".tak", ".ofr",
+))  # fmt: skip
 # STFT frames per block: 128 windows of 2048 float32 samples are 1 MB. Half of that takes a third longer, because the
 # number of calls doubles.
 BLOCK_FRAMES = 128
+NAMED_FILES = 10  # of one format that can't be read; a long list would hide what else is reported
 BLOCK_HOP_SAMPLES = 512  # samples that count as one frame where blocks are cut without an STFT
 # A program that writes to a pipe leaves a RIFF length near 2**32, because it does not know the length beforehand.
 MIN_UNKNOWN_LENGTH = 0xFFFF_F000
@@ -216,6 +222,19 @@ def _search_folder(root: Path, extensions: frozenset[str], searched: set[tuple[i
             if not name.startswith(".") and file.suffix.lower() in extensions:
                 yield file
     yield from map(Path, unreadable)
+
+
+def unreadable_formats(paths: Iterable[Path]) -> list[str]:
+    """Find audio below folders in formats that can't be read; returns a line for each format."""
+    names_of: dict[str, list[str]] = {}
+    for path in find_audio(filter(Path.is_dir, paths), UNREADABLE_EXTENSIONS):
+        if (extension := path.suffix.lower()) in UNREADABLE_EXTENSIONS:  # else it is a folder that can't be read
+            names_of.setdefault(extension, []).append(printable(path.name))
+    return [
+        f"{extension} can't be read, left out: {', '.join(names[:NAMED_FILES])}"
+        f"{f' and {len(names) - NAMED_FILES} more' if len(names) > NAMED_FILES else ''}; convert to WAV or FLAC first"
+        for extension, names in sorted(names_of.items())
+    ]
 
 
 @contextmanager

@@ -121,12 +121,29 @@ def warn(message: str) -> None:
     print(f"warning: {printable(message)}", file=sys.stderr)
 
 
+def whole_number(text: str) -> int:
+    """Parse a whole number, for argparse, which would answer a ValueError with the name of the function."""
+    try:
+        return int(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from err
+
+
 def positive_int(text: str) -> int:
     """Parse a whole number of at least 1, for argparse."""
-    with suppress(ValueError):
-        if (value := int(text)) >= 1:
+    with suppress(argparse.ArgumentTypeError):
+        if (value := whole_number(text)) >= 1:
             return value
     raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
+
+
+def number(text: str) -> float:
+    """Parse a number, for argparse."""
+    try:
+        return float(text)
+    except ValueError as err:
+        hint = f"; write {text.replace(',', '.')}" if text.count(",") == 1 else ""
+        raise argparse.ArgumentTypeError(f"{text} is not a number{hint}") from err
 
 
 def add_version_argument(parser: argparse.ArgumentParser) -> None:

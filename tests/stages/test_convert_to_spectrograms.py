@@ -266,6 +266,14 @@ class TestCommand:
         assert len(ran.err.splitlines()) == 1
         assert (copied.folder / "training_pairs.json").read_bytes() == before
 
+    @pytest.mark.parametrize("output", ["metadata.json", "Drone/Static/sound 00.wav"])
+    def test_neither_metadata_nor_a_recording_is_the_output(self, copied, output):
+        before = (copied.folder / output).read_bytes()
+        ran = run("convert_to_spectrograms.py", "--pairs", output, "--output-dir", "Drone/Static/x", cwd=copied.folder)
+        assert ran.status == 2
+        assert f"error: {output}: is an input of this run, which is never overwritten" in ran.err
+        assert (copied.folder / output).read_bytes() == before
+
     def test_missing_metadata_names_the_command_that_makes_it(self, tmp_path):
         ran = run("convert_to_spectrograms.py", cwd=tmp_path)
         assert ran.status == 2

@@ -51,6 +51,28 @@ class TestCommand:
         assert fresh.status == 0
         assert (tmp_path / "fresh.json").read_text() == (tmp_path / "metadata.json").read_text()
 
+    def test_formats_that_cannot_be_read_are_named_once(self, tmp_path):
+        write_library(tmp_path, 1, 0.5)
+        for name in ("Drone/a.m4a", "Drone/Static/b.M4A", "Drone/c.wma"):
+            (tmp_path / name).write_bytes(b"x")
+        ran = run("measure_audio_grain.py", ".", "Drone", cwd=tmp_path)
+        assert ran.status == 0
+        warnings = [line for line in ran.err.splitlines() if "can't be read" in line]
+        assert warnings == [
+            "warning: .m4a can't be read, left out: a.m4a, b.M4A; convert to WAV or FLAC first",
+            "warning: .wma can't be read, left out: c.wma; convert to WAV or FLAC first",
+        ]
+
+    @pytest.mark.parametrize("output", ["Drone/Static/sound 00.wav", "DRONE/static/Sound 00.wav", "link.json"])
+    def test_a_recording_is_never_the_output(self, tmp_path, output):
+        write_library(tmp_path, 1, 0.5)
+        source = tmp_path / "Drone/Static/sound 00.wav"
+        (tmp_path / "link.json").symlink_to(source)
+        before = source.read_bytes()
+        ran = run("measure_audio_grain.py", "Drone", "-o", output, cwd=tmp_path)
+        assert (ran.status, source.read_bytes()) == (2, before)
+        assert ran.err == f"error: {output}: is the input itself, which is never overwritten; choose another name\n"
+
     def test_bad_files_are_named_with_the_reason_and_the_others_are_measured(self, tmp_path):
         write_bad_files(tmp_path / "in")
         sf.write(tmp_path / "in" / "good.wav", drone(), SR)

@@ -135,12 +135,32 @@ class TestSeveralOutputs:
         assert row["within_reach"] is True
         assert failure["input"].endswith("bad.wav")
 
+    def test_demo_replaces_no_file_of_the_user(self, render, tmp_path):
+        source = tmp_path / "Harmonic Progression" / DEMO_INPUT
+        source.parent.mkdir()
+        sf.write(source, drone(-40, 1.0), SR)
+        mine = tmp_path / "demo_harmonic_08_grain-2.0.wav"
+        mine.write_bytes(b"mine")
+        ran = render("--demo")
+        assert (ran.status, mine.read_bytes()) == (1, b"mine")
+        assert f"{mine.name}: exists already" in ran.err
+
+    def test_formats_that_cannot_be_read_are_named_once(self, render, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-45, 1.0), SR)
+        for name in ("a.m4a", "b.wma"):
+            (tmp_path / name).write_bytes(b"x")
+        ran = render(".", "--grain", "0")
+        assert ran.status == 0
+        assert ran.err.count("warning: .m4a can't be read, left out: a.m4a; convert to WAV or FLAC first") == 1
+        assert ran.err.count("b.wma") == 1
+
     def test_demo_without_a_display_renders_at_minus_and_plus_two(self, render, tmp_path):
         source = tmp_path / "Harmonic Progression" / DEMO_INPUT
         source.parent.mkdir()
         sf.write(source, drone(-40), SR)
         ran = render("--demo")
         assert ran.status == 0
+        assert "0 rendered, 2 unchanged" in render("--demo").out
         for name, factor in (("demo_harmonic_08_grain-2.0.wav", 4), ("demo_harmonic_08_grain+2.0.wav", 0.25)):
             assert f"wrote {name}" in ran.out
             assert grain_of(tmp_path / name) / grain_of(source) == pytest.approx(factor, rel=0.02)
@@ -156,6 +176,13 @@ ERRORS = [
     (("--grain", "1"), "--grain needs an INPUT"),
     (("in.wav", "--grain", "4"), "4 is not within -3 to +3"),
     (("in.wav", "--grain", "nan"), "nan is not within -3 to +3"),
+    (("in.wav", "--grain", "1,5"), "argument --grain: 1,5 is not a number; write 1.5"),
+    (("in.wav", "--grain", "-1,5"), "argument --grain: -1,5 is not a number; write -1.5"),
+    (("in.wav", "--target-grain", "much"), "argument --target-grain: much is not a number"),
+    (("in.wav", "--sweep", "0,5"), "argument --sweep: 0,5 is not a number; write 0.5"),
+    (("in.wav", "-o", "out/"), "--output: only for rendering, not for the window; give one of --grain, --target-grain"),
+    (("--overwrite", "-j", "2", "--json"), "--overwrite --jobs --json: only for rendering"),
+    (("in.wav", "--subtype", "FLOAT", "--dask", "localhost:1"), "--subtype --dask: only for rendering"),
     (("in.wav", "in.wav"), "the window opens one file"),
     (("in.wav", "zero.wav", "--grain", "1", "-o", "one.wav"), "2 outputs need a folder"),
     (("in.wav", "--grain", "1", "-o", "x.xyz"), "can't write .xyz; use one of"),
@@ -172,6 +199,9 @@ ERRORS = [
     (("in.wav", "--grain", "1", "-o", "x.flac", "--subtype", "FLOAT"), "x.flac: FLAC can't hold FLOAT"),
     (("in.wav", "--sweep", "-o", "x.wav"), "7 outputs need a folder"),
     (("in.wav", "sub/in.wav", "--grain", "1"), "would go there"),
+    (("in.wav", "zero.wav", "--grain", "1", "-o", "zero.wav"), "2 outputs need a folder"),
+    (("in.wav", "--match", "zero.wav", "-o", "zero.wav", "--overwrite"), "--match zero.wav: silent"),
+    (("in.wav", "--match", "sub/in.wav", "-o", "sub/in.wav", "--overwrite"), "sub/in.wav: is an input of this run"),
 ]
 
 
