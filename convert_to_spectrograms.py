@@ -53,7 +53,7 @@ from neural_grain.base.files import (
 )
 from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.parallel import cluster
-from neural_grain.base.records import relative_posix
+from neural_grain.base.records import read_earlier, relative_posix
 from neural_grain.data.incremental import EarlierRun, Progress, RunCounts, no_progress, process_files
 from neural_grain.data.metadata import DEFAULT_METADATA, FileGrain, SkippedFile, read_metadata
 from neural_grain.data.pictures import TilePainter
@@ -276,7 +276,7 @@ def _run(args: argparse.Namespace) -> int:
     for folder in (args.output_dir / ARRAYS, args.output_dir / IMAGES, args.pairs.parent):
         prepare_folder(folder)
     with run_lock(args.pairs), cluster(args.dask):
-        earlier = read_pairs(args.pairs) if args.pairs.exists() else None
+        earlier = read_earlier(read_pairs, args.pairs, warn)
         save = partial(replace_pairs, args.pairs, earlier=earlier, output_dir=Path(os.path.abspath(args.output_dir)))
         pairs, counts = convert_dataset(
             metadata.files,

@@ -50,7 +50,7 @@ from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import Stamp, check_unchanged, file_stamp, prepare_folder, run_lock
 from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.parallel import cluster
-from neural_grain.base.records import relative_posix
+from neural_grain.base.records import read_earlier, relative_posix
 from neural_grain.data.demo import write_demo
 from neural_grain.data.incremental import EarlierRun, Progress, RunCounts, no_progress, process_files
 from neural_grain.data.metadata import (
@@ -259,7 +259,7 @@ def _run(args: argparse.Namespace) -> int:
     for line in unreadable_formats(paths):
         warn(line)
     with run_lock(args.output), cluster(args.dask):
-        earlier = read_metadata(args.output) if args.output.exists() else None
+        earlier = read_earlier(read_metadata, args.output, warn)
         metadata, counts = measure_folder(
             paths,
             earlier,

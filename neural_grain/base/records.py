@@ -1,7 +1,8 @@
 """JSON documents with a version, and their conversion to checked dataclasses.
 
-`read_json` parses a document, and `parse_record` converts a part of it to a dataclass with msgspec, which
-compares every value with the type and the bounds of its field (``Annotated[float, Meta(gt=0, le=1)]``).
+`read_json` parses a document, `read_earlier` reads the one that an earlier run of the same stage left, and
+`parse_record` converts a part of it to a dataclass with msgspec, which compares every value with the type and the
+bounds of its field (``Annotated[float, Meta(gt=0, le=1)]``).
 The standard library's json reads the text, because msgspec's own parser refuses lone surrogates. Those
 stand for the bytes of file names that are not UTF-8.
 
@@ -10,10 +11,12 @@ Paths are POSIX paths relative to the folder of the document in JSON, and absolu
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
@@ -24,6 +27,9 @@ from neural_grain.base.errors import PipelineError, short_repr
 from neural_grain.base.files import atomic_write
 
 Record = TypeVar("Record")
+Document = TypeVar("Document")
+#: How our documents begin, also if they are cut off, or blank after a power cut.
+OWN_START = re.compile(rb'[\s\0]*(\{\s*("version".*)?)?', re.DOTALL)
 MSGSPEC_CACHE = "__msgspec_cache__"
 STEP_OF_PLACE = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec names a place as $.settings.grain or $[3].path
 
@@ -38,34 +44,79 @@ def write_json(path: Path, content: dict) -> None:
         )
 
 
-def read_json(path: Path, version: int, made_by: str) -> dict:
+def read_json(path: Path, version: int, made_by: str | None) -> dict:
     """Read a JSON object of a known version.
 
     Parameters
     ----------
     path : Path
     version : int, the version that this program reads
-    made_by : str, the command that makes such a file, for the error message
+    made_by : the command that makes such a file, for the error message; None if this is the command
 
     Returns
     -------
     dict
         All numbers in it are finite.
     """
+    again = f"; make it again with: {made_by}" if made_by else ""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite_float, parse_constant=_finite_float)
     except FileNotFoundError as err:
         raise PipelineError(f"{path}: no such file; make it with: {made_by}") from err
     except (OSError, ValueError, RecursionError) as err:
-        raise PipelineError(f"{path}: not readable as JSON ({err}); make it again with: {made_by}") from err
+        raise PipelineError(f"{path}: not readable as JSON ({err}){again}") from err
     if not isinstance(content, dict):
-        raise PipelineError(f"{path}: holds a {type(content).__name__}, not an object; make it again with: {made_by}")
+        raise PipelineError(f"{path}: holds a {type(content).__name__}, not an object{again}")
     if content.get("version") != version:
         raise PipelineError(
-            f"{path}: field version is {short_repr(content.get('version'))}, this program reads {version}; "
-            f"make it again with: {made_by}"
+            f"{path}: field version is {short_repr(content.get('version'))}, this program reads {version}{again}"
         )
     return content
+
+
+def read_earlier(read: Callable[..., Document], path: Path, warn: Callable[[str], None]) -> Document | None:
+    """Read the document that an earlier run of this stage left, which the stage will replace.
+
+    Parameters
+    ----------
+    read : called with ``path`` and ``made_by=None``; raises a PipelineError if the document is of no use
+    path : Path
+    warn : called with one line if the document is damaged or outdated, so that it has to be made again
+
+    Returns
+    -------
+    The document, or None if there is none or if it is of no use
+
+    Raises
+    ------
+    PipelineError
+        If the file is not one of our documents, so that it must not be replaced.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        return read(path, made_by=None)
+    except PipelineError as err:
+        kept = _keep_if_foreign(path, err)
+        warn(f"{err}; it is made again" + (f", and the old file is kept as {kept.name}" if kept else ""))
+        return None
+
+
+def _keep_if_foreign(path: Path, fault: PipelineError) -> Path | None:
+    """Copy a JSON file that does not begin like our documents, and may be the user's, to another name beside it."""
+    try:
+        content = path.read_bytes()
+    except OSError as err:
+        raise PipelineError(f"{path}: not readable ({err.strerror})") from err
+    if OWN_START.fullmatch(content[:1000]):
+        return None
+    if path.suffix.lower() != ".json":
+        raise PipelineError(f"{fault}; choose another name for the output")
+    kept = path.with_name(f"{path.stem}.{hashlib.sha1(content).hexdigest()[:8]}{path.suffix}")
+    if not kept.exists():
+        with atomic_write(kept) as temporary:
+            temporary.write_bytes(content)
+    return kept
 
 
 def _finite_float(text: str) -> float:

@@ -78,9 +78,9 @@ def write_metadata(path: Path, metadata: Metadata) -> None:
     write_json(path, content)
 
 
-def read_metadata(path: Path) -> Metadata:
+def read_metadata(path: Path, made_by: str | None = "python measure_audio_grain.py") -> Metadata:
     """Read metadata.json; an error names the file and the field."""
-    content = read_json(path, METADATA_VERSION, "python measure_audio_grain.py")
+    content = read_json(path, METADATA_VERSION, made_by)
     folder = Path(os.path.abspath(path)).parent
     return Metadata(
         parse_grain_settings(content.get("settings"), f"{path}: settings"),

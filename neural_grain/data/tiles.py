@@ -166,9 +166,9 @@ def write_pairs(path: Path, pairs: TrainingPairs) -> None:
     write_json(path, content)
 
 
-def read_pairs(path: Path) -> TrainingPairs:
+def read_pairs(path: Path, made_by: str | None = "python convert_to_spectrograms.py") -> TrainingPairs:
     """Read training_pairs.json; an error names the file and the field."""
-    content = read_json(path, PAIRS_VERSION, "python convert_to_spectrograms.py")
+    content = read_json(path, PAIRS_VERSION, made_by)
     folder = Path(os.path.abspath(path)).parent
     pairs = TrainingPairs(
         parse_spectrogram_settings(content.get("settings"), f"{path}: settings"),

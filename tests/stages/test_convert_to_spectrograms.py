@@ -274,6 +274,33 @@ class TestCommand:
         assert f"error: {output}: is an input of this run, which is never overwritten" in ran.err
         assert (copied.folder / output).read_bytes() == before
 
+    @pytest.mark.parametrize(
+        ("damage", "reason"),
+        [
+            (lambda text: text[: len(text) // 2], "not readable as JSON"),
+            (lambda text: text.replace('"version": 1', '"version": 0'), "field version is 0"),
+            (lambda text: text.replace('"tile_frames": 256', '"tile_frames": 128'), "tile_frames=128"),
+            (lambda text: text.replace('"start_s": 0.0', '"start_s": null', 1), "expected float, got null"),
+            (lambda text: text.replace('"array": "', '"array": "../', 1), "is outside the folder"),
+        ],
+    )
+    def test_damaged_or_outdated_pairs_are_made_again_by_this_stage_and_refused_by_the_next(
+        self, copied, damage, reason
+    ):
+        path = copied.folder / "training_pairs.json"
+        good, files = path.read_text(), set(copied.folder.rglob("*"))
+        path.write_text(damage(good))
+        refused = run("cak_grain_processor.py", cwd=copied.folder)
+        assert (refused.status, len(refused.err.splitlines())) == (2, 1)
+        assert reason in refused.err
+        ran = run("convert_to_spectrograms.py", cwd=copied.folder)
+        assert (ran.status, "12 converted, 0 unchanged" in ran.out) == (0, True)
+        (line,) = [line for line in ran.err.splitlines() if "training_pairs.json" in line]
+        assert reason in line
+        assert "it is made again" in line
+        assert path.read_text() == good
+        assert set(copied.folder.rglob("*")) == files
+
     def test_missing_metadata_names_the_command_that_makes_it(self, tmp_path):
         ran = run("convert_to_spectrograms.py", cwd=tmp_path)
         assert ran.status == 2

@@ -102,9 +102,9 @@ class TestCommand:
             (("nowhere",), "nowhere: no such file or folder"),
             (("bad",), "none of the 1 files could be measured"),
             (("good.wav", "-o", "good.wav/x.json"), "good.wav: can't write there"),
-            (("good.wav", "-o", "damaged.json"), "damaged.json: not readable as JSON"),
-            (("good.wav", "-o", "list.json"), "list.json: holds a list"),
-            (("good.wav", "-o", "field.json"), "field.json: settings.hop_length: expected int, got 'x'"),
+            (("good.wav", "-o", "good.wav"), "good.wav: not readable as JSON"),
+            (("good.wav", "-o", "notes.txt"), "notes.txt: not readable as JSON"),
+            (("good.wav", "-o", "empty"), "empty: not readable (Is a directory)"),
             (("--demo", "a", "b"), "--demo writes into one folder"),
             (("-j", "0"), "argument -j/--jobs"),
         ],
@@ -114,16 +114,48 @@ class TestCommand:
         (tmp_path / "bad").mkdir()
         (tmp_path / "bad" / "zero.wav").touch()
         sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
-        (tmp_path / "damaged.json").write_text('{"version": 1, "fil')
-        (tmp_path / "list.json").write_text("[]")
-        (tmp_path / "field.json").write_text(
-            json.dumps({"version": 1, "settings": {**vars(SETTINGS), "hop_length": "x"}})
-        )
+        (tmp_path / "notes.txt").write_text("not yours")
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         ran = run("measure_audio_grain.py", *args, cwd=tmp_path)
         assert ran.status == 2
         assert sum(message in line for line in ran.err.splitlines()) == 1, ran.err
         assert all(path.read_bytes() == content for path, content in before.items())
+
+    @pytest.mark.parametrize(
+        ("damage", "reason", "is_kept"),
+        [
+            (lambda text: text[: len(text) // 2], "not readable as JSON", False),
+            (lambda text: "", "not readable as JSON", False),
+            (lambda text: "\0" * len(text), "not readable as JSON", False),
+            (lambda text: text.replace('"version": 1', '"version": 0'), "field version is 0", False),
+            (lambda text: text.replace('"hop_length": 512', '"hop_length": "x"'), "expected int, got 'x'", False),
+            (
+                lambda text: text.replace('"channels": 1', '"channels": 0'),
+                "files[0].channels: expected int >= 1",
+                False,
+            ),
+            (lambda text: "[]", "holds a list", True),
+            (lambda text: "my notes \udcff", "not readable as JSON", True),
+            (lambda text: '{"mine": 1}', "field version is None", True),
+        ],
+    )
+    def test_a_damaged_or_outdated_document_is_reported_and_made_again(self, tmp_path, damage, reason, is_kept):
+        sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
+        run("measure_audio_grain.py", "good.wav", cwd=tmp_path)
+        path = tmp_path / "metadata.json"
+        good = path.read_text()
+        damaged = damage(good).encode(errors="surrogateescape")
+        path.write_bytes(damaged)
+        ran = run("measure_audio_grain.py", "good.wav", cwd=tmp_path)
+        assert ran.status == 0
+        assert "1 measured, 0 unchanged" in ran.out
+        (line,) = [line for line in ran.err.splitlines() if "metadata.json" in line]
+        assert reason in line
+        assert "it is made again" in line
+        assert "make it again with" not in line
+        assert path.read_text() == good
+        kept = [other.read_bytes() for other in tmp_path.glob("metadata.*.json")]
+        assert kept == ([damaged] if is_kept else [])
 
     def test_a_read_only_output_folder_is_reported_before_anything_is_measured(self, tmp_path):
         sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
