@@ -108,10 +108,11 @@ def _keep_if_foreign(path: Path, fault: PipelineError) -> Path | None:
         content = path.read_bytes()
     except OSError as err:
         raise PipelineError(f"{path}: not readable ({err.strerror})") from err
-    if OWN_START.fullmatch(content[:1000]):
-        return None
-    if path.suffix.lower() != ".json":
+    start = OWN_START.fullmatch(content[:1000])
+    if path.suffix.lower() != ".json" and not (start and start[2]):
         raise PipelineError(f"{fault}; choose another name for the output")
+    if start:
+        return None
     kept = path.with_name(f"{path.stem}.{hashlib.sha1(content).hexdigest()[:8]}{path.suffix}")
     if not kept.exists():
         with atomic_write(kept) as temporary:

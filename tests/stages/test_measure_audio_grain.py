@@ -102,7 +102,7 @@ class TestCommand:
             (("nowhere",), "nowhere: no such file or folder"),
             (("bad",), "none of the 1 files could be measured"),
             (("good.wav", "-o", "good.wav/x.json"), "good.wav: can't write there"),
-            (("good.wav", "-o", "good.wav"), "good.wav: not readable as JSON"),
+            (("good.wav", "-o", "bad/zero.wav"), "zero.wav: not readable as JSON"),
             (("good.wav", "-o", "notes.txt"), "notes.txt: not readable as JSON"),
             (("good.wav", "-o", "empty"), "empty: not readable (Is a directory)"),
             (("--demo", "a", "b"), "--demo writes into one folder"),
