@@ -122,6 +122,8 @@ class BatchReport:
             print(f"error: {reason}", file=sys.stderr)
         else:
             self._rendered.append(rendering_report(result.rendering))
+            if result.rendering.left_behind:
+                warn(f"{job.source.name}: left behind: {', '.join(result.rendering.left_behind)}")
             if not self._as_json:
                 print(f"{printable(job.source.name)}: {describe_rendering(result.rendering.rendering)}")
                 print(f"wrote {printable(job.output)}")

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neural_grain.audio.embedded import copy_embedded
 from neural_grain.audio.formats import (
-    INTEGER_BITS,
+    Copy,
     OutputFormat,
     copy_samples,
+    has_headroom,
     output_format,
     read_format,
     written_sound,
@@ -51,7 +53,6 @@ DEFAULT_MODEL = f"{DEFAULT_MODEL_DIR}/{FINAL_NAME}"
 SLIDER_RANGE = 3.0  # octaves in either direction
 MAX_NAME_BYTES = 255  # of a file name, on every common file system
 HASH_DIGITS = 8  # keep shortened names apart
-MAX_SAMPLE_BYTES = 8  # of the largest sample format
 REPORTED_LIMITING_DB = 0.1  # less is inaudible
 REPORTED_LEVEL_DB = 0.5  # a smaller change of level is within what the program promises
 
@@ -93,6 +94,7 @@ class FileRendering:
     input: Path
     output: Path
     rendering: Rendering | None  # None for a copy of a file that has no grain, such as silence
+    left_behind: tuple[str, ...] = ()  # what the input holds besides samples and the output has no place for
 
 
 @dataclass(frozen=True)
@@ -256,19 +258,26 @@ class GrainProcessor:
         sound = open_sound(source)
         check_output(source, output, overwrite)
         stored = read_format(source)
-        wanted = output_format(output, stored, sound.n_samples * sound.channels * MAX_SAMPLE_BYTES, subtype)
+        wanted = output_format(output, stored, sound, subtype=subtype, is_copy=target.is_copy)
         check_writable(output.parent)
+        left_behind: list[str] = []
         with atomic_write(output) as temporary:
             if target.is_copy:
-                copy_samples(source, stored, temporary, wanted)
+                copy = copy_samples(source, stored, temporary, wanted)
                 rendering = self._unmoved(sound)
             else:
                 solver = self._file_solver(source, sound)
                 rendering = _render_to(temporary, solver, target.octaves_from(solver.analysis.grain), wanted)
+                copy = None
                 if rendering.sound is solver.analysis.sound:  # nothing could be moved, but attempts were written
-                    copy_samples(source, stored, temporary, wanted)
+                    copy = copy_samples(source, stored, temporary, wanted)
+            if copy is None or not copy.is_identical:
+                left_behind = copy_embedded(source, stored, temporary, wanted)
+            if copy and rendering:
+                rendering = self._measured_copy(rendering, copy, temporary)
             check_unchanged(source, stamp)
-        return FileRendering(source, output, rendering and replace(rendering, sound=open_sound(output)))
+        rendering = rendering and replace(rendering, sound=open_sound(output))
+        return FileRendering(source, output, rendering, tuple(left_behind))
 
     def _unmoved(self, sound: Sound) -> Rendering | None:
         """Result of a copy; None if the sound has no grain, which a copy does not need."""
@@ -277,6 +286,16 @@ class GrainProcessor:
         except PipelineError:
             return None
         return Rendering(sound, 0.0, grain, grain, True, Amounts(0.0, 0.0), 0.0, 0.0)
+
+    def _measured_copy(self, rendering: Rendering, copy: Copy, path: Path) -> Rendering:
+        """The result of a copy with the grain of the file as it lies there, which another format may have changed."""
+        if copy.is_identical:
+            return rendering
+        try:
+            grain = measure_grain(open_sound(path), self.loaded.settings.grain, self.threads)
+        except PipelineError as err:
+            raise PipelineError(f"the output has no grain to measure: {err}") from err
+        return replace(rendering, grain_after=grain, limited_db=copy.limited_db)
 
 
 def _sound_of(y: ArrayLike, sr: int) -> Sound:
@@ -293,7 +312,7 @@ def _render_to(path: Path, solver: AmountSolver, octaves: float, wanted: OutputF
     def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
         return written_sound(path, blocks, like, wanted)
 
-    ceiling = CEILING if wanted.subtype in INTEGER_BITS else max(1.0, solver.analysis.peak)
+    ceiling = max(1.0, solver.analysis.peak) if has_headroom(wanted.subtype) else CEILING
     return move_grain(solver, octaves, ceiling=ceiling, store=store)
 
 
@@ -316,7 +335,7 @@ def describe_rendering(rendering: Rendering | None) -> str:
 
 def rendering_report(result: FileRendering) -> dict[str, object]:
     """A rendered file as plain values for JSON, without NaN."""
-    paths = {"input": str(result.input), "output": str(result.output)}
+    paths = {"input": str(result.input), "output": str(result.output), "left_behind": list(result.left_behind)}
     rendering = result.rendering
     if rendering is None:
         return paths | {"grain_before": None, "grain_after": None}

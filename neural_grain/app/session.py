@@ -217,7 +217,8 @@ class Session:
                 if rendering is not None and opened is self.opened:
                     self.rendering = rendering
             case FilesSaved([only]):
-                self.set_status(f"saved {only.output}: {describe_rendering(only.rendering)}")
+                left_behind = f"; left behind: {', '.join(only.left_behind)}" if only.left_behind else ""
+                self.set_status(f"saved {only.output}: {describe_rendering(only.rendering)}{left_behind}")
                 self.saved_octaves = only.rendering.requested_octaves if only.rendering else 0.0
             case FilesSaved(renderings):
                 self.set_status(f"saved {len(renderings)} variations in {renderings[-1].output.parent}")

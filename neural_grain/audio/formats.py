@@ -8,23 +8,28 @@ In: blocks of float32 samples, shape (samples, channels), full scale 1.0, or an 
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_grain.audio.sound import Sound, decode_blocks, open_audio, open_sound
+from neural_grain.audio.chunks import AIFF, read_body, read_chunks
+from neural_grain.audio.embedded import read_mask
+from neural_grain.audio.layout import check_layout, to_codec_order
+from neural_grain.audio.limiter import CEILING, limit_peaks
+from neural_grain.audio.sound import LevelMeter, Sound, audio_streams, open_sound, open_stream
 from neural_grain.base.errors import PipelineError
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-MAX_WAV_BYTES = 2**32 - 2**16  # the length field of WAV has 32 bits; a larger file is written as RF64
+MAX_WAV_BYTES = 2**32 - 2**24  # of samples: the length of a WAV has 32 bits, and it holds other things, too
 FORMATS = {
     **dict.fromkeys((".wav", ".wave"), "WAV"), **dict.fromkeys((".aif", ".aiff", ".aifc"), "AIFF"), ".rf64": "RF64",
     ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".mp3": "MP3", ".caf": "CAF", ".w64": "W64", ".au": "AU",
@@ -34,16 +39,31 @@ INTEGER_BITS = {
     "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32,
 }  # fmt: skip
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
-TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
+# Encoders that fill up the last block of samples, so that the output would be longer than the input.
+BLOCK_SUBTYPES = (
+    "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM", "GSM610", "G721_32", "G723_24", "G723_40", "NMS_ADPCM_16", "NMS_ADPCM_24",
+    "NMS_ADPCM_32",
+)  # fmt: skip
+HEADROOM_SUBTYPES = (*FLOAT_SUBTYPES, "VORBIS", "OPUS", "MPEG_LAYER_III")  # can hold samples beyond full scale
+BYTES_PER_SAMPLE = {8: 1, 16: 2, 20: 3, 24: 3, 32: 4}  # by bits
+AIFF_DATA_OFFSET = 8  # of the samples in the body of their chunk
+DITHER_SEED = 0  # so that every rendering of a file is the same
 
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """Container and sample format of a file, by libsndfile's names, and its tags."""
+    """Container and sample format of a file, by libsndfile's names, and its channel layout.
+
+    Parameters
+    ----------
+    mask : int, channel mask as in `neural_grain.audio.layout`
+    dither : bool, True if the samples have more bits than the format
+    """
 
     format: str
     subtype: str
-    tags: dict[str, str] = field(default_factory=dict)
+    mask: int = 0
+    dither: bool = False
 
 
 def is_lossless(subtype: str) -> bool:
@@ -58,13 +78,25 @@ def native_dtype(subtype: str) -> str:
     return "float64" if subtype == "DOUBLE" else "float32"
 
 
-def encode_samples(y: np.ndarray, subtype: str) -> np.ndarray:
+def sample_bits(subtype: str) -> int:
+    """Bits that distinguish the samples of a format; those of a lossy format decode to floats."""
+    return INTEGER_BITS.get(subtype, 64 if subtype == "DOUBLE" else 33)
+
+
+def has_headroom(subtype: str) -> bool:
+    """Whether a sample format can hold samples beyond full scale."""
+    return subtype in HEADROOM_SUBTYPES
+
+
+def encode_samples(y: np.ndarray, subtype: str, dither: np.random.Generator | None = None) -> np.ndarray:
     """Convert samples to the values that libsndfile stores unchanged.
 
     Parameters
     ----------
     y : np.ndarray, full scale 1.0; louder integer samples are clipped
     subtype : str, sample format by libsndfile's name
+    dither : source of noise with a triangular distribution of two steps, which is added before rounding (Lipshitz,
+        Wannamaker and Vanderkooy, "Quantization and dither: a theoretical survey", JAES 1992); none if None
 
     Returns
     -------
@@ -74,7 +106,10 @@ def encode_samples(y: np.ndarray, subtype: str) -> np.ndarray:
         return y
     bits, dtype = INTEGER_BITS[subtype], native_dtype(subtype)
     full_scale = 2.0 ** (bits - 1)
-    values = np.clip(np.rint(np.float64(y) * full_scale), -full_scale, full_scale - 1).astype(np.int64)
+    scaled = np.float64(y) * full_scale
+    if dither is not None:
+        scaled += dither.random(y.shape) - dither.random(y.shape)
+    values = np.clip(np.rint(scaled), -full_scale, full_scale - 1).astype(np.int64)
     return (values << (np.iinfo(dtype).bits - bits)).astype(dtype)
 
 
@@ -93,21 +128,24 @@ def check_subtype(name: str) -> str:
 
 
 def read_format(path: Path) -> OutputFormat:
-    """Container, sample format and tags of an existing file."""
-    with open_audio(path) as file:
-        tags = {name: text for name in TAGS if (text := getattr(file, name, ""))}
-        return OutputFormat(file.format, file.subtype, tags)
+    """Container, sample format and channel layout of an existing file."""
+    with open_stream(path, audio_streams(path)[0]) as file:
+        format_name = "WAV" if file.format == "WAVEX" else file.format  # they differ in their format chunk only
+        return OutputFormat(format_name, file.subtype, read_mask(path, format_name, file.subtype, file.channels))
 
 
-def output_format(output: Path, stored: OutputFormat, n_bytes: int, subtype: str | None = None) -> OutputFormat:
+def output_format(
+    output: Path, stored: OutputFormat, sound: Sound, *, subtype: str | None = None, is_copy: bool = False
+) -> OutputFormat:
     """Choose the container by the extension of the output, and the input's sample format if the container can hold it.
 
     Parameters
     ----------
     output : Path
     stored : OutputFormat of the input
-    n_bytes : int, upper limit of the size of the samples
+    sound : Sound, the input
     subtype : str, sample format to use instead; a `PipelineError` if the container can't hold it
+    is_copy : bool, True if the samples stay as they are
     """
     import soundfile as sf
 
@@ -115,34 +153,42 @@ def output_format(output: Path, stored: OutputFormat, n_bytes: int, subtype: str
     if container is None:
         extension = output.suffix or "a name without an extension"
         raise PipelineError(f"{output}: can't write {extension}; use one of {' '.join(FORMATS)}")
+    if subtype is None:
+        is_opus = output.suffix.lower() == ".opus"
+        subtype = _nearest_subtype(container, stored, is_opus=is_opus, is_copy=is_copy)
+    elif not sf.check_format(container, subtype):
+        available = " ".join(name for name in sf.available_subtypes(container) if name not in BLOCK_SUBTYPES)
+        raise PipelineError(f"{output}: {container} can't hold {subtype}; it holds {available}")
+    elif subtype in BLOCK_SUBTYPES and not (is_copy and (container, subtype) == (stored.format, stored.subtype)):
+        raise PipelineError(f"{output}: {subtype} stores whole blocks, so the length would change; choose PCM_16")
+    if (container, subtype) != (stored.format, stored.subtype):
+        check_layout(subtype, sound.channels, stored.mask)
+    n_bytes = sound.n_samples * sound.channels * BYTES_PER_SAMPLE.get(sample_bits(subtype), 8)
     if container == "WAV" and n_bytes > MAX_WAV_BYTES:
         container = "RF64"
-    if subtype is None:
-        subtype = _nearest_subtype(container, stored.subtype, is_opus=output.suffix.lower() == ".opus")
-    elif not sf.check_format(container, subtype):
-        available = " ".join(sf.available_subtypes(container))
-        raise PipelineError(f"{output}: {container} can't hold {subtype}; it holds {available}")
-    return OutputFormat(container, subtype, stored.tags)
+    return OutputFormat(container, subtype, stored.mask, dither=sample_bits(subtype) < sample_bits(stored.subtype))
 
 
-def _nearest_subtype(container: str, input_subtype: str, *, is_opus: bool) -> str:
+def _nearest_subtype(container: str, stored: OutputFormat, *, is_opus: bool, is_copy: bool) -> str:
     """The input's sample format, or the nearest one that the container can hold."""
     import soundfile as sf
 
     if is_opus:  # its container is OGG, like that of Vorbis
         return "OPUS"
+    is_block_format = stored.subtype in BLOCK_SUBTYPES and not (is_copy and container == stored.format)
+    subtype = "PCM_16" if is_block_format else stored.subtype
     # RIFF containers can hold MPEG audio as well, but few programs read that.
-    is_misplaced_mpeg = input_subtype.startswith("MPEG") and container != "MP3"
-    if sf.check_format(container, input_subtype) and not is_misplaced_mpeg:
-        return input_subtype
-    if not is_lossless(input_subtype) and sf.check_format(container, "FLOAT"):
+    is_misplaced_mpeg = subtype.startswith("MPEG") and container != "MP3"
+    if sf.check_format(container, subtype) and not is_misplaced_mpeg:
+        return subtype
+    if not is_lossless(subtype) and sf.check_format(container, "FLOAT"):
         return "FLOAT"  # a lossy file has no bit depth, and float keeps all that was decoded
     return "PCM_24" if sf.check_format(container, "PCM_24") else sf.default_subtype(container)
 
 
 @contextmanager
 def open_output(path: Path, like: Sound, target: OutputFormat) -> Iterator[SoundFile]:
-    """Open a file for writing, set its tags, and check on closing that everything was written.
+    """Open a file for writing, and check on closing that everything was written.
 
     Parameters
     ----------
@@ -154,10 +200,9 @@ def open_output(path: Path, like: Sound, target: OutputFormat) -> Iterator[Sound
 
     try:
         with sf.SoundFile(os.fsencode(path), "w", like.sr, like.channels, target.subtype, format=target.format) as file:
-            for name, text in target.tags.items():
-                with suppress(sf.LibsndfileError):  # not every format has every tag
-                    setattr(file, name, text)
             yield file
+        if target.format == "AIFF":
+            _correct_aiff_length(path, file.frames)
         _check_end(path, file.frames)
     except sf.LibsndfileError as err:
         hint = "; is the disk full?" if "System error" in err.error_string else ""
@@ -167,6 +212,18 @@ def open_output(path: Path, like: Sound, target: OutputFormat) -> Iterator[Sound
         ) from err
     except OSError as err:
         raise PipelineError(f"can't write ({err.strerror})") from err
+
+
+def _correct_aiff_length(path: Path, n_samples: int) -> None:
+    """Write the true length into an AIFF: libsndfile counts the byte that pads an odd number of samples as a sample."""
+    with open(path, "r+b") as file:
+        chunks = {chunk.id: chunk for chunk in read_chunks(file, AIFF)}
+        common, data = chunks[b"COMM"], chunks[b"SSND"]
+        written = int.from_bytes(read_body(file, common)[2:6], "big")
+        if written == n_samples + 1 and data.size == AIFF_DATA_OFFSET + written:
+            for start, value in ((common.start + 2, n_samples), (data.start - 4, data.size - 1)):
+                file.seek(start)
+                file.write(value.to_bytes(4, "big"))
 
 
 def _check_end(path: Path, n_samples: int) -> None:
@@ -193,10 +250,11 @@ def written_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target:
     """
 
     def write() -> Iterator[np.ndarray]:
+        dither = np.random.default_rng(DITHER_SEED) if target.dither else None
         with open_output(path, like, target) as file:
             for block in blocks:
-                stored = encode_samples(block, target.subtype)
-                file.write(stored)
+                stored = encode_samples(block, target.subtype, dither)
+                file.write(to_codec_order(stored, target.subtype))
                 yield decode_samples(stored, target.subtype)
 
     if not is_lossless(target.subtype):
@@ -207,8 +265,25 @@ def written_sound(path: Path, blocks: Iterator[np.ndarray], like: Sound, target:
     return replace(like, blocks=lambda: first_reading.pop() if first_reading else open_sound(path).blocks())
 
 
-def copy_samples(source: Path, stored: OutputFormat, output: Path, target: OutputFormat) -> None:
-    """Write the samples of a file unchanged in another format, or copy the whole file if the format is the same.
+@dataclass(frozen=True)
+class Copy:
+    """What became of samples that were to stay as they are.
+
+    Parameters
+    ----------
+    is_identical : bool, True if the output has the bytes of the input
+    limited_db : float, by which peaks beyond full scale were turned down for a format that can't hold them
+    """
+
+    is_identical: bool
+    limited_db: float = 0.0
+
+
+def copy_samples(source: Path, stored: OutputFormat, output: Path, target: OutputFormat) -> Copy:
+    """Write the samples of a file in another format, or copy the whole file if the format is the same.
+
+    Samples that the format can hold are written exactly; others are rounded with dither. A file whose header does not
+    state its length is written anew, unless that would encode it a second time.
 
     Parameters
     ----------
@@ -217,12 +292,29 @@ def copy_samples(source: Path, stored: OutputFormat, output: Path, target: Outpu
     output : Path
     target : OutputFormat of ``output``
     """
-    if (stored.format, stored.subtype) == (target.format, target.subtype):
+    is_sound_header = len(streams := audio_streams(source)) == 1 and not streams[0].prefix
+    if (stored.format, stored.subtype) == (target.format, target.subtype) and (
+        is_sound_header or not is_lossless(stored.subtype)
+    ):
         try:
             shutil.copyfile(source, output)
         except OSError as err:
             raise PipelineError(f"can't write ({err.strerror})") from err
-        return
-    with open_audio(source) as file, open_output(output, open_sound(source), target) as copy:
-        for block in decode_blocks(file, native_dtype(stored.subtype)):
-            copy.write(block)
+        return Copy(is_identical=True)
+    sound = open_sound(source, "float64")
+    peak, is_exact = _peak_and_exactness(sound, target.subtype)
+    blocks, limited_db = sound.blocks(), 0.0
+    if peak > 1.0 and not has_headroom(target.subtype):
+        blocks, limited_db = limit_peaks(blocks, CEILING, sound), 20 * math.log10(peak / CEILING)
+    for _ in written_sound(output, blocks, sound, replace(target, dither=target.dither and not is_exact)).blocks():
+        pass
+    return Copy(is_identical=False, limited_db=limited_db)
+
+
+def _peak_and_exactness(sound: Sound, subtype: str) -> tuple[float, bool]:
+    """The largest sample of a sound, and whether an integer format holds all its samples exactly."""
+    full_scale = 2.0 ** (INTEGER_BITS[subtype] - 1) if subtype in INTEGER_BITS else None
+    meter, is_exact = LevelMeter(), full_scale is not None
+    for block in meter.through(sound.blocks()):
+        is_exact = is_exact and bool(np.all(block * full_scale == np.rint(block * full_scale)))
+    return meter.peak, is_exact

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neural_grain.audio.layout import from_codec_order
+from neural_grain.audio.structure import Stream, StreamFile, find_streams
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import readable_size, scratch_array
 
@@ -42,8 +43,6 @@ UNREADABLE_EXTENSIONS = frozenset((
 BLOCK_FRAMES = 128
 NAMED_FILES = 10  # of one format that can't be read; a long list would hide what else is reported
 BLOCK_HOP_SAMPLES = 512  # samples that count as one frame where blocks are cut without an STFT
-# A program that writes to a pipe leaves a RIFF length near 2**32, because it does not know the length beforehand.
-MIN_UNKNOWN_LENGTH = 0xFFFF_F000
 INTEGER_FULL_SCALES = {"uint8": 2.0**7, "int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 
 
@@ -237,20 +236,33 @@ def unreadable_formats(paths: Iterable[Path]) -> list[str]:
     ]
 
 
-@contextmanager
-def open_audio(path: Path) -> Iterator[SoundFile]:
-    """Open an audio file for reading.
+def audio_streams(path: Path) -> list[Stream]:
+    """The streams of an audio file.
 
     The error messages hold only the reason, because the caller adds the name of the file.
     """
+    try:
+        if readable_size(path) == 0:
+            raise PipelineError("empty: 0 bytes")
+        return find_streams(path)
+    except OSError as err:
+        raise PipelineError(f"not readable ({err.strerror})") from err
+
+
+@contextmanager
+def open_stream(path: Path, stream: Stream) -> Iterator[SoundFile]:
+    """Open one stream of an audio file to read it from its start to its end."""
     import soundfile as sf
 
     try:
-        n_bytes = readable_size(path)
-        if n_bytes == 0:
-            raise PipelineError("empty: 0 bytes")
-        with sf.SoundFile(os.fsencode(path)) as file:  # as bytes, because a name need not be valid UTF-8
-            _check_header(file, n_bytes)
+        with ExitStack() as stack:
+            is_whole_file = not stream.prefix and (stream.start, stream.stop) == (0, os.path.getsize(path))
+            # The name as bytes, because it need not be valid UTF-8.
+            source = os.fsencode(path) if is_whole_file else stack.enter_context(StreamFile(path, stream))
+            file = stack.enter_context(sf.SoundFile(source))
+            # soundfile seeks after every read, which takes time and fails at the end of a FLAC of unknown length.
+            file.seekable = lambda: False
+            _check_length(file, stream)
             yield file
     except sf.LibsndfileError as err:
         raise PipelineError(f"not readable as audio ({err.error_string.strip().rstrip('.')})") from err
@@ -258,52 +270,72 @@ def open_audio(path: Path) -> Iterator[SoundFile]:
         raise PipelineError(f"not readable ({err.strerror})") from err
 
 
-def _check_header(file: SoundFile, n_bytes: int) -> None:
-    """Refuse a file whose header promises more samples than there are."""
-    promised = max(file.frames, _promised_frames(file))
-    if promised > DAMAGE_LIMITS.max_frames_per_byte * n_bytes:
-        raise PipelineError(f"its header promises {promised} samples, which {n_bytes} bytes can't hold")
-    if promised > file.frames:
-        raise PipelineError(
-            f"cut off: its header promises {promised / file.samplerate:.2f} s, "
-            f"the file holds {file.frames / file.samplerate:.2f} s"
-        )
+def _check_length(file: SoundFile, stream: Stream) -> None:
+    """Refuse a stream whose header promises more samples than there are."""
+    n_bytes = stream.stop - stream.start
+    if stream.is_length_known and file.frames > DAMAGE_LIMITS.max_frames_per_byte * n_bytes:
+        raise PipelineError(f"its header promises {file.frames} samples, which {n_bytes} bytes can't hold")
+    if stream.promised_bytes > stream.held_bytes and file.frames:
+        held_s = file.frames / file.samplerate
+        promised_s = held_s * stream.promised_bytes / stream.held_bytes
+        raise PipelineError(f"cut off: its header promises {promised_s:.2f} s, the file holds {held_s:.2f} s")
 
 
-def _promised_frames(file: SoundFile) -> int:
-    """Frames that a RIFF or AIFF header promises, from libsndfile's log; 0 if the log reports no mismatch."""
-    match = re.search(r"^(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-    if match is None or int(match[1]) >= MIN_UNKNOWN_LENGTH or int(match[2]) == 0:
-        return 0
-    return file.frames * int(match[1]) // int(match[2])
-
-
-def decode_blocks(file: SoundFile, dtype: str = "float32") -> Iterator[np.ndarray]:
-    """Decode an open file in blocks of shape (samples, channels); a `PipelineError` if decoding stops too early."""
+def decode_blocks(file: SoundFile, n_samples: int, dtype: str = "float32") -> Iterator[np.ndarray]:
+    """Decode an open stream in blocks of shape (samples, channels); a `PipelineError` if it ends before so many."""
     n_read = 0
-    while n_read < file.frames:
-        block = file.read(BLOCK_HOP_SAMPLES * block_frames(file.channels), dtype=dtype, always_2d=True)
+    while n_read < n_samples:
+        n_wanted = min(BLOCK_HOP_SAMPLES * block_frames(file.channels), n_samples - n_read)
+        block = file.read(n_wanted, dtype=dtype, always_2d=True)
         if len(block) == 0:
             raise PipelineError(
-                f"damaged: decoding stops after {n_read / file.samplerate:.2f} of {file.frames / file.samplerate:.2f} s"
+                f"damaged: decoding stops after {n_read / file.samplerate:.2f} of {n_samples / file.samplerate:.2f} s"
             )
         n_read += len(block)
-        yield block
+        yield from_codec_order(block, file.subtype)
 
 
-def open_sound(path: Path) -> Sound:
-    """An audio file as a `Sound` that is decoded block by block. Reading it may raise a `PipelineError`, too."""
+def open_sound(path: Path, dtype: str = "float32") -> Sound:
+    """An audio file as a `Sound` that is decoded block by block. Reading it may raise a `PipelineError`, too.
+
+    Streams that were joined to one file are read one after the other.
+
+    Parameters
+    ----------
+    dtype : "float32", or "float64" for samples of more than 24 bits exactly as they are stored
+    """
+    streams = audio_streams(path)
+    kinds: dict[tuple[int, int], None] = {}
+    lengths = []
+    for stream in streams:
+        with open_stream(path, stream) as file:
+            kinds[file.samplerate, file.channels] = None
+            lengths.append(_stream_length(file, stream))
+    if len(kinds) > 1:
+        described = " and ".join(f"{sr} Hz with {channels} channels" for sr, channels in kinds)
+        raise PipelineError(f"holds several streams of different kinds: {described}")
 
     def blocks() -> Iterator[np.ndarray]:
-        with open_audio(path) as file:
-            yield from decode_blocks(file)
+        for stream, n_samples in zip(streams, lengths, strict=True):
+            with open_stream(path, stream) as file:
+                yield from decode_blocks(file, n_samples, dtype)
 
-    with open_audio(path) as file:
-        if file.frames > DAMAGE_LIMITS.check_end_above_s * file.samplerate and not _has_end(file):
-            raise PipelineError(
-                f"cut off: its header promises {file.frames / file.samplerate:.0f} s, but the end is missing"
-            )
-        return Sound(file.samplerate, file.frames, file.channels, blocks)
+    ((sr, channels),) = kinds
+    return Sound(sr, sum(lengths), channels, blocks)
+
+
+def _stream_length(file: SoundFile, stream: Stream) -> int:
+    """Samples of an open stream, found by decoding it if its header does not state them."""
+    if not stream.is_length_known:
+        n_block, n_samples = BLOCK_HOP_SAMPLES * block_frames(file.channels), 0
+        while n_read := len(file.read(n_block, always_2d=True)):
+            n_samples += n_read
+        return n_samples
+    if file.frames > DAMAGE_LIMITS.check_end_above_s * file.samplerate and not _has_end(file):
+        raise PipelineError(
+            f"cut off: its header promises {file.frames / file.samplerate:.0f} s, but the end is missing"
+        )
+    return file.frames
 
 
 def _has_end(file: SoundFile) -> bool:

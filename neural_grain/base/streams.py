@@ -46,7 +46,10 @@ class GuardedStream:
 
 
 def guard_streams() -> None:
-    """Let no missing, closed or full stream stop this process. A second call changes nothing."""
+    """Let no missing, closed or full stream stop this process. A second call changes nothing.
+
+    What C libraries print about damaged files goes nowhere, because the program reports such files in its own words.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -58,6 +61,8 @@ def guard_streams() -> None:
             stream = os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         if not isinstance(stream, GuardedStream):
             setattr(sys, name, GuardedStream(stream))
+            if name == "stderr":
+                _keep_from_c_libraries(stream)
 
 
 def begin_script() -> None:
@@ -70,3 +75,14 @@ def _end_interrupted(*_: object) -> NoReturn:
     sys.stderr.write("\ninterrupted\n")
     sys.stderr.flush()
     os._exit(130)
+
+
+def _keep_from_c_libraries(stream: TextIO) -> None:
+    """Give stderr a descriptor of its own, and let the one that C libraries write to lead nowhere."""
+    if stream.fileno() != 2:  # a test or another program has replaced it
+        return
+    stream.flush()
+    own, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr = GuardedStream(os.fdopen(own, "w", encoding=stream.encoding, errors=stream.errors, buffering=1))

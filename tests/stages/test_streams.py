@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import ROOT, write_library
+import soundfile as sf
+from conftest import ROOT, SR, write_library
 
 STAGES = ("measure_audio_grain.py", "convert_to_spectrograms.py", "cak_grain_processor.py", "neural_audio_processor.py")
 
@@ -112,3 +114,15 @@ def test_a_progress_bar_goes_on_when_its_terminal_is_closed(tmp_path):
     )
     done = run_code(code, tmp_path, stdout=subprocess.PIPE, text=True)
     assert (done.returncode, done.stdout) == (0, "400000\n")
+
+
+def test_what_a_decoder_prints_about_a_damaged_file_stays_away_from_the_terminal(tmp_path):
+    y = 0.1 * np.random.default_rng(0).standard_normal(SR)
+    sf.write(tmp_path / "a.mp3", y, SR)
+    raw = bytearray((tmp_path / "a.mp3").read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 300] = bytes(300)  # mpg123 prints notes about such a gap to stderr
+    (tmp_path / "b.mp3").write_bytes(raw)
+    done = subprocess.run(
+        [sys.executable, ROOT / STAGES[0], "a.mp3", "b.mp3"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert all(line.startswith("warning: ") for line in done.stderr.splitlines()), done.stderr
