@@ -29,6 +29,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from neural_grain.base.caches import provide_cache_folders
 from neural_grain.base.cli import (
     add_version_argument,
     exit_process,
@@ -59,6 +60,7 @@ def train_and_audit(args: argparse.Namespace) -> int:
     options = TrainOptions(args.epochs, args.batch_size, args.seed)
     pairs = read_pairs(args.pairs)
     check_options(options)
+    provide_cache_folders()
     refuse_inputs([args.output_dir / name for name in (FINAL_NAME, "audit.json")], [args.pairs])
     for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
         prepare_folder(folder)

@@ -42,16 +42,23 @@ class Preferences:
         self.recent = [name, *(other for other in self.recent if other != name)][:N_RECENT]
 
 
-def preferences_path() -> Path:
-    """File in the configuration folder of the platform, such as ~/.config/neural-grain-processor/window.json."""
+def preferences_path() -> Path | None:
+    """File in the configuration folder of the platform, such as ~/.config/neural-grain-processor/window.json.
+
+    None for a user without a home, about whom nothing can be remembered.
+    """
     from platformdirs import user_config_dir
 
-    return Path(user_config_dir("neural-grain-processor", appauthor=False, roaming=True)) / "window.json"
+    with suppress(RuntimeError):
+        return Path(user_config_dir("neural-grain-processor", appauthor=False, roaming=True)) / "window.json"
+    return None
 
 
-def read_preferences(path: Path) -> Preferences:
+def read_preferences(path: Path | None) -> Preferences:
     """Read preferences; whatever is missing or damaged takes its default."""
     preferences = Preferences()
+    if path is None:
+        return preferences
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -64,8 +71,10 @@ def read_preferences(path: Path) -> Preferences:
     return preferences
 
 
-def write_preferences(path: Path, preferences: Preferences) -> None:
+def write_preferences(path: Path | None, preferences: Preferences) -> None:
     """Write preferences; a folder that cannot be written to must not keep the window from closing."""
+    if path is None:
+        return
     with suppress(OSError, PipelineError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, vars(preferences))

@@ -13,6 +13,8 @@ from tkinter import ttk
 
 import numpy as np
 
+from neural_grain.base.caches import provide_cache_folders
+
 ACCENT = "#c2571a"
 ON_ACCENT = "#ffffff"
 LARGE_FONT = ("TkDefaultFont", 13)
@@ -101,6 +103,7 @@ def paint_menu(menu: tk.Menu, palette: Palette) -> None:
 @cache
 def colour_map(name: str) -> np.ndarray:
     """Colours of a matplotlib colour map, shape (256, 3), uint8."""
+    provide_cache_folders()
     from matplotlib import colormaps
 
     return np.round(255 * colormaps[name](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import _thread
 import argparse
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -44,6 +46,7 @@ def run_stage(
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: a file name may not be printable here
+    _silence_libraries()
     try:
         with _interrupt_after_imports():
             return body()
@@ -53,6 +56,13 @@ def run_stage(
     except KeyboardInterrupt:
         print(f"\n{interrupted()}", file=sys.stderr)
         return 130
+
+
+def _silence_libraries() -> None:
+    """Keep log messages and warnings of libraries from the terminal, unless Python itself was told to show warnings."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"(?!neural_grain|__main__)")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from neural_grain.base.caches import provide_cache_folders
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import parse_record
 
@@ -114,6 +115,7 @@ class SpectrogramSettings:
 
 def default_settings(grain: GrainSettings) -> SpectrogramSettings:
     """128 bands, spaced evenly on Slaney's mel scale over the analysis band of ``grain``."""
+    provide_cache_folders()
     from librosa import mel_frequencies  # imported late, because librosa takes a second
 
     edges = mel_frequencies(N_MELS + 2, fmin=grain.fmin_hz, fmax=grain.fmax_hz)

@@ -1,0 +1,62 @@
+"""Cache folders for librosa, numba and matplotlib where the user has no home, or one that can't be written to.
+
+So it is in a container that runs as a user without a name. librosa and numba, which it imports, then end with an error,
+and matplotlib prints a warning and leaves a folder behind at each run.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from neural_grain.base.errors import PipelineError
+
+#: The environment variable that names the cache folder of a library, and the name of its folders in the user's home.
+LIBRARIES = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
+
+
+def provide_cache_folders() -> None:
+    """Set the cache folders of libraries, before they are imported, where their own can't be written to.
+
+    Raises
+    ------
+    PipelineError
+        If there is no folder for temporary files either.
+    """
+    if not _default_folders("librosa"):
+        os.environ["HOME"] = str(_temporary_folder())
+    for variable, name in LIBRARIES.items():
+        given = os.environ.get(variable)
+        if not all(map(_can_be_written, [os.path.abspath(given)] if given else _default_folders(name))):
+            os.environ[variable] = str(_temporary_folder() / name)
+
+
+def _default_folders(name: str) -> list[str]:
+    """Where a library keeps its caches and settings by default; nothing if there is no home."""
+    from platformdirs import user_cache_dir, user_config_dir
+
+    try:
+        return [user_cache_dir(name, appauthor=False), user_config_dir(name, appauthor=False)]
+    except RuntimeError:  # the user is unknown, and HOME is not set
+        return []
+
+
+def _can_be_written(folder: str) -> bool:
+    """Whether a folder, given by its absolute path, is writable or can be created."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _temporary_folder() -> Path:
+    """A folder that is the same in every run and belongs to this user alone, because numba runs code from its cache."""
+    try:
+        folder = Path(tempfile.gettempdir(), f"neural-grain-{os.getuid() if hasattr(os, 'getuid') else ''}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = os.lstat(folder)
+        is_own = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o077)
+        return folder if stat.S_ISDIR(status.st_mode) and is_own else Path(tempfile.mkdtemp(prefix="neural-grain-"))
+    except OSError as err:
+        raise PipelineError("no folder for temporary files can be written to; set TMPDIR to one that can") from err
