@@ -210,9 +210,11 @@ class FakeStream:
     def vanish(self) -> None:
         self.active = False
 
-    def abort(self) -> None:
+    def stop(self) -> None:
         self.active = False
         self._thread.join()
+
+    abort = stop
 
     def close(self) -> None:
         self.closed = True

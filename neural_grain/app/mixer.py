@@ -1,8 +1,9 @@
 """Makes the samples that are played: the sound before, after, or the difference, without a click at any change.
 
-Blocks of the sound "after" are rendered a little ahead of the playhead (`Mixer.prepare`) and played from there
-(`Mixer.fill`). Every change, such as another amount, another version, a seek or the end of a loop, is a linear
-cross-fade of a few milliseconds between the old signal, which continues, and the new one.
+The sound "after" is rendered a little ahead of the playhead (`Mixer.prepare`) by the path that also renders files, with
+the same gains, level and limiter, and is played from there (`Mixer.fill`). Every change, such as another amount, another
+version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few milliseconds between what would
+have been played without the change and what is played from now on. The volume moves as slowly.
 
 In: samples of shape (n_samples, channels), an `AmountSolver` of the same sound, and amounts. Out: blocks of samples of
 shape (n, channels). The module knows nothing of windows, audio devices or clocks.
@@ -11,11 +12,12 @@ shape (n, channels). The module knows nothing of windows, audio devices or clock
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
+from neural_grain.audio.limiter import CEILING
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.solver import AmountSolver
 
@@ -28,80 +30,36 @@ class MixerSettings:
 
     fade_s: float = 0.006  # short enough to feel immediate, long enough to avoid a click
     ahead_s: float = 0.3  # rendered ahead of the playhead, so that a slow rendering does not interrupt the sound
+    piece_s: float = 0.05  # unit of what is kept of the rendered sound
+    pieces_at_once: int = 3  # fewer would be heard sooner, but cost more each and could end before the next are ready
 
 
 MIXER = MixerSettings()
 
 
-@dataclass(frozen=True, eq=False)
-class RenderedPart:
-    """Samples of the sound "after" from ``start`` on, shape (n, channels)."""
-
-    amounts: Amounts
-    start: int
-    y: np.ndarray
-
-    @property
-    def stop(self) -> int:
-        """The sample after the last."""
-        return self.start + len(self.y)
-
-    def contains(self, start: int, n: int = 1) -> bool:
-        """True if ``n`` samples from ``start`` on are rendered."""
-        return self.start <= start and start + n <= self.stop
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Source:
-    """What a block of samples is made of."""
+    """What is played: a version, and the amounts of the sound "after"."""
 
     version: str
-    amounts: Amounts | None
-    parts: tuple[RenderedPart, ...]
+    amounts: Amounts | None  # None for no change
 
-    def sounds_like(self, other: Source | None) -> bool:
-        """True if both give the same samples at the same position."""
-        if other is None or self.version != other.version:
-            return False
-        return self.version == "before" or self.amounts == other.amounts
-
-    def part_with(self, start: int, n: int) -> RenderedPart | None:
-        """The rendered part that contains ``n`` samples from ``start`` on."""
-        return next((part for part in self.parts if part.amounts == self.amounts and part.contains(start, n)), None)
-
-    def is_ready(self, start: int, n: int) -> bool:
-        """True if ``n`` samples from ``start`` on can be played."""
-        return self.version == "before" or self.amounts is None or n <= 0 or self.part_with(start, n) is not None
-
-
-class Jump(NamedTuple):
-    """A new position of the playhead, and what was rendered there before it moves."""
-
-    position: int
-    parts: tuple[RenderedPart, ...]
-
-
-class Fade(NamedTuple):
-    """A cross-fade from an old source, which continues from its own position; None is silence."""
-
-    source: Source | None
-    position: int
-    n_done: int  # samples of the fade that were played
+    @property
+    def is_rendered(self) -> bool:
+        """True if it needs rendered samples."""
+        return self.version != "before" and self.amounts is not None
 
 
 class Mixer:
     """Plays one sound at the amounts and in the version that were set last.
 
-    Three threads use a mixer. They share no lock, because the audio callback must never wait:
+    Three threads use a mixer: the caller, such as the window, sets what is wanted; the rendering thread calls `prepare`;
+    the audio callback calls `fill`. One lock guards all state. Nobody renders, waits or calls foreign code while holding
+    it, so the callback gets it within microseconds. What is rendered depends only on the amounts and the place in the
+    sound, which are the key under which `prepare` keeps it, so it is right whatever the others did meanwhile.
 
-    - The caller, such as the window, sets what is wanted. It writes ``_amounts``, ``_version``, ``_loop``,
-      ``_is_playing``, ``_seek_target`` and ``volume``, and while nothing plays also ``position`` and ``_parts``.
-    - The rendering thread calls `prepare`. It writes ``_parts`` and ``_prepared_jump`` and clears ``_seek_target``.
-    - The audio callback calls `fill`. It writes ``position``, ``source``, ``_fade``, ``peak`` and ``underruns``, takes
-      over ``_prepared_jump`` with its parts, and clears ``_is_playing`` at the end of the sound.
-
-    Each of these fields holds an immutable value and is replaced by a single assignment, so a thread that reads it
-    once sees either the old or the new value.
+    While nothing plays, ``source`` is None and a seek moves the playhead at once. A source is played only while the fade
+    after it is rendered as well, so every change can fade from what it replaces.
 
     Parameters
     ----------
@@ -114,7 +72,7 @@ class Mixer:
     position : int, the playhead in samples
     source : Source or None, what the last block was made of; None for silence
     peak : float, decaying peak level of the output, full scale 1.0
-    underruns : int, blocks for which nothing was rendered in time
+    underruns : int, how often the sound was interrupted because nothing was rendered in time
     volume : float, factor on the output
     changed : threading.Event, set when there is something new to prepare
     """
@@ -129,36 +87,52 @@ class Mixer:
         self.changed = threading.Event()
         self.fade_samples = max(1, round(MIXER.fade_s * sr))
         self._ahead_samples = round(MIXER.ahead_s * sr)
+        self._piece_samples = max(1, round(MIXER.piece_s * sr))
+        self._ceiling = max(CEILING, solver.analysis.peak)
+        self._lock = threading.Lock()
         self._version = "after"
         self._amounts: Amounts | None = None
         self._loop: tuple[int, int] | None = None
         self._is_playing = False
-        self._parts: tuple[RenderedPart, ...] = ()
-        self._seek_target: int | None = None
-        self._prepared_jump: Jump | None = None
-        self._fade: Fade | None = None
+        self._seek_target: int | None = None  # the playhead moves there as soon as the sound is rendered there
+        self._pieces: dict[
+            tuple[Amounts, int], np.ndarray
+        ] = {}  # the sound "after", by amounts and number of the piece
+        self._tail = np.zeros((0, y.shape[1]), np.float32)  # what is left of the sound from which a fade leads away
+        self._gain = 1.0  # follows the volume
 
     def set_amounts(self, amounts: Amounts | None) -> None:
         """Set the amounts of the sound "after"; None for no change."""
-        self._amounts = amounts
+        with self._lock:
+            self._amounts = amounts
         self.changed.set()
 
     def listen(self, version: str) -> None:
         """Play "before", "after" or "difference"."""
         if version not in VERSIONS:
             raise ValueError(f"version={version!r} must be one of {', '.join(VERSIONS)}")
-        self._version = version
+        with self._lock:
+            self._version = version
 
     def play(self) -> None:
         """Play from the playhead, or from the start if it is at the end."""
-        if self.position >= len(self.y):
-            self.seek(0)
-        self._is_playing = True
+        with self._lock:
+            if self.position >= len(self.y):
+                self.position = 0
+            self._is_playing = True
         self.changed.set()
 
     def pause(self) -> None:
-        """Fade out."""
-        self._is_playing = False
+        """Fade out. A seek that waits is done."""
+        with self._lock:
+            if self._is_playing:
+                self._stop_at(self.position if self._seek_target is None else self._seek_target)
+
+    def reset(self) -> None:
+        """Stop without a fade, because nobody calls `fill` any more."""
+        self.pause()
+        with self._lock:
+            self._tail = self._tail[:0]
 
     @property
     def is_playing(self) -> bool:
@@ -168,14 +142,17 @@ class Mixer:
     @property
     def is_silent(self) -> bool:
         """True if playback has stopped and the fade is over."""
-        return not self._is_playing and self.source is None and self._fade is None
+        with self._lock:
+            return self.source is None and not self._is_playing and not len(self._tail)
 
     def seek(self, sample: int) -> None:
         """Move the playhead; during playback it moves as soon as the sound is rendered there."""
         sample = min(max(0, sample), len(self.y))
-        if not self._is_playing:
-            self.position, self._parts = sample, ()
-        self._seek_target = sample if self._is_playing else None
+        with self._lock:
+            if self._is_playing:
+                self._seek_target = sample
+            else:
+                self.position = sample
         self.changed.set()
 
     def loop(self, region: tuple[int, int] | None) -> None:
@@ -183,128 +160,145 @@ class Mixer:
         if region is not None:
             start, stop = (min(max(0, sample), len(self.y)) for sample in region)
             region = (start, stop) if stop - start > 2 * self.fade_samples else None
-        self._loop = region
+        with self._lock:
+            self._loop = region
         self.changed.set()
 
     def prepare(self) -> bool:
         """Render what is played next, on the rendering thread; returns False if there was nothing to do."""
-        seek_target, amounts = self._seek_target, self._amounts
-        if seek_target is not None:
-            self._seek_target = None
-            self._prepared_jump = Jump(seek_target, self._render(amounts, seek_target, self._ahead_samples))
-            return True
-        position, parts, loop = self.position, self._parts, self._loop
-        if amounts is None:
+        with self._lock:
+            amounts, needed = self._amounts, self._needed_pieces()
+            missing = [] if amounts is None else [i for i in needed if (amounts, i) not in self._pieces]
+        if not missing:
             return False
-        usable = [part for part in parts if part.amounts == amounts]
-        current = next((part for part in usable if part.contains(position)), None)
-        new = self._render_ahead(amounts, position, loop, current)
-        if loop is not None and not any(part.contains(loop[0]) for part in (*usable, *new)):
-            new += self._render(amounts, loop[0], self._ahead_samples // 2)
-        if not new:
-            return False
-        kept = [part for part in usable if loop and part is not current and part.contains(loop[0])]
-        if current is not None and not any(part.contains(position) for part in new):
-            kept.append(current)
-        self._parts = (*new, *kept)
+        first, size = missing[0], self._piece_samples
+        n_pieces = 1
+        while n_pieces < MIXER.pieces_at_once and first + n_pieces in missing:
+            n_pieces += 1
+        start, stop = first * size, min(len(self.y), (first + n_pieces) * size)
+        rendered = self._field.render_part(self.y, amounts, start, stop, self._ceiling)
+        with self._lock:
+            for i in range(n_pieces):
+                self._pieces[amounts, first + i] = rendered[i * size : (i + 1) * size]
+            kept = {amounts, self._amounts, self.source and self.source.amounts}
+            needed = set(self._needed_pieces())
+            self._pieces = {key: y for key, y in self._pieces.items() if key[0] in kept and key[1] in needed}
         return True
 
-    def _render_ahead(
-        self, amounts: Amounts, position: int, loop: tuple[int, int] | None, current: RenderedPart | None
-    ) -> tuple[RenderedPart, ...]:
-        """A part at the playhead that extends ``current``, the part that is played; empty if it is long enough."""
-        n_new = self._ahead_samples // 2
-        if current is None:
-            return self._render(amounts, position, n_new)
+    def _needed_pieces(self) -> list[int]:
+        """Numbers of the pieces that will be played, the most urgent first."""
+        loop, position, half = self._loop, self.position, self._ahead_samples // 2
         end = len(self.y) if loop is None or position >= loop[1] else loop[1]
-        needed_until = min(end, position + self._ahead_samples) + self.fade_samples
-        if current.stop >= min(needed_until, len(self.y)):
-            return ()
-        # What was played is dropped, except for a margin of two fades before the playhead.
-        kept = current.y[max(0, position - current.start - 2 * self.fade_samples) :]
-        added = [part.y for part in self._render(amounts, current.stop, n_new)]
-        return (RenderedPart(amounts, current.stop - len(kept), np.concatenate((kept, *added))),)
+        places = [(min(position, len(self.y) - 1), min(end, position + self._ahead_samples) + self.fade_samples)]
+        if self._seek_target is not None:
+            places.insert(0, (self._seek_target, self._seek_target + half))
+        if loop is not None:
+            places.append((loop[0], loop[0] + half))
+        return list(dict.fromkeys(i for start, stop in places for i in self._pieces_of(start, stop)))
 
-    def _render(self, amounts: Amounts | None, start: int, n: int) -> tuple[RenderedPart, ...]:
-        """At most ``n`` samples as a part; empty at the end of the sound and where nothing has to be rendered."""
-        stop = min(len(self.y), start + n)
-        if amounts is None or stop <= start:
-            return ()
-        return (RenderedPart(amounts, start, self._field.render_part(self.y, amounts, start, stop)),)
+    def _pieces_of(self, start: int, stop: int) -> range:
+        """Numbers of the pieces that hold the samples from ``start`` up to but not including ``stop``."""
+        return range(start // self._piece_samples, -(-min(stop, len(self.y)) // self._piece_samples))
 
     def fill(self, out: np.ndarray) -> None:
         """Write the next block, shape (n, channels), in the audio callback."""
-        if self._prepared_jump is not None:
-            jump, self._prepared_jump = self._prepared_jump, None
-            self._begin_fade()
-            self.position, self._parts = jump
-        n_filled = 0
-        while n_filled < len(out):
-            n = len(out) - n_filled
-            loop = self._loop
-            if loop is not None and self.position < loop[1]:
-                n = min(n, loop[1] - self.position)
-            self._fill_piece(out[n_filled : n_filled + n])
-            n_filled += n
-            if loop is not None and self.position == loop[1]:
-                self._begin_fade()
-                self.position = loop[0]
-        if self._is_playing and self.position >= len(self.y):
-            self._is_playing = False
-        out *= self.volume
-        self.peak = max(self.peak * 0.9, float(np.abs(out).max(initial=0.0)))
+        with self._lock:
+            if self.source is None and not len(self._tail):
+                self._gain = self.volume
+            n_filled = 0
+            while n_filled < len(out):
+                n_filled += self._fill_piece(out[n_filled : n_filled + self._piece_samples])
+            self._apply_volume(out)
+            self.peak = max(self.peak * 0.9, float(np.abs(out).max(initial=0.0)))
 
-    def _begin_fade(self) -> None:
-        self._fade = Fade(self.source, self.position, 0)
-
-    def _fill_piece(self, out: np.ndarray) -> None:
-        """Write samples that do not cross the end of a loop, and move the playhead."""
-        wanted = self._next_source(len(out))
-        is_same = self.source is None if wanted is None else wanted.sounds_like(self.source)
-        if is_same:
-            self.source = wanted
-        elif self._fade is None:
-            self._begin_fade()
-            self.source = wanted
-        out[:] = self._signal(self.source, self.position, len(out))
-        if self._fade is not None:
-            old, position, n_done = self._fade
-            n = min(len(out), self.fade_samples - n_done)
-            rise = ((n_done + 1 + np.arange(n)) / self.fade_samples)[:, None].astype(np.float32)
-            out[:n] = rise * out[:n] + (1 - rise) * self._signal(old, position + n_done, n)
-            self._fade = Fade(old, position, n_done + n) if n_done + n < self.fade_samples else None
+    def _fill_piece(self, out: np.ndarray) -> int:
+        """Make the changes that are due, and write samples up to the next one at the most; returns their number."""
+        n, position, loop = len(out), self.position, self._loop
+        if self._is_playing:
+            if self._seek_target is not None and self._best_source(self._seek_target, n) is not None:
+                position, self._seek_target = self._seek_target, None
+            elif loop is not None and position == loop[1]:
+                position = loop[0]
+            end = len(self.y) if loop is None or position >= loop[1] else loop[1]
+            if position < end:
+                n = min(n, end - position)
+                self._play_from(position, n)
+            elif self._seek_target is None:
+                self._stop_at(position)
+            elif self.source is not None:  # wait for the place that was sought
+                self._fade_to(None, position)
+        out[:n] = self._next_samples(n)
+        self._tail = self._tail[n:]
         if self.source is not None:
-            self.position += len(out)
+            self.position += n
+        return n
 
-    def _next_source(self, n: int) -> Source | None:
-        """The source of the next ``n`` samples: the one that is wanted, or the nearest to it that is ready."""
-        if not self._is_playing:
-            return None
-        wanted = Source(self._version, self._amounts, self._parts)
-        n = min(n, len(self.y) - self.position)
-        if wanted.is_ready(self.position, n):
-            return wanted
-        for part in wanted.parts:  # the slider may move faster than rendering, which leaves earlier amounts to play
-            earlier = replace(wanted, amounts=part.amounts)
-            if earlier.is_ready(self.position, n):
-                return earlier
-        return self.source
+    def _play_from(self, position: int, n: int) -> None:
+        """Play the best source from a position on; fade to it if that is a change."""
+        source = self._best_source(position, n)
+        if source is None and self.source is not None:
+            self.underruns += 1
+        if position != self.position or source != self.source:
+            self._fade_to(source, position)
+
+    def _stop_at(self, position: int) -> None:
+        """Fade to silence, and leave the playhead at a position."""
+        self._is_playing, self._seek_target = False, None
+        self._fade_to(None, position)
+
+    def _fade_to(self, source: Source | None, position: int) -> None:
+        """Begin a fade away from what would be played next."""
+        if self.source is not None or len(self._tail):
+            self._tail = self._next_samples(self.fade_samples)
+        elif source is not None:
+            self._tail = np.zeros((self.fade_samples, self.y.shape[1]), np.float32)
+        self.source, self.position = source, position
+
+    def _best_source(self, position: int, n: int) -> Source | None:
+        """The source that is wanted, or the nearest to it that can be played at a position for ``n`` samples."""
+        if self._version == "before":
+            return Source("before", None)
+        # The slider may move faster than rendering, which leaves earlier amounts to play, the last ones first.
+        earlier = (amounts for amounts, _ in reversed(self._pieces))
+        rendered = (Source(self._version, amounts) for amounts in chain((self._amounts,), earlier))
+        stop = position + n + self.fade_samples
+        return next((each for each in (*rendered, self.source) if each and self._is_ready(each, position, stop)), None)
+
+    def _is_ready(self, source: Source, start: int, stop: int) -> bool:
+        """True if the samples from ``start`` up to but not including ``stop`` can be played."""
+        return not source.is_rendered or all((source.amounts, i) in self._pieces for i in self._pieces_of(start, stop))
+
+    def _next_samples(self, n: int) -> np.ndarray:
+        """What is played next if nothing changes, shape (n, channels), before the volume."""
+        out = self._signal(self.source, self.position, n)
+        tail = self._tail[:n]
+        rise = 1 + (np.arange(len(tail)) + 1 - len(self._tail)) / self.fade_samples
+        rise = rise[:, None].astype(np.float32)
+        out[: len(tail)] = rise * out[: len(tail)] + (1 - rise) * tail
+        return out
 
     def _signal(self, source: Source | None, start: int, n: int) -> np.ndarray:
-        """Samples of a source, shape (n, channels); zeros beyond the end of the sound."""
-        before = np.zeros((n, self.y.shape[1]), np.float32)
+        """Samples of a source, shape (n, channels); beyond the end of the sound the last one, for the fade from it."""
         if source is None:
-            return before
-        inside = self.y[start : start + n]
-        before[: len(inside)] = inside
-        if source.version == "before":
-            return before
-        after = before
-        if source.amounts is not None and len(inside):
-            part = source.part_with(start, len(inside))
-            if part is None:
-                self.underruns += 1
-            else:
-                after = np.zeros_like(before)
-                after[: len(inside)] = part.y[start - part.start :][: len(inside)]
-        return after if source.version == "after" else after - before
+            return np.zeros((n, self.y.shape[1]), np.float32)
+        stop = min(start + n, len(self.y))
+        start = min(start, stop - 1)
+        signal = self.y[start:stop]
+        if source.is_rendered:
+            size = self._piece_samples
+            pieces = [
+                self._pieces[source.amounts, i][max(0, start - i * size) : stop - i * size]
+                for i in self._pieces_of(start, stop)
+            ]
+            after = np.concatenate(pieces)
+            signal = after if source.version == "after" else after - signal
+        elif source.version == "difference":
+            signal = np.zeros_like(signal)
+        return np.concatenate((signal, np.repeat(signal[-1:], n - len(signal), axis=0)))
+
+    def _apply_volume(self, out: np.ndarray) -> None:
+        """Multiply with the volume, which moves no faster than a fade."""
+        most = np.arange(1, len(out) + 1, dtype=np.float32) / self.fade_samples
+        gain = np.clip(np.float32(self.volume), self._gain - most, self._gain + most)
+        out *= gain[:, None]
+        self._gain = float(gain[-1])

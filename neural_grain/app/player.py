@@ -7,6 +7,7 @@ PortAudio or a sound card, playing returns the reason and everything else works.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from neural_grain.app.mixer import Mixer
 from neural_grain.base.errors import printable
 
 RENDER_POLL_S = 0.02  # the rendering thread looks at the playhead so often; the mixer renders 0.3 s ahead of it
+FADE_OUT_TIMEOUT_S = 0.3  # a stream that is closed may take so long to fade out; a device that hangs would take forever
 MAX_OUTPUTS = 2  # channels of the sound card that are used
 
 
@@ -42,8 +44,8 @@ class Player:
         self._device = device
         self._stream: Any = None
         self._mixer: Mixer | None = None
-        self._is_open = False
         self._thread: threading.Thread | None = None
+        self._is_closed = threading.Event()  # of the thread
 
     def play(self, mixer: Mixer) -> str:
         """Play a mixer from its position; returns the reason if that is not possible, or an empty string."""
@@ -83,12 +85,15 @@ class Player:
             callback=callback,
         )
         self._stream.start()
-        self._mixer, self._is_open = mixer, True
-        self._thread = threading.Thread(target=self._render_ahead, args=(mixer,), name="grain player", daemon=True)
+        self._mixer, self._is_closed = mixer, threading.Event()
+        self._thread = threading.Thread(
+            target=self._render_ahead, args=(mixer, self._is_closed), name="grain player", daemon=True
+        )
         self._thread.start()
 
-    def _render_ahead(self, mixer: Mixer) -> None:
-        while self._is_open:
+    @staticmethod
+    def _render_ahead(mixer: Mixer, is_closed: threading.Event) -> None:
+        while not is_closed.is_set():
             if not mixer.prepare():
                 mixer.changed.wait(RENDER_POLL_S)
                 mixer.changed.clear()
@@ -101,21 +106,33 @@ class Player:
     def check(self) -> str:
         """Return why a stream that should play has stopped, for example because its device was unplugged."""
         if self._mixer is not None and self._mixer.is_playing and self._stream is not None and not self._stream.active:
-            self._mixer.pause()
             self.close()
             return "no sound: the device stopped; choose another in the system's settings and play again"
         return ""
 
     def close(self) -> None:
-        """Stop the stream and the rendering thread."""
-        self._is_open = False
-        if self._mixer is not None:
-            self._mixer.pause()
-            self._mixer.changed.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5)
-        stream, self._stream, self._mixer, self._thread = self._stream, None, None, None
+        """Fade out, and stop the stream and the rendering thread."""
+        stream, mixer, thread = self._stream, self._mixer, self._thread
+        self._stream = self._mixer = self._thread = None
         if stream is not None:
-            for stop in (stream.abort, stream.close):
+            # `stop` plays what the device holds already, which ends in silence after a fade.
+            has_faded = mixer is not None and stream.active and self._fade_out(mixer)
+            for stop in (stream.stop if has_faded else stream.abort, stream.close):
                 with suppress(self._device.PortAudioError):  # the device is gone, which `check` reports
                     stop()
+        if mixer is not None:
+            mixer.reset()
+            self._is_closed.set()
+            mixer.changed.set()
+            thread.join(timeout=5)
+
+    @staticmethod
+    def _fade_out(mixer: Mixer) -> bool:
+        """Pause, and wait until the fade is over; returns False if the device takes no more samples."""
+        mixer.pause()
+        deadline = time.monotonic() + FADE_OUT_TIMEOUT_S
+        while not mixer.is_silent:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True

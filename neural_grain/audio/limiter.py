@@ -25,6 +25,11 @@ CEILING = 1.0 - 2.0**-15  # the largest sample that 16-bit audio can hold
 LOOK_AHEAD_S = 0.0015  # to either side of a peak: short enough to be masked by it, long enough not to distort
 
 
+def limiter_reach(sr: int) -> int:
+    """Number of samples to either side of a sample that decide its gain: the minimum and the kernel reach half each."""
+    return 2 * max(1, round(LOOK_AHEAD_S * sr))
+
+
 def limit_peaks(blocks: Iterable[np.ndarray], ceiling: float, sound: Sound) -> Iterator[np.ndarray]:
     """Limit the peaks of a stream of blocks, with the same gain for all channels.
 
@@ -38,10 +43,10 @@ def limit_peaks(blocks: Iterable[np.ndarray], ceiling: float, sound: Sound) -> I
     ------
     np.ndarray, shape (samples, channels)
     """
-    look_ahead = max(1, round(LOOK_AHEAD_S * sound.sr))
+    margin = np.zeros((limiter_reach(sound.sr), sound.channels), np.float32)
+    look_ahead = len(margin) // 2
     kernel = np.hanning(2 * look_ahead + 3)[1:-1].astype(np.float32)
     kernel /= kernel.sum()
-    margin = np.zeros((2 * look_ahead, sound.channels), np.float32)  # reach of the minimum and the kernel together
     buffer = margin
     for block in chain(blocks, [margin]):
         buffer = np.concatenate([buffer, block])

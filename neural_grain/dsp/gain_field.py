@@ -9,11 +9,13 @@ them, whole or in part. For the solver it also predicts the powers that the amou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
+from neural_grain.audio.limiter import limit_peaks, limiter_reach
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gains import (
     ENERGY,
@@ -96,23 +98,30 @@ class GainField:
         gain_db = self.gain_db(amounts, start, stop)
         return lerp_weights((frames + 0.5) / STEP_FRAMES - start, gain_db.shape[1]).interpolate(gain_db)
 
-    def render(self, amounts: Amounts, level: float = 1.0) -> Iterator[np.ndarray]:
-        """Render the whole sound in blocks of samples, as `render_blocks` does; ``level`` is a factor on the output."""
-        sound, threads = self.analysis.sound, self.analysis.threads
-        return render_blocks(sound, partial(self.gain_db, amounts), self._spectral_gain, level, threads=threads)
+    def render(self, amounts: Amounts) -> Iterator[np.ndarray]:
+        """Render the whole sound in blocks of samples, as `render_blocks` does, without a limiter."""
+        sound, threads, gains = self.analysis.sound, self.analysis.threads, partial(self.gain_db, amounts)
+        return render_blocks(sound, gains, self._spectral_gain, amounts.level, threads=threads)
 
-    def render_part(self, y: np.ndarray, amounts: Amounts, start: int, stop: int) -> np.ndarray:
-        """Render the samples from ``start`` up to but not including ``stop``, as `render` gives them.
+    def render_part(
+        self, y: np.ndarray, amounts: Amounts, start: int, stop: int, ceiling: float = math.inf
+    ) -> np.ndarray:
+        """Render the samples from ``start`` up to but not including ``stop``, as `render` and `limit_peaks` give them.
 
         Parameters
         ----------
         y : np.ndarray, shape (n_samples, channels), the whole sound before rendering
+        ceiling : float > 0, of the limiter
 
         Returns
         -------
         np.ndarray, shape (stop - start, channels), float32
         """
-        return render_range(y, partial(self.gain_db, amounts), self._spectral_gain, start, stop)
+        sound, gains = self.analysis.sound, partial(self.gain_db, amounts)
+        # The limiter has no memory, so it gives these samples the same gain with only its own reach around them.
+        first, last = max(0, start - limiter_reach(sound.sr)), min(len(y), stop + limiter_reach(sound.sr))
+        part = render_range(y, gains, self._spectral_gain, first, last, amounts.level)
+        return np.concatenate(list(limit_peaks([part], ceiling, sound)))[start - first : stop - first]
 
     def probe_components(self, to_texture: bool) -> GainComponents:
         """Pattern, expander and level at the steps around the frames of the probe."""

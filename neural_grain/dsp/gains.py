@@ -35,10 +35,14 @@ ENERGY = EnergySettings()
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much of the pattern and of the spectral expander is applied. Positive amounts make a sound smoother."""
+    """How much of the pattern and of the spectral expander is applied. Positive amounts make a sound smoother.
+
+    ``level`` is a factor on the samples after the gains.
+    """
 
     pattern: float
     expander: float
+    level: float = 1.0
 
     @property
     def to_texture(self) -> bool:

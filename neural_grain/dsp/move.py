@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Rendering:
     within_reach: bool  # False if the sound could not be moved as far as requested
     amounts: Amounts  # the expander's is 0 as far as the learned pattern reaches
     level_db: float  # change of the RMS level
-    limited_db: float  # by which the highest peak was turned down to keep the ceiling
+    limited_db: float  # by which its highest peak would exceed the ceiling if it were as loud without the limiter
 
     @property
     def achieved_octaves(self) -> float:
@@ -79,7 +79,7 @@ class Attempt:
     level_error: float  # factor by which the samples are too quiet
     grain: float
     level_db: float  # change of the RMS level
-    limited_db: float  # by which the highest peak was turned down
+    limited_db: float  # as in `Rendering`
 
     @property
     def has_right_level(self) -> bool:
@@ -145,6 +145,7 @@ class AttemptRenderer:
         self._solver, self._octaves, self._ceiling, self._store = solver, octaves, ceiling, store
         self._reach = solver.reach(octaves)
         self._attempt: Attempt | None = None
+        self._amounts = Amounts(0.0, 0.0)
         self._sound: Sound | None = None
 
     def render(self, position: float, level: float) -> Attempt:
@@ -154,11 +155,15 @@ class AttemptRenderer:
         self._attempt = self._sound = None  # released before the next rendering takes its memory
         analysis, amounts = self._solver.analysis, self._reach.amounts_at(position)
         level_db = self._solver.level_for_loudness_db(amounts)
+        self._amounts = replace(amounts, level=level * 10 ** (level_db / 20))
         before_limiter, output = LevelMeter(), LevelMeter()
-        blocks = before_limiter.through(self._solver.field.render(amounts, level * 10 ** (level_db / 20)))
+        blocks = before_limiter.through(self._solver.field.render(self._amounts))
         blocks = output.through(limit_peaks(blocks, self._ceiling, analysis.sound))
         self._sound = self._store(analysis.sound, blocks)
         grain = measure_grain(self._sound, analysis.settings.grain, analysis.threads)
+        # The level corrections that make up for what the limiter takes away would raise the peak further, so it is
+        # compared at the level of the output.
+        unlimited_peak = before_limiter.peak * math.sqrt(output.energy / before_limiter.energy)
         self._attempt = Attempt(
             position=position,
             level=level,
@@ -166,7 +171,7 @@ class AttemptRenderer:
             level_error=math.sqrt(analysis.energy * 10 ** (level_db / 10) / output.energy),
             grain=grain,
             level_db=10 * math.log10(output.energy / analysis.energy),
-            limited_db=20 * math.log10(max(1.0, before_limiter.peak / self._ceiling)),
+            limited_db=20 * math.log10(max(1.0, unlimited_peak / self._ceiling)),
         )
         return self._attempt
 
@@ -179,7 +184,7 @@ class AttemptRenderer:
             grain_before=self._solver.analysis.grain,
             grain_after=attempt.grain,
             within_reach=within_reach,
-            amounts=self._reach.amounts_at(attempt.position),
+            amounts=self._amounts,
             level_db=attempt.level_db,
             limited_db=attempt.limited_db,
         )

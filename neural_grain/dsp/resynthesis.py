@@ -221,7 +221,9 @@ def _frame_blocks_with_gains(sound: Sound, gains: StepGains, spectral_gain: Spec
         earlier = np.concatenate((earlier, windows[:, -2 * overlap :]), axis=1)[:, -2 * overlap :]
 
 
-def render_range(y: np.ndarray, gains: StepGains, spectral_gain: SpectralGain, start: int, stop: int) -> np.ndarray:
+def render_range(
+    y: np.ndarray, gains: StepGains, spectral_gain: SpectralGain, start: int, stop: int, level: float = 1.0
+) -> np.ndarray:
     """Render the samples from ``start`` up to but not including ``stop``, as `render_blocks` gives them.
 
     Parameters
@@ -236,25 +238,24 @@ def render_range(y: np.ndarray, gains: StepGains, spectral_gain: SpectralGain, s
     lead = n_fft - hop_length  # frame t begins at sample t * hop_length - lead
     first_frame = max(0, (start + lead - n_fft) // hop_length + 1)
     last_frame = (stop - 1 + lead) // hop_length
-    first_sample = (first_frame - 2 * overlap) * hop_length - lead
-    piece = _padded_range(y, first_sample, last_frame * hop_length + n_fft - lead, n_fft)
-    if first_frame < overlap:
-        piece[:, -first_sample - lead : -first_sample] = edge_padding(y[:n_fft], lead)[::-1].T
+    earliest_frame = max(0, first_frame - 2 * overlap)
+    piece = _padded_range(y, earliest_frame * hop_length - lead, last_frame * hop_length + hop_length, n_fft, lead)
     windows = np.lib.stride_tricks.sliding_window_view(piece, n_fft, axis=1)[:, ::hop_length]
     first_step = max(0, first_frame // STEP_FRAMES - 1)
     gain_db = gains(first_step, last_frame // STEP_FRAMES + 2)
-    earlier, windows = windows[:, : 2 * overlap], windows[:, 2 * overlap :]
-    out = spectral_gain.apply(FrameBlock(first_frame, windows, earlier, first_step, gain_db))
+    n_earlier = first_frame - earliest_frame
+    earlier = np.zeros((y.shape[1], 2 * overlap, n_fft), np.float32)  # silent before the first frame
+    earlier[:, 2 * overlap - n_earlier :] = windows[:, :n_earlier]
+    out = spectral_gain.apply(FrameBlock(first_frame, windows[:, n_earlier:], earlier, first_step, gain_db), level)
     at = start + lead - first_frame * hop_length
     return np.ascontiguousarray(out[:, at : at + stop - start].T)
 
 
-def _padded_range(y: np.ndarray, start: int, stop: int, n_fft: int) -> np.ndarray:
-    """Samples ``start`` to ``stop`` of a sound, (channels, stop - start): silence before it, edge padding behind it."""
-    piece = np.zeros((y.shape[1], stop - start), np.float32)
-    inside = y[max(0, start) : max(0, stop)]
-    at = max(0, -start)
-    piece[:, at : at + len(inside)] = inside.T
+def _padded_range(y: np.ndarray, start: int, stop: int, n_fft: int, lead: int) -> np.ndarray:
+    """Samples ``start`` >= -lead up to ``stop`` of a sound with `edge_padding`, shape (channels, stop - start)."""
+    parts = [y[max(0, start) : stop]]
+    if start < 0:
+        parts.insert(0, edge_padding(y[:n_fft], lead)[:-start][::-1])
     if stop > len(y):
-        piece[:, at + len(inside) :] = edge_padding(y[: -n_fft - 1 : -1], stop - len(y)).T
-    return piece
+        parts.append(edge_padding(y[: -n_fft - 1 : -1], stop - len(y)))
+    return np.ascontiguousarray(np.concatenate(parts).T)

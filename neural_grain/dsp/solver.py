@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -145,6 +145,7 @@ class AmountSolver:
         self.field = field
         self.measured_limits: dict[ReachCurve, MeasuredLimit] = {}
         self._reaches: dict[tuple[float, float], ReachCurve] = {}
+        self._estimates: dict[float, Amounts] = {}  # asked for several times for each position of the slider
         settings, probe, sr = self.analysis.settings, self.analysis.probe, self.analysis.sound.sr
         self._probe_mean = np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny)
         self._probe_log_mean = np.log(self._probe_mean)
@@ -206,9 +207,16 @@ class AmountSolver:
         return float(brentq(excess, low, high, xtol=SOLVER.position_tolerance, rtol=1e-6))
 
     def estimate(self, octaves: float) -> Amounts:
-        """Amounts for these octaves, interpolated on the curve: immediate, but less exact than `solve`."""
-        reach = self.reach(octaves)
-        return reach.amounts_at(reach.position_of(abs(octaves)))
+        """Amounts for these octaves, interpolated on the curve: immediate, but less exact than `solve`.
+
+        Their level keeps the loudness. It can't make up for what a limiter would take away.
+        """
+        if octaves not in self._estimates:
+            reach = self.reach(octaves)
+            amounts = reach.amounts_at(reach.position_of(abs(octaves)))
+            level = 10 ** (self.level_for_loudness_db(amounts) / 20)
+            self._estimates[octaves] = replace(amounts, level=level)
+        return self._estimates[octaves]
 
     def level_for_loudness_db(self, amounts: Amounts) -> float:
         """Change of level (RMS) in dB that brings loudness (ITU-R BS.1770) near enough to that of the input.

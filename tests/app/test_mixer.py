@@ -6,18 +6,23 @@ The oracle is the renderer itself: what is played must be the rendered sound, jo
 from __future__ import annotations
 
 import math
+import sys
+import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import SR, FakeDevice, drone
+import soundfile as sf
+from conftest import SR, FakeDevice, drone, noise
 
 from neural_grain.app.mixer import Mixer
 from neural_grain.app.player import Player
-from neural_grain.app.processor import GrainProcessor
+from neural_grain.app.processor import GrainProcessor, RenderTarget
+from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.move import move_grain
 from neural_grain.dsp.solver import AmountSolver
 
 BLOCK = 300
@@ -41,14 +46,16 @@ def rendered(solver: AmountSolver, amounts: Amounts) -> np.ndarray:
     return np.concatenate(list(solver.field.render(amounts)))
 
 
-def play_blocks(mixer: Mixer, n_blocks: int, before_block: Callable[[int], None] = lambda i: None) -> np.ndarray:
+def play_blocks(
+    mixer: Mixer, n_blocks: int, before_block: Callable[[int], None] = lambda i: None, size: int = BLOCK
+) -> np.ndarray:
     """What is played in some blocks, each of which is prepared in time."""
     played = []
     for i in range(n_blocks):
         before_block(i)
         while mixer.prepare():
             pass
-        block = np.zeros((BLOCK, 2), np.float32)
+        block = np.zeros((size, mixer.y.shape[1]), np.float32)
         mixer.fill(block)
         played.append(block)
     return np.concatenate(played)
@@ -71,6 +78,36 @@ def test_what_is_played_is_what_is_rendered(mixer, solver, version):
     fade = mixer.fade_samples
     np.testing.assert_allclose(played[fade:], expected[fade:], atol=TOLERANCE)
     assert mixer.underruns == 0
+
+
+def test_what_is_heard_of_a_loud_sound_is_what_is_saved(project, tmp_path):
+    """At -3 the peaks of this sound are far beyond the ceiling, and the limiter takes energy that is made up for."""
+    t = np.arange(2 * SR) % (SR // 2)
+    strokes = np.sin(2 * np.pi * 600 * t / SR) * np.exp(-t / 1_500) * np.minimum(1, t / 20)
+    y = strokes + noise(2.0, level=1e-5)
+    y = (0.99 * y / np.abs(y).max()).astype(np.float32)[:, None]
+    sf.write(tmp_path / "loud.wav", y, SR, "PCM_24")
+    processor = GrainProcessor.load(project.model, "cpu")
+    saved = processor.render_file(tmp_path / "loud.wav", tmp_path / "saved.wav", RenderTarget(-3.0)).rendering
+    z, _ = sf.read(tmp_path / "saved.wav", dtype="float32", always_2d=True)
+    assert saved.limited_db > 6
+    assert saved.amounts.level > 1.2
+
+    solver = processor.solver(sound_from_array(y, SR))
+    rendering = move_grain(solver, -3.0, ceiling=max(CEILING, solver.analysis.peak))
+    mixer = Mixer(y, SR, solver)
+    for amounts in (solver.estimate(-3.0), rendering.amounts):
+        mixer.set_amounts(amounts)
+        mixer.seek(0)
+        mixer.play()
+        played = play_blocks(mixer, len(y) // BLOCK)
+        mixer.pause()
+        assert np.abs(played).max() <= CEILING
+    fade = slice(mixer.fade_samples, len(played))
+    ratio = np.mean(np.square(played[fade])) / np.mean(np.square(z[fade]))
+    assert abs(10 * math.log10(ratio)) < 0.1
+    in_memory = np.concatenate(list(rendering.sound.blocks()))
+    np.testing.assert_allclose(played[fade], in_memory[fade], atol=TOLERANCE)
 
 
 def test_an_unknown_version_is_refused(mixer):
@@ -184,6 +221,187 @@ def test_a_pause_fades_to_silence(mixer):
     assert mixer.is_silent
     assert np.abs(played[mixer.fade_samples :]).max() == 0
     assert largest_step(played) < largest_step(mixer.y) + 2 / mixer.fade_samples
+
+
+def play_to_the_end(mixer: Mixer) -> None:
+    mixer.seek(len(mixer.y) - 2_000)
+    mixer.play()
+
+
+def pause_and_seek(mixer: Mixer) -> None:
+    mixer.pause()
+    mixer.seek(90_000)
+
+
+def pause_before_a_seek_is_done(mixer: Mixer) -> None:
+    mixer.seek(90_000)
+    mixer.pause()
+
+
+def loop_from_here(mixer: Mixer) -> None:
+    mixer.loop((mixer.position - 1_000, mixer.position + 1_000))
+
+
+def set_volume(volume: float) -> Callable[[Mixer], None]:
+    return lambda mixer: setattr(mixer, "volume", volume)
+
+
+CHANGES = {
+    "start": lambda mixer: None,
+    "pause": Mixer.pause,
+    "pause and seek": pause_and_seek,
+    "pause before a seek is done": pause_before_a_seek_is_done,
+    "seek": lambda mixer: mixer.seek(70_017),
+    "seek to the end": lambda mixer: mixer.seek(10**9),
+    "loop": loop_from_here,
+    "before": lambda mixer: mixer.listen("before"),
+    "difference": lambda mixer: mixer.listen("difference"),
+    "no change": lambda mixer: mixer.set_amounts(None),
+    "end": play_to_the_end,
+    "mute": set_volume(0.0),
+    "volume": set_volume(0.5),
+}
+
+
+@pytest.mark.parametrize("amounts", [Amounts(0.5, 0.0), None])
+@pytest.mark.parametrize("size", [BLOCK, 64, 2_000])
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_change_makes_a_step(solver, change, size, amounts):
+    y = 0.6 * np.cos(2 * np.pi * 110 * np.arange(2 * SR) / SR).astype(np.float32)  # ends in mid-wave at full level
+    y = y[: SR + 17][:, None] * np.ones(2, np.float32)
+    mixer = Mixer(y, SR, solver)
+    mixer.set_amounts(amounts)
+    mixer.seek(20_000)
+    mixer.play()
+    played = [play_blocks(mixer, 20, size=size)]
+    for each in (CHANGES[change], Mixer.play, CHANGES[change]):
+        each(mixer)
+        played.append(play_blocks(mixer, 4_000 // size, size=size))
+    y = np.concatenate((np.zeros((1, 2)), *played))
+    own_step, step_of_fade = 0.6 * 2 * np.pi * 110 / SR, 2 * np.abs(y).max() / mixer.fade_samples
+    assert largest_step(y) < 1.1 * (own_step + step_of_fade)
+    assert mixer.underruns == 0
+
+
+def test_sound_that_is_not_rendered_in_time_is_faded_out_and_continues_there(mixer, solver):
+    mixer.set_amounts(solver.estimate(-1.5))
+    mixer.play()
+    played, block = [play_blocks(mixer, 5)], np.zeros((SR, 2), np.float32)
+    mixer.fill(block)  # much longer than what is rendered ahead
+    assert mixer.underruns == 1
+    stopped_at = mixer.position
+    played += [block, play_blocks(mixer, 20)]
+    assert mixer.position == stopped_at + 20 * BLOCK
+    step_of_fade = 2 * np.abs(block).max() / mixer.fade_samples
+    assert largest_step(np.concatenate(played)) < largest_step(rendered(solver, solver.estimate(-1.5))) + step_of_fade
+
+
+def test_a_place_rendered_while_the_playhead_jumps_does_not_replace_the_sound_there(mixer, solver, monkeypatch):
+    mixer.set_amounts(solver.estimate(-1.0))
+    mixer.play()
+    play_blocks(mixer, 3)
+    mixer.seek(80_000)
+    assert mixer.prepare()
+    render, block = solver.field.render_part, np.zeros((BLOCK, 2), np.float32)
+
+    def jump_meanwhile(*args):
+        mixer.fill(block)
+        return render(*args)
+
+    monkeypatch.setattr(solver.field, "render_part", jump_meanwhile)
+    mixer.prepare()
+    monkeypatch.undo()
+    assert 80_000 <= mixer.position <= 80_000 + BLOCK
+    start = mixer.position
+    played = play_blocks(mixer, 20)[mixer.fade_samples :]
+    expected = rendered(solver, solver.estimate(-1.0))[start:][: 20 * BLOCK][mixer.fade_samples :]
+    np.testing.assert_allclose(played, expected, atol=TOLERANCE)
+    assert mixer.underruns == 0
+
+
+def test_the_wish_that_was_made_last_holds_while_three_threads_use_the_mixer(mixer, solver):
+    """The interpreter changes threads every few bytecodes, so that every race has its chance."""
+    heard, errors, positions, is_over = [], [], set(), threading.Event()
+
+    def repeat(action: Callable[[], object]) -> None:
+        while not is_over.is_set():
+            try:
+                action()
+            except Exception as err:  # noqa: BLE001  fails the test, on whatever thread it is
+                errors.append(err)
+                return
+
+    def fill() -> None:
+        block = np.zeros((64, 2), np.float32)
+        mixer.fill(block)
+        heard.append(block)
+        positions.add(mixer.position)
+
+    def wait_until(condition: Callable[[], bool]) -> None:
+        while not condition() and not errors:
+            time.sleep(0)
+
+    amounts = [solver.estimate(octaves) for octaves in (-1.5, 0.8, 2.0)]
+    threads = [threading.Thread(target=repeat, args=(action,)) for action in (fill, mixer.prepare)]
+    rng, interval = np.random.default_rng(0), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for i in range(40):
+            mixer.seek(0)
+            mixer.play()
+            wait_until(lambda: mixer.source is not None)
+            positions.clear()
+            mixer.set_amounts(amounts[i % 3])
+            mixer.listen(("after", "before", "difference")[i % 4 % 3])
+            for place in rng.integers(0, len(mixer.y) - SR, 3):
+                mixer.seek(int(place))
+            wait_until(lambda place=place: place + 64 in positions)
+            mixer.pause()
+            place = int(rng.integers(0, len(mixer.y)))
+            mixer.seek(place)
+            wait_until(lambda: mixer.is_silent)
+            assert mixer.position == place
+            assert not errors
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    y = np.concatenate(heard)
+    step_of_sound = max(largest_step(rendered(solver, each)) for each in amounts)
+    assert largest_step(y) < 2 * step_of_sound + 2 * np.abs(y).max() / mixer.fade_samples
+
+
+def test_a_volume_is_reached_within_a_fade_and_is_exact_from_then_on(mixer):
+    mixer.play()
+    play_blocks(mixer, 5)
+    mixer.volume = 0.25
+    start = mixer.position
+    played = play_blocks(mixer, 3)
+    fade = mixer.fade_samples
+    np.testing.assert_array_equal(played[fade:], np.float32(0.25) * mixer.y[start + fade : start + len(played)])
+    ratio = played[10:fade] / np.where(mixer.y == 0, 1, mixer.y)[start + 10 : start + fade]
+    assert np.all(np.diff(ratio, axis=0) < 1e-6)
+
+
+def test_a_stream_that_is_closed_fades_out_and_the_next_one_fades_in(mixer):
+    device = FakeDevice()
+    player = Player(device)
+    player.play(mixer)
+    while mixer.position < 5_000:
+        time.sleep(0.01)
+    device.streams[-1].vanish()
+    while device.streams[-1].active:
+        time.sleep(0.01)
+    assert player.check() != ""
+    player.play(mixer)
+    while mixer.position < 20_000:
+        time.sleep(0.01)
+    player.close()
+    heard = np.concatenate((np.zeros((1, 2)), *device.streams[-1].heard, np.zeros((1, 2))))
+    assert largest_step(heard) < largest_step(mixer.y) + 2 * np.abs(heard).max() / mixer.fade_samples
 
 
 def test_a_stream_in_real_time_has_no_underrun_while_the_slider_moves(mixer, solver):

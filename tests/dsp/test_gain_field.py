@@ -7,6 +7,7 @@ import pytest
 from conftest import SR, drone
 from rendering import SETTINGS, expander_of, field_of
 
+from neural_grain.audio.limiter import limit_peaks
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp import resynthesis
 from neural_grain.dsp.analysis import analyse
@@ -60,6 +61,31 @@ def test_the_samples_of_a_part_equal_those_of_the_whole(sr):
     whole = np.concatenate(list(field.render(amounts)))
     for start, stop in ((0, 100), (1, 4000), (sr - 700, sr + 5000), (len(y) - 50, len(y))):
         np.testing.assert_allclose(field.render_part(y, amounts, start, stop), whole[start:stop], atol=2e-6)
+
+
+@pytest.mark.parametrize("starts_abruptly", [True, False])
+@pytest.mark.parametrize("burst", [0, 300, 1_500, 3_000])
+def test_the_samples_near_the_start_equal_those_of_the_whole_where_something_begins_there(starts_abruptly, burst):
+    y = drone(-40, 2.0)[:, None].astype(np.float32)
+    y = y[20:] if starts_abruptly else y
+    y[burst : burst + 20] += 0.5
+    field, amounts = field_of(y), Amounts(-0.7, 0.0)
+    whole = np.concatenate(list(field.render(amounts)))
+    for start in (*range(0, 6_000, 400), len(y) - 3_000):
+        part = field.render_part(y, amounts, start, start + 400)
+        np.testing.assert_allclose(part, whole[start : start + 400], atol=2e-6)
+
+
+def test_a_part_has_the_level_and_the_limiter_of_the_whole():
+    y = (drone(-40, 2.0) + np.where(np.arange(2 * SR) % 5_000 < 30, 0.9, 0))[:, None].astype(np.float32)
+    field, amounts, ceiling = field_of(y), Amounts(-0.7, 0.0, level=1.5), 0.9
+    whole = np.concatenate(list(limit_peaks(field.render(amounts), ceiling, field.analysis.sound)))
+    unlimited = np.concatenate(list(field.render(amounts)))
+    assert np.abs(unlimited).max() > 1.5 * ceiling
+    for start in (0, 1, 4_960, 5_010, 9_000, len(y) - 3_000):
+        part = field.render_part(y, amounts, start, start + 3_000, ceiling)
+        np.testing.assert_allclose(part, whole[start : start + 3_000], atol=3e-6)
+        assert np.abs(part).max() <= ceiling
 
 
 def test_a_long_sound_is_rendered_the_same_in_pieces(field, monkeypatch):

@@ -198,6 +198,21 @@ class TestLevelAndEdges:
         assert abs(change_db) <= 1.0
         assert change_db - result.level_db > 1.0  # the change at the level of the input
 
+    def test_limiting_is_the_overshoot_of_the_same_sound_without_limiter_at_the_same_level(self):
+        """A square wave at full scale: its level can't be kept, and trying to raises it by tens of dB in vain."""
+        y = (np.sign(sine(110)) * 0.8 + noise(2, level=1e-4))[:, None].astype(np.float32)
+        solver = solver_of(y)
+        result = move_grain(solver, -1.5)
+        z, unlimited = samples_of(result.sound), np.concatenate(list(solver.field.render(result.amounts)))
+        assert 20 * math.log10(np.abs(unlimited).max()) > result.limited_db + 2
+        unlimited *= np.std(z) / np.std(unlimited)
+        assert result.limited_db == pytest.approx(20 * math.log10(np.abs(unlimited).max()), abs=0.05)
+        assert 0.5 < result.limited_db < 20
+
+    def test_a_sound_with_headroom_is_not_limited(self):
+        y = 0.1 * drone(-40)[:, None].astype(np.float32)
+        assert move_grain(solver_of(y), -2.0).limited_db == 0
+
     def test_a_loop_cut_in_mid_wave_gets_no_click_at_its_ends(self):
         t = np.arange(2 * SR) / SR
         y = (0.3 * np.cos(2 * np.pi * 110 * t) + noise(2, level=3e-4)).astype(np.float32)[:, None]
