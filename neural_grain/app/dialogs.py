@@ -14,6 +14,7 @@ from tkinter import filedialog, font, messagebox, ttk
 
 from neural_grain.audio.sound import AUDIO_EXTENSIONS
 
+TITLE = "Neural Grain Processor"
 OUTPUT_EXTENSIONS = (".wav", ".flac", ".aiff", ".ogg", ".mp3", ".caf")
 MAX_SHEET_LINES = 24  # a longer sheet gets a scroll bar
 SHEET_WIDTH = 60  # characters
@@ -32,6 +33,7 @@ class Dialogs:
     many_names : -> files to render
     folder_name : title -> folder to write into
     should_save : -> whether to save first; None to stay in the window
+    confirm : question -> whether to do it
     show_text : (title, text) -> None
     """
 
@@ -41,6 +43,7 @@ class Dialogs:
     many_names: Callable[[], list[str]]
     folder_name: Callable[[str], str]
     should_save: Callable[[], bool | None]
+    confirm: Callable[[str], bool]
     show_text: Callable[[str, str], None]
 
 
@@ -63,7 +66,8 @@ def system_dialogs(root: tk.Misc) -> Dialogs:
         ),
         many_names=lambda: list(filedialog.askopenfilenames(title="Render many files", filetypes=audio)),
         folder_name=lambda title: filedialog.askdirectory(title=title),
-        should_save=lambda: messagebox.askyesnocancel("Neural Grain Processor", "Save the result first?", parent=root),
+        should_save=lambda: messagebox.askyesnocancel(TITLE, "Save the result first?", parent=root),
+        confirm=lambda question: messagebox.askokcancel(TITLE, question, parent=root, default="cancel"),
         show_text=lambda title, text: show_sheet(root, title, text),
     )
 
@@ -71,7 +75,7 @@ def system_dialogs(root: tk.Misc) -> Dialogs:
 def about_text() -> str:
     """Name of the program and versions of what it runs on."""
     lines = [f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in PACKAGES)]
-    return "Neural Grain Processor\n\n" + "\n".join(lines)
+    return f"{TITLE}\n\n" + "\n".join(lines)
 
 
 def show_sheet(root: tk.Misc, title: str, text: str) -> None:

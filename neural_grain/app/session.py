@@ -6,17 +6,18 @@ the slider, in octaves, that the window passes in.
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 
-from neural_grain.app.batch import Job
-from neural_grain.app.processor import GrainProcessor, RenderTarget, describe_rendering, output_name
+from neural_grain.app.batch import BatchPlan, Job
+from neural_grain.app.processor import GrainProcessor, RenderTarget, describe_rendering
 from neural_grain.app.worker import (
     Analysed,
     BatchDone,
     FileOpened,
-    FilesSaved,
+    FileSaved,
     Message,
     ModelLoaded,
     Progress,
@@ -82,7 +83,6 @@ class Session:
     rendering : Rendering or None, the last measurement of the open file
     saved_octaves : float, position of the open file that is on disk or need not be saved
     status, is_error : what happened last, in one line
-    n_tasks : int, tasks that the worker has not ended yet
     progress : float within 0 to 1, or None if it is not known
     """
 
@@ -94,8 +94,18 @@ class Session:
         self.rendering: Rendering | None = None
         self.saved_octaves = 0.0
         self.status, self.is_error = "loading the model ...", False
-        self.n_tasks = 1
+        self._tasks = deque([False])  # for each task of the worker, whether it writes files; the first loads the model
         self.progress: float | None = None
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks that the worker has not ended yet."""
+        return len(self._tasks)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether one of them writes files."""
+        return any(self._tasks)
 
     @property
     def visible(self) -> FileOpened | Analysed | None:
@@ -143,15 +153,15 @@ class Session:
         if not self.is_error:
             self.status = status
 
-    def _count_task(self) -> None:
-        self.n_tasks += 1
+    def _add_task(self, *, writes: bool = False) -> None:
+        self._tasks.append(writes)
         self.progress = None
 
     def load(self, path: Path) -> None:
         """Load a model, and analyse the open file again with it."""
         self.set_status(f"loading {printable(path.name)} ...")
         self.worker.load(path)
-        self._count_task()
+        self._add_task()
         if self.opened is not None:
             self.open(self.opened.path)
 
@@ -159,34 +169,26 @@ class Session:
         """Open a file."""
         self.set_status(f"reading {printable(path.name)} ...")
         self.worker.open(path)
-        self._count_task()
+        self._add_task()
 
     def measure(self, octaves: float) -> None:
         """Render the open file at a position and measure it, unless that is done."""
         if self.opened is not None and not self.is_measured(octaves):
             self.set_background_status(MEASURING)
             self.worker.render(self.opened, octaves)
-            self._count_task()
+            self._add_task()
 
     def save(self, output: Path, octaves: float) -> None:
         """Render the open file to disk."""
         self.set_status(f"saving {printable(output.name)} ...")
-        self.worker.save([Job(self.opened.path, output, RenderTarget(octaves))])
-        self._count_task()
+        self.worker.save(Job(self.opened.path, output, RenderTarget(octaves)))
+        self._add_task(writes=True)
 
-    def save_variations(self, folder: Path) -> None:
-        """Render the open file to a folder at all whole octaves."""
-        source, targets = self.opened.path, [RenderTarget(float(octaves)) for octaves in VARIATIONS]
-        self.set_status("saving variations ...")
-        self.worker.save([Job(source, folder / output_name(source, target), target) for target in targets])
-        self._count_task()
-
-    def batch(self, sources: list[Path], folder: Path, octaves: float) -> None:
-        """Render many files to a folder."""
-        target = RenderTarget(octaves)
-        self.set_status(f"rendering {len(sources)} files ...")
-        self.worker.batch([Job(source, folder / output_name(source, target), target) for source in sources])
-        self._count_task()
+    def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
+        """Render files into a folder."""
+        self.set_status(f"rendering {len(plan.jobs)} files ...")
+        self.worker.batch(plan, overwrite=overwrite)
+        self._add_task(writes=True)
 
     def close_file(self) -> None:
         """Forget the open file, and the one that is being opened."""
@@ -195,7 +197,7 @@ class Session:
     def handle(self, message: Message) -> None:
         """Turn a message of the worker into state."""
         if isinstance(message, TaskEnd):
-            self.n_tasks -= 1
+            self._tasks.popleft()  # the worker does them in order
             self.progress = None
         match message:
             case Progress(text, share):
@@ -216,15 +218,16 @@ class Session:
                     self.status = ""
                 if rendering is not None and opened is self.opened:
                     self.rendering = rendering
-            case FilesSaved([only]):
-                left_behind = f"; left behind: {', '.join(only.left_behind)}" if only.left_behind else ""
-                self.set_status(f"saved {only.output}: {describe_rendering(only.rendering)}{left_behind}")
-                self.saved_octaves = only.rendering.requested_octaves if only.rendering else 0.0
-            case FilesSaved(renderings):
-                self.set_status(f"saved {len(renderings)} variations in {renderings[-1].output.parent}")
-            case BatchDone(n_done, failures):
+            case FileSaved(saved):
+                left_behind = f"; left behind: {', '.join(saved.left_behind)}" if saved.left_behind else ""
+                self.set_status(f"saved {printable(saved.output)}: {describe_rendering(saved.rendering)}{left_behind}")
+                self.saved_octaves = saved.rendering.requested_octaves if saved.rendering else 0.0
+            case BatchDone(folder, n_done, n_unchanged, failures):
+                unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""
-                self.set_status(f"{n_done} files rendered{failed}", is_error=bool(failures))
+                self.set_status(
+                    f"{n_done} files rendered{failed or f' in {printable(folder)}{unchanged}'}", is_error=bool(failures)
+                )
             case WorkCancelled():
                 self.preview = None
                 self.set_status("cancelled")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from neural_grain.app.actions import Action, shortcut_sheet
+from neural_grain.app.batch import BatchLog, plan_batch
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
@@ -23,14 +24,14 @@ from neural_grain.app.worker import (
     Analysed,
     BatchDone,
     FileOpened,
-    FilesSaved,
+    FileSaved,
     Message,
     RenderingDone,
     WorkCancelled,
     Worker,
     WorkFailed,
 )
-from neural_grain.base.errors import PipelineError
+from neural_grain.base.errors import PipelineError, printable
 
 if TYPE_CHECKING:
     import tkinter as tk
@@ -48,6 +49,8 @@ class WindowSettings:
 
 
 WINDOW = WindowSettings()
+QUIT_QUESTION = "Files are still being written. Quit and give up those that are not done?"
+NAMED_FILES = 5  # in a question
 
 
 class PendingAction(NamedTuple):
@@ -285,17 +288,31 @@ class GrainWindow:
 
     def ask_save_variations(self) -> None:
         """Ask for a folder and render the open file to it at all whole octaves."""
-        if folder := self.dialogs.folder_name(f"Save variations from {VARIATIONS[0]} to +{VARIATIONS[-1]} into"):
-            self.session.save_variations(Path(folder))
-            self._refresh()
+        title = f"Save variations from {VARIATIONS[0]} to +{VARIATIONS[-1]} into"
+        targets = [RenderTarget(float(octaves)) for octaves in VARIATIONS]
+        self._ask_folder(title, [self.session.opened.path], targets)
 
     def ask_batch(self) -> None:
         """Ask for files and a folder, and render them at the position of the slider."""
-        names = self.dialogs.many_names()
-        folder = self.dialogs.folder_name("Write the results into") if names else ""
-        if folder:
-            self.session.batch([Path(name) for name in names], Path(folder), self.octaves)
-            self._refresh()
+        if names := self.dialogs.many_names():
+            self._ask_folder("Write the results into", list(map(Path, names)), [RenderTarget(self.octaves)])
+
+    def _ask_folder(self, title: str, sources: list[Path], targets: list[RenderTarget]) -> None:
+        """Ask for a folder and render files into it. Files of the user that are in the way are replaced on request."""
+        folder = self.dialogs.folder_name(title)
+        if not folder:
+            return
+        try:
+            plan = plan_batch(sources, targets, f"{folder}/", keep_tree=True)
+            taken = BatchLog(plan.log_folder, self.worker.model_path, None).taken(plan.jobs)
+        except PipelineError as err:
+            self.session.set_status(printable(str(err)), is_error=True)
+        else:
+            if not taken or self.dialogs.confirm(replacing_question(taken)):
+                self.session.batch(plan, overwrite=bool(taken))
+            if plan.warnings:
+                self.dialogs.show_text("Left out", "\n".join(plan.warnings))
+        self._refresh()
 
     def ask_model(self) -> None:
         """Ask for another model and load it; an open file is analysed again with it."""
@@ -335,8 +352,9 @@ class GrainWindow:
         self._refresh()
 
     def close(self) -> None:
-        """Close the window, after asking what to do with unsaved work."""
-        self._when_saved(self._close)
+        """Close the window, after asking what to do with files that are being written and with unsaved work."""
+        if not self.session.is_writing or self.dialogs.confirm(QUIT_QUESTION):
+            self._when_saved(self._close)
 
     def _close(self) -> None:
         self.playback.close()
@@ -377,11 +395,11 @@ class GrainWindow:
                 self._begin_file(message)
             case RenderingDone():
                 self._update_sound()
-            case FilesSaved([only]) if self._after_save is not None and self._after_save.output == only.output:
+            case FileSaved(saved) if self._after_save is not None and self._after_save.output == saved.output:
                 # Later, because it may close the window, which is still to be refreshed. `_when_saved` asks again if
                 # the slider has moved since.
                 self.root.after_idle(self._when_saved, self._after_save.action)
-            case BatchDone(_, failures) if failures:
+            case BatchDone(failures=failures) if failures:
                 self.dialogs.show_text("Not rendered", "\n".join(failures))
             case WorkCancelled() | WorkFailed():
                 self._after_save = None
@@ -394,6 +412,13 @@ class GrainWindow:
         self._refresh()  # the slider can't be moved before it is enabled
         self.move_to(0.0)
         self._measure()
+
+
+def replacing_question(paths: list[Path]) -> str:
+    """Ask whether to replace files."""
+    names = [printable(path.name) for path in paths[:NAMED_FILES]]
+    more = [f"and {len(paths) - NAMED_FILES} more"] if len(paths) > NAMED_FILES else []
+    return "\n".join(("These files exist already. Replace them?", "", *names, *more))
 
 
 def open_window(model_path: Path, device: str, source: Path | None) -> int:

@@ -13,12 +13,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from neural_grain.app.batch import Job
+from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
 from neural_grain.app.processor import FileRendering, GrainProcessor
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, open_sound, sound_from_array
@@ -85,17 +86,19 @@ class RenderingDone(TaskEnd):
 
 
 @dataclass(frozen=True)
-class FilesSaved(TaskEnd):
-    """One file was rendered to disk, at one position or at several."""
+class FileSaved(TaskEnd):
+    """A file was rendered to disk."""
 
-    renderings: list[FileRendering]
+    saved: FileRendering
 
 
 @dataclass(frozen=True)
 class BatchDone(TaskEnd):
-    """Many files were rendered to disk; ``failures`` has a line for each that was not."""
+    """Files were rendered into a folder; ``failures`` has a line for each that was not."""
 
+    folder: Path
     n_done: int
+    n_unchanged: int  # of these, by an earlier run
     failures: list[str]
 
 
@@ -128,6 +131,7 @@ class Worker:
     Attributes
     ----------
     messages : queue.Queue of Message
+    model_path : Path, the model in use, or the one that will be
     """
 
     def __init__(self, model_path: Path, device: str):
@@ -138,9 +142,10 @@ class Worker:
         self._tasks: queue.Queue[Callable[[], TaskEnd] | None] = queue.Queue()
         self._device = device
         self._processor: GrainProcessor | None = None
-        self._model_path = model_path
+        self.model_path = model_path
         self._newest_rendering = 0
         self._stop = threading.Event()
+        self._is_closed = False
         self._is_reading = False
         self._is_overtaken: Callable[[], bool] = lambda: False  # whether a later rendering replaces this task
         self._thread = threading.Thread(target=self._work, name="grain worker", daemon=True)
@@ -166,13 +171,13 @@ class Worker:
         """Stop the rendering that is under way, because the slider has moved."""
         self._newest_rendering += 1
 
-    def save(self, jobs: list[Job]) -> None:
-        """Render one file to disk at some positions, replacing what is there; ends with `FilesSaved`."""
-        self._tasks.put(lambda: FilesSaved([self._save(job) for job in jobs]))
+    def save(self, job: Job) -> None:
+        """Render a file to disk, replacing what is there; ends with `FileSaved`."""
+        self._tasks.put(lambda: self._save(job))
 
-    def batch(self, jobs: list[Job]) -> None:
-        """Render many files to disk, also after some have failed; ends with `BatchDone`."""
-        self._tasks.put(lambda: self._batch(jobs))
+    def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
+        """Render files into a folder, as the command line does; ends with `BatchDone`."""
+        self._tasks.put(lambda: self._batch(plan, overwrite))
 
     def cancel(self) -> None:
         """Cancel the task that is under way; it ends with `WorkCancelled`."""
@@ -189,13 +194,14 @@ class Worker:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Cancel the task that is under way, and end the thread."""
+        """Cancel all tasks, and end the thread."""
+        self._is_closed = True
         self._tasks.put(None)
         self._stop.set()
         self._thread.join(timeout=10)
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        while (task := self._tasks.get()) is not None and not self._is_closed:
             self._stop.clear()
             self._is_overtaken = lambda: False
             self.messages.put(self._run(task))
@@ -229,15 +235,14 @@ class Worker:
         return replace(sound, blocks=blocks)
 
     def _load(self, path: Path) -> ModelLoaded:
-        self._model_path = path
         if "neural_grain.learn.checkpoint" not in sys.modules:
             _import_torch()
-        self._processor = GrainProcessor.load(path, self._device)
+        self._processor, self.model_path = GrainProcessor.load(path, self._device), path
         return ModelLoaded(self._processor)
 
     def _open(self, path: Path) -> FileOpened:
         if self._processor is None:
-            raise PipelineError(f"{self._model_path}: no usable model; make one with: python cak_grain_processor.py")
+            raise PipelineError(f"{self.model_path}: no usable model; make one with: python cak_grain_processor.py")
         self._is_reading = True
         try:
             stamp = file_stamp(path)
@@ -279,20 +284,26 @@ class Worker:
             raise
         return RenderingDone(opened, replace(rendering, sound=opened.analysis.sound))
 
-    def _save(self, job: Job) -> FileRendering:
-        if self._stop.is_set():
-            raise Cancelled
-        return self._processor.render_file(job.source, job.output, job.target, overwrite=True)
+    def _save(self, job: Job) -> FileSaved:
+        return FileSaved(self._processor.render_file(job.source, job.output, job.target, overwrite=True))
 
-    def _batch(self, jobs: list[Job]) -> BatchDone:
-        failures = []
-        for i, job in enumerate(jobs):
-            self.messages.put(Progress(f"file {i + 1} of {len(jobs)}", i / len(jobs)))
-            try:
-                self._save(job)
-            except PipelineError as err:
-                failures.append(f"{job.source.name}: {printable(str(err))}")
-        return BatchDone(len(jobs) - len(failures), failures)
+    def _batch(self, plan: BatchPlan, overwrite: bool) -> BatchDone:
+        results: list[JobResult] = []
+        n_jobs = len(plan.jobs)
+        with (
+            open_batch_log(plan.log_folder, self.model_path, None) as log,
+            closing(render_batch(self._processor, plan.jobs, overwrite=overwrite, log=log)) as rendered,
+        ):
+            self.messages.put(Progress(f"file 1 of {n_jobs}", 0.0))
+            for result in rendered:
+                results.append(result)
+                if len(results) < n_jobs:
+                    if self._stop.is_set():
+                        raise Cancelled
+                    self.messages.put(Progress(f"file {len(results) + 1} of {n_jobs}", len(results) / n_jobs))
+        failures = [f"{printable(result.job.source.name)}: {result.failure}" for result in results if result.failure]
+        n_unchanged = sum(result.is_unchanged for result in results)
+        return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures)
 
 
 def _import_torch() -> None:

@@ -75,7 +75,16 @@ class Driver:
         player: Player | None = None,
     ):
         self.errors: list[str] = []  # exceptions in callbacks of Tk
-        self.answers = {"open": "", "save": "", "model": "", "many": [], "folder": "", "should_save": False}
+        self.answers = {
+            "open": "",
+            "save": "",
+            "model": "",
+            "many": [],
+            "folder": "",
+            "should_save": False,
+            "confirm": True,
+        }
+        self.questions: list[str] = []  # that were to be confirmed
         self.sheets: list[tuple[str, str]] = []  # title and text of each that was shown
         self.root = tk.Tk()
         self.root.report_callback_exception = lambda *error: self.errors.append(repr(error[1]))
@@ -87,6 +96,7 @@ class Driver:
             many_names=lambda: answers["many"],
             folder_name=lambda title: answers["folder"],
             should_save=lambda: answers["should_save"],
+            confirm=lambda question: self.questions.append(question) or answers["confirm"],
             show_text=lambda title, text: self.sheets.append((title, text)),
         )
         self.window = GrainWindow(self.root, model, "cpu", source, self.dialogs, player, preferences_file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,89 @@ def test_variations_and_a_batch_are_rendered_into_a_folder(start, sound, tmp_pat
     d.settle()
     assert "1 files rendered, 1 failed: bad.wav: not readable" in d.session.status
     assert d.sheets[-1][0] == "Not rendered"
+
+
+def test_a_batch_keeps_the_tree_and_a_second_one_renders_only_what_changed(start, sound, tmp_path):
+    takes = [tmp_path / folder / "take.wav" for folder in ("a", "b/c")]
+    for seed, take in enumerate(takes):
+        take.parent.mkdir(parents=True)
+        sf.write(take, drone(-40, 0.5, seed=seed), SR)
+    before = [take.read_bytes() for take in takes]
+    d = start(sound)
+    d.answers.update(folder=str(tmp_path), many=list(map(str, takes)))
+    for status in (
+        f"2 files rendered in {tmp_path}",
+        f"2 files rendered in {tmp_path}, 2 of them unchanged since an earlier run",
+    ):
+        d.window.ask_batch()
+        d.settle()
+        assert d.session.status == status
+    outputs = [take.with_name("take_grain+0.0.wav") for take in takes]
+    assert sorted(tmp_path.rglob("*_grain*.wav")) == sorted(outputs)
+    assert [take.read_bytes() for take in takes] == before
+    assert d.questions == []
+    takes[0].rename(outputs[1])
+    d.answers.update(many=[str(outputs[1])])
+    d.window.ask_batch()
+    assert "left out: 1 files that grain_renderings.jsonl lists as outputs" in d.layout.status_label["text"]
+
+
+@pytest.mark.parametrize("ask", ["ask_save_variations", "ask_batch"])
+def test_files_of_the_user_are_replaced_only_on_request_and_inputs_never(ask, start, sound, tmp_path):
+    mine = tmp_path / "out" / "a drone_grain+0.0.wav"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    d = start(sound)
+    d.answers.update(folder=str(mine.parent), many=[str(sound)], confirm=False)
+    getattr(d.window, ask)()
+    d.settle()
+    assert d.questions == [f"These files exist already. Replace them?\n\n{mine.name}"]
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]
+    assert mine.read_bytes() == b"mine"
+    d.answers["confirm"] = True
+    getattr(d.window, ask)()
+    d.settle()
+    assert sf.info(mine).frames == sf.info(sound).frames
+    assert len(list(mine.parent.glob("*.wav"))) == (7 if ask == "ask_save_variations" else 1)
+    for path in mine.parent.iterdir():
+        path.unlink()
+    os.link(sound, mine)
+    getattr(d.window, ask)()
+    assert "a drone_grain+0.0.wav: is the input itself, which is never overwritten" in d.layout.status_label["text"]
+    assert sf.info(sound).subtype == "PCM_24"
+    assert len(d.questions) == 2
+
+
+@pytest.mark.parametrize("ask", ["ask_save_variations", "ask_batch", "ask_save"])
+def test_quitting_asks_while_files_are_written(ask, start, sound, tmp_path, monkeypatch):
+    is_rendering, may_render, render = threading.Event(), threading.Event(), GrainProcessor.render_file
+
+    def slow_render(*args, **options):
+        is_rendering.set()
+        assert may_render.wait(60)
+        return render(*args, **options)
+
+    other = tmp_path / "other.wav"
+    shutil.copy(sound, other)
+    monkeypatch.setattr(GrainProcessor, "render_file", slow_render)
+    d = start(sound)
+    d.answers.update(
+        folder=str(tmp_path / "out"), many=[str(sound), str(other)], save=str(tmp_path / "out/x.wav"), confirm=False
+    )
+    getattr(d.window, ask)()
+    d.wait_until(is_rendering.is_set)
+    d.xdotool("key", "ctrl+q")
+    d.wait_until(lambda: d.questions)
+    assert "still being written" in d.questions[0]
+    assert not d.is_closed
+    d.answers["confirm"] = True
+    threading.Timer(0.3, may_render.set).start()  # while the window waits for the file that is being written
+    d.window.close()
+    assert d.is_closed
+    assert not d.window.worker.is_alive
+    assert len(list((tmp_path / "out").glob("*.wav"))) <= 1  # the file that was begun may be complete
+    assert not list((tmp_path / "out").glob(".*"))
+    assert len(d.questions) == 2
 
 
 def test_errors_are_one_line_in_the_window(start, sound, tmp_path):
