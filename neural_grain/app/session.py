@@ -222,7 +222,7 @@ class Session:
                 left_behind = f"; left behind: {', '.join(saved.left_behind)}" if saved.left_behind else ""
                 self.set_status(f"saved {printable(saved.output)}: {describe_rendering(saved.rendering)}{left_behind}")
                 self.saved_octaves = saved.rendering.requested_octaves if saved.rendering else 0.0
-            case BatchDone(folder, n_done, n_unchanged, failures):
+            case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""
                 self.set_status(

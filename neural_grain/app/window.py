@@ -399,8 +399,9 @@ class GrainWindow:
                 # Later, because it may close the window, which is still to be refreshed. `_when_saved` asks again if
                 # the slider has moved since.
                 self.root.after_idle(self._when_saved, self._after_save.action)
-            case BatchDone(failures=failures) if failures:
-                self.dialogs.show_text("Not rendered", "\n".join(failures))
+            case BatchDone(failures=failures, left_behind=left_behind) if failures or left_behind:
+                title = "Not rendered" if failures else "Left behind"
+                self.dialogs.show_text(title, "\n".join((*failures, *left_behind)))
             case WorkCancelled() | WorkFailed():
                 self._after_save = None
         self._refresh()

@@ -94,12 +94,16 @@ class FileSaved(TaskEnd):
 
 @dataclass(frozen=True)
 class BatchDone(TaskEnd):
-    """Files were rendered into a folder; ``failures`` has a line for each that was not."""
+    """Files were rendered into a folder.
+
+    ``failures`` has a line for each that was not, ``left_behind`` one for each that lost something besides samples.
+    """
 
     folder: Path
     n_done: int
     n_unchanged: int  # of these, by an earlier run
     failures: list[str]
+    left_behind: list[str]
 
 
 class WorkCancelled(TaskEnd):
@@ -302,8 +306,13 @@ class Worker:
                         raise Cancelled
                     self.messages.put(Progress(f"file {len(results) + 1} of {n_jobs}", len(results) / n_jobs))
         failures = [f"{printable(result.job.source.name)}: {result.failure}" for result in results if result.failure]
+        left_behind = [
+            f"{printable(result.job.source.name)}: left behind: {', '.join(result.rendering.left_behind)}"
+            for result in results
+            if result.rendering is not None and result.rendering.left_behind
+        ]
         n_unchanged = sum(result.is_unchanged for result in results)
-        return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures)
+        return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)
 
 
 def _import_torch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -150,6 +151,18 @@ def test_a_batch_keeps_the_tree_and_a_second_one_renders_only_what_changed(start
     d.answers.update(many=[str(outputs[1])])
     d.window.ask_batch()
     assert "left out: 1 files that grain_renderings.jsonl lists as outputs" in d.layout.status_label["text"]
+
+
+def test_a_batch_says_what_it_had_to_leave_behind(start, tmp_path):
+    source = tmp_path / "a.aiff"
+    sf.write(source, drone(-40, 0.5), SR)
+    content = source.read_bytes() + b"APPL" + struct.pack(">I4s4x", 8, b"test")
+    source.write_bytes(b"FORM" + struct.pack(">I", len(content) - 8) + content[8:])
+    d = start()
+    d.answers.update(folder=str(tmp_path / "out"), many=[str(source)])
+    d.window.ask_batch()
+    d.settle()
+    assert d.sheets[-1] == ("Left behind", "a.aiff: left behind: application data")
 
 
 @pytest.mark.parametrize("ask", ["ask_save_variations", "ask_batch"])
