@@ -24,6 +24,7 @@ from neural_grain.audio.layout import from_codec_order
 from neural_grain.audio.structure import Stream, StreamFile, find_streams
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import readable_size, scratch_array
+from neural_grain.base.parallel import ONE_BLAS_THREAD
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -146,7 +147,8 @@ class LevelMeter:
         """Yield the blocks unchanged and measure them."""
         for block in blocks:
             self.peak = max(self.peak, sample_peak(block))
-            self.energy += float(np.vdot(block, block))
+            with ONE_BLAS_THREAD:
+                self.energy += float(np.vdot(block, block))
             yield block
 
 

@@ -20,7 +20,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ContextDecorator, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -47,11 +47,13 @@ CHECK_INTERVAL_S = 1.0  # how often the connection to the scheduler is checked w
 FREED_BYTES = 1 << 24  # at least the largest block that decoding and transforms allocate again and again
 
 
-class OneBlasThread:
+class OneBlasThread(ContextDecorator):
     """Context in which numpy's BLAS uses one thread. It is left when the last of the calls that share it has ended.
 
     Our products are small, and threads of BLAS would wait for each other and for ours. The context is entered for each
     call of a function, and not for a whole loop, because a generator may be left unfinished and never be closed.
+    Sums by several threads are rounded in another way, so everything that is rendered is computed in this context:
+    then the number of cores does not change a result.
     """
 
     def __init__(self) -> None:
@@ -109,13 +111,14 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], thre
     ------
     the results, in the order of the items
     """
+    limited = partial(_call_on_one_blas_thread, function)  # with one thread, too: a sum by several rounds differently
     if threads == 1:
-        yield from map(function, items)
+        yield from map(limited, items)
         return
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future] = deque()
         for item in items:
-            waiting.append(pool.submit(_call_on_one_blas_thread, function, item))
+            waiting.append(pool.submit(limited, item))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 
 from neural_grain.audio.limiter import limit_peaks, limiter_reach
+from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gains import (
     ENERGY,
@@ -127,6 +128,7 @@ class GainField:
         """Pattern, expander and level at the steps around the frames of the probe."""
         return self._probe_components[to_texture]
 
+    @ONE_BLAS_THREAD
     def probe_log_power(self, amounts: Amounts, frames: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Natural logarithm of the probe's powers after the gains, before energy is normalised.
 

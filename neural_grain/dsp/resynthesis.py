@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neural_grain.audio.sound import Sound
-from neural_grain.base.parallel import map_in_order
+from neural_grain.base.parallel import ONE_BLAS_THREAD, map_in_order
 from neural_grain.dsp.gains import lerp_weights
 from neural_grain.dsp.mel import band_interpolation
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES, SpectrogramSettings
@@ -145,6 +145,7 @@ class SpectralGain:
         self._to_log_gain[:, : settings.grain.band_for(sr).start] = 0
         self._to_phase = minimum_phase(self._to_log_gain)
 
+    @ONE_BLAS_THREAD
     def apply(self, block: FrameBlock, level: float = 1.0) -> np.ndarray:
         """Apply the gains of a block and a factor ``level`` to its frames, and overlap-add them.
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.analysis import Analysis, evenly_spaced
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts
@@ -218,6 +219,7 @@ class AmountSolver:
             self._estimates[octaves] = replace(amounts, level=level)
         return self._estimates[octaves]
 
+    @ONE_BLAS_THREAD
     def level_for_loudness_db(self, amounts: Amounts) -> float:
         """Change of level (RMS) in dB that brings loudness (ITU-R BS.1770) near enough to that of the input.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import doctest
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, drone, noise, sine
+from conftest import ROOT, SR, drone, noise, sine
 
 from measure_audio_grain import measure_file
 from neural_grain.app.processor import GrainProcessor, RenderTarget, output_name
@@ -249,3 +252,28 @@ def test_an_adopted_solver_is_used_unless_the_file_has_changed(processor, tmp_pa
     change(path)
     processor.render_file(path, tmp_path / "out.wav", RenderTarget(1.0))
     assert len(analysed) == (1 if is_used else 2)
+
+
+def test_the_number_of_threads_of_blas_and_torch_does_not_change_a_rendering(project, tmp_path):
+    sf.write(tmp_path / "a.wav", drone(), SR)
+    outputs = []
+    for n_threads in ("1", "2"):
+        output = tmp_path / f"{n_threads}.wav"
+        subprocess.run(
+            [
+                sys.executable,
+                ROOT / "neural_audio_processor.py",
+                tmp_path / "a.wav",
+                "--grain",
+                "-1",
+                "-o",
+                output,
+                "--model",
+                project.model,
+            ],
+            env=os.environ | {"OMP_NUM_THREADS": n_threads, "OMP_WAIT_POLICY": "passive"},
+            check=True,
+            capture_output=True,
+        )
+        outputs.append(output.read_bytes())
+    assert outputs[0] == outputs[1]
