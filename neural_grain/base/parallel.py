@@ -48,7 +48,7 @@ FREED_BYTES = 1 << 24  # at least the largest block that decoding and transforms
 
 
 class OneBlasThread(ContextDecorator):
-    """Context in which numpy's BLAS uses one thread. It is left when the last of the calls that share it has ended.
+    """Context in which BLAS uses one thread. It is left when the last of the calls that share it has ended.
 
     Our products are small, and threads of BLAS would wait for each other and for ours. The context is entered for each
     call of a function, and not for a whole loop, because a generator may be left unfinished and never be closed.
@@ -58,7 +58,8 @@ class OneBlasThread(ContextDecorator):
 
     def __init__(self) -> None:
         self._users = 0
-        self._libraries: list[LibController] = []  # finding them takes 1 ms, limiting them 10 us
+        self._libraries: list[LibController] = []
+        self._n_modules = 0  # when the libraries were found, which takes 1 ms; limiting them takes 10 us
         self._threads_before: list[int] = []
         self._lock = threading.Lock()
 
@@ -67,7 +68,9 @@ class OneBlasThread(ContextDecorator):
 
         with self._lock:
             if self._users == 0:
-                self._libraries = self._libraries or ThreadpoolController().select(user_api="blas").lib_controllers
+                if self._n_modules != len(sys.modules):  # an import may have loaded another library
+                    self._n_modules = len(sys.modules)
+                    self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
                 self._threads_before = [library.num_threads for library in self._libraries]
                 for library in self._libraries:
                     _set_blas_threads(library, 1)

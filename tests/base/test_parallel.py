@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from conftest import ROOT
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from neural_grain.base.parallel import map_in_order, map_unordered
@@ -142,3 +146,15 @@ class TestBlas:
 def test_blas_uses_one_thread_in_the_calls_of_a_single_job():
     assert list(map_unordered(lambda _: blas_threads(), range(2), 1)) == [(0, {1}), (1, {1})]
     assert blas_threads() == {2}
+
+
+def test_a_blas_library_that_is_loaded_after_the_first_call_uses_one_thread_too():
+    code = (
+        "from threadpoolctl import threadpool_info; from neural_grain.base.parallel import map_unordered\n"
+        "list(map_unordered(str, range(2), 1)); n_before = len(threadpool_info())\n"
+        "import scipy.linalg\n"
+        "((_, info),) = map_unordered(lambda _: threadpool_info(), [0], 1)\n"
+        "assert len(info) > n_before and {library['num_threads'] for library in info} == {1}, info"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
