@@ -20,6 +20,14 @@ from mutagen import MutagenError
 from neural_grain.audio import tags as tagging
 from neural_grain.audio.chunks import AIFF, CAF, RIFF, W64, Container, read_body, read_chunks, rewrite_chunks
 from neural_grain.audio.layout import FLAC_MASKS, codec_layout
+from neural_grain.audio.markers import (
+    AIFF_CHUNKS,
+    WAV_CHUNKS,
+    aiff_chunks,
+    markers_from_aiff,
+    markers_from_wav,
+    wav_chunks,
+)
 from neural_grain.audio.tags import Tags
 from neural_grain.base.errors import printable
 
@@ -103,7 +111,44 @@ def copy_embedded(source: Path, stored: StoredFormat, output: Path, target: Stor
     except (MutagenError, ValueError, struct.error):
         tags, left_behind = Tags(), ["tags (damaged)"]
     tags.fields.pop(MASK_FIELD, None)
-    return left_behind + tags.unknown + _write_tags(output, families[1], tags, target)
+    left_behind = left_behind + tags.unknown + _write_tags(output, families[1], tags, target)
+    return left_behind + _translate_markers(source, output, *families)
+
+
+def _translate_markers(source: Path, output: Path, family: str, output_family: str) -> list[str]:
+    """Bring markers and loops of samplers from WAV to AIFF or back; returns what had to be left behind."""
+    if {family, output_family} != {"WAV", "AIFF"}:
+        return [] if family not in CONTAINERS else _marker_names(source, CONTAINERS[family])
+    stored = _chunks(source, CONTAINERS[family])
+    labels = next((body[4:] for name, body in stored if name == b"LIST" and body[:4] == b"adtl"), b"")
+    left_behind: list[str] = []
+    try:
+        if family == "WAV":
+            chunks, left_behind = aiff_chunks(markers_from_wav(dict(stored), labels))
+        else:
+            ((_, format_body),) = _chunks(output, RIFF, (b"fmt ",))
+            chunks = wav_chunks(markers_from_aiff(dict(stored)), int.from_bytes(format_body[4:8], "little"))
+        rewrite_chunks(output, CONTAINERS[output_family], replaced={}, before_data=[], after_data=chunks)
+    except struct.error:
+        return ["markers (damaged)"]
+    return left_behind
+
+
+def _marker_names(source: Path, container: Container) -> list[str]:
+    """Names of the chunks with markers that a file holds."""
+    names = [_chunk_name(name, body) for name, body in _chunks(source, container) if _has_markers(name, body)]
+    return list(dict.fromkeys(names))
+
+
+def _has_markers(name: bytes, body: bytes) -> bool:
+    """True if a chunk is one of those that `neural_grain.audio.markers` translates."""
+    return name in (*WAV_CHUNKS, *AIFF_CHUNKS) or body[:4] == b"adtl"
+
+
+def _chunk_name(name: bytes, body: bytes) -> str:
+    """What a chunk is called in messages."""
+    fallback = "labels" if body[:4] == b"adtl" else printable(tagging.decode_text(name[:4]).strip())
+    return CHUNK_NAMES.get(name[:4], fallback)
 
 
 def _copy_same(source: Path, output: Path, family: str, target: StoredFormat) -> list[str]:
@@ -192,9 +237,8 @@ def _read_tags(source: Path, family: str) -> tuple[Tags, list[str]]:
         tags = _tags_of_chunk(name, body, family)
         if tags is not None:
             parts.append(tags)
-        elif name not in DERIVED and name not in (b"CHAN", b"chan"):
-            fallback = "labels" if body[:4] == b"adtl" else printable(tagging.decode_text(name).strip())
-            left_behind.append(CHUNK_NAMES.get(name, fallback))
+        elif name not in DERIVED and name not in (b"CHAN", b"chan") and not _has_markers(name, body):
+            left_behind.append(_chunk_name(chunk_id, body))
     return tagging.merged(parts), list(dict.fromkeys(left_behind))
 
 

@@ -152,7 +152,7 @@ def _container_streams(file: BinaryIO, size: int) -> Iterator[Stream]:
             prefix = _header_with_size(file, container, begin, data, held)
             yield Stream(prefix, data.start, size)
             return
-        end = _joined_file_start(file, container, begin, data)
+        end = _joined_file_start(file, container, begin, data, size)
         stop = size if end is None else end
         yield Stream(b"", begin, stop, promised_bytes=data.size, held_bytes=min(data.size, held))
         if end is None:
@@ -168,15 +168,12 @@ def _ends_with_chunks(file: BinaryIO, container: Container, begin: int, data: Ch
     return size - 1 <= end <= size + 1  # the last padding byte may be missing
 
 
-def _joined_file_start(file: BinaryIO, container: Container, begin: int, data: Chunk) -> int | None:
+def _joined_file_start(file: BinaryIO, container: Container, begin: int, data: Chunk, size: int) -> int | None:
     """Offset of another file of the same kind behind the end of this one, or None."""
     ends = [data.start + data.size]
     ends += [chunk.start + chunk.size for chunk in read_chunks(file, container, begin, after=data)]
-    for end in ends:
-        for start in (end, end + end % 2):
-            if container_at(file, start) is not None:
-                return start
-    return None
+    candidates = [start for end in ends for start in (end, end + end % 2) if start < size]
+    return next((start for start in candidates if container_at(file, start) is not None), None)
 
 
 def _header_with_size(file: BinaryIO, container: Container, begin: int, data: Chunk, held: int) -> bytes:

@@ -97,12 +97,45 @@ class TestChunks:
         assert chunks.items() <= chunks_of(tmp_path / f"b.{extension}").items()
         np.testing.assert_array_equal(sf.read(source)[0], sf.read(tmp_path / f"b.{extension}")[0])
 
-    @pytest.mark.parametrize("extension", ["flac", "ogg", "mp3", "aiff", "caf"])
+    @pytest.mark.parametrize("extension", ["flac", "ogg", "mp3", "caf"])
     def test_other_containers_name_what_they_have_no_place_for(self, tmp_path, extension):
         source = write(tmp_path / "a.wav")
         add_chunks(source, {b"bext": BROADCAST}, WAV_CHUNKS)
         left = render(source, tmp_path / f"b.{extension}")
-        assert left == ["broadcast data", "loop points", "cue points", "labels", "iXML", "tempo", "xyz1"]
+        assert left == ["broadcast data", "iXML", "tempo", "xyz1", "loop points", "cue points", "labels"]
+
+    def test_markers_and_loops_go_from_wav_to_aiff_and_back(self, tmp_path):
+        instrument = struct.pack("<Bbb4B", 60, 0, -3, 24, 96, 1, 100)
+        labels = b"adtllabl" + struct.pack("<II", 8, 1) + b"hit\0"
+        chunks = {b"cue ": CUE, b"LIST": labels, b"smpl": LOOP, b"inst": instrument}
+        add_chunks(write(tmp_path / "a.wav"), {}, chunks)
+        assert render(tmp_path / "a.wav", tmp_path / "b.aiff") == []
+        assert render(tmp_path / "b.aiff", tmp_path / "c.wav") == []
+        kept = chunks_of(tmp_path / "c.wav")
+        for name in (b"cue ", b"LIST", b"inst"):
+            assert kept[name] == chunks[name], name
+        assert struct.unpack("<15I", kept[b"smpl"])[3:] == struct.unpack("<15I", LOOP)[3:]
+
+    def test_libsndfile_finds_the_loop_in_the_aiff(self, tmp_path):
+        add_chunks(write(tmp_path / "a.wav"), {}, {b"smpl": LOOP, b"cue ": CUE})
+        render(tmp_path / "a.wav", tmp_path / "b.aiff")
+        with sf.SoundFile(tmp_path / "b.aiff") as file:
+            log = " ".join(file.extra_info.split())  # lists what libsndfile parsed
+        assert "Base Note : 60" in log
+        assert "=> forward begin : 2 end : 3" in log
+        assert "Mark ID : 2 Position : 100" in log
+        assert "Mark ID : 3 Position : 901" in log
+
+    def test_an_aiff_has_places_for_two_loops_and_none_that_plays_backward(self, tmp_path):
+        loops = b"".join(
+            struct.pack("<6I", i, mode, 100 * i, 100 * i + 50, 0, 0) for i, mode in enumerate((0, 2, 1, 0))
+        )
+        add_chunks(write(tmp_path / "a.wav"), {}, {b"smpl": LOOP[:28] + struct.pack("<II", 4, 0) + loops})
+        assert render(tmp_path / "a.wav", tmp_path / "b.aiff") == ["some loops"]
+
+    def test_a_chunk_of_markers_that_is_too_short_is_named(self, tmp_path):
+        add_chunks(write(tmp_path / "a.wav"), {}, {b"smpl": bytes(7)})
+        assert render(tmp_path / "a.wav", tmp_path / "b.aiff") == ["markers (damaged)"]
 
     def test_chunks_that_are_cut_off_are_not_copied(self, tmp_path):
         source = write(tmp_path / "a.wav")
