@@ -44,6 +44,8 @@ def run_stage(
     int
         The exit status of ``body``, 2 after a `PipelineError`, or 130 after Ctrl-C.
     """
+    if sys.stdout is None or sys.stderr is None:  # the main function was called by a program without a terminal
+        guard_streams()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: a file name may not be printable here
     _silence_libraries()

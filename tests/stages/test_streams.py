@@ -116,6 +116,13 @@ def test_a_progress_bar_goes_on_when_its_terminal_is_closed(tmp_path):
     assert (done.returncode, done.stdout) == (0, "400000\n")
 
 
+def test_a_program_without_streams_can_call_the_main_function(tmp_path):
+    write_library(tmp_path, 2, 0.5)
+    code = "import sys; sys.stdout = sys.stderr = None; import measure_audio_grain as stage; sys.exit(stage.main([]))"
+    assert run_code(code, tmp_path).returncode == 0
+    assert (tmp_path / "metadata.json").exists()
+
+
 def test_what_a_decoder_prints_about_a_damaged_file_stays_away_from_the_terminal(tmp_path):
     y = 0.1 * np.random.default_rng(0).standard_normal(SR)
     sf.write(tmp_path / "a.mp3", y, SR)
