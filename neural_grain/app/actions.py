@@ -39,7 +39,7 @@ class Action:
     release : str, name of the method for the release of the key
     menu, label : str, menu and entry
     needs : Needs
-    is_on_slider : bool, whether the key works only while the slider has the focus
+    is_on_slider : bool, whether ``key`` is a gesture of the mouse on the slider
     works_while_typing : bool, whether the key works while the field has the focus
     """
 
@@ -55,10 +55,11 @@ class Action:
     is_on_slider: bool = False
     works_while_typing: bool = False
 
-    def events(self, modifier: str) -> tuple[str, str]:
-        """Tk events for the press and for the release of the key."""
+    def events(self, modifier: str) -> list[tuple[str, str]]:
+        """Tk events for the press and for the release of the key, also with Caps Lock."""
         key = self.key.replace("Mod", modifier)
-        return f"<{key}>" if len(key) > 1 else key, f"<KeyRelease-{key}>"
+        keys = [key, key[:-1] + key[-1].upper()] if key[-1].islower() and (len(key) == 1 or key[-2] == "-") else [key]
+        return [(f"<{each}>" if len(each) > 1 else each, f"<KeyRelease-{each}>") for each in keys]
 
     def key_name(self, modifier: str) -> str:
         """The key as the user knows it."""
@@ -77,10 +78,10 @@ ACTIONS = (
         release="release_compare",
         needs=Needs.FILE,
     ),
-    Action("slider by 0.1 towards texture", "move_by", (-0.1,), "Left", needs=Needs.FILE, is_on_slider=True),
-    Action("slider by 0.1 towards smooth", "move_by", (0.1,), "Right", needs=Needs.FILE, is_on_slider=True),
-    Action("slider by 1 towards smooth", "move_by", (1.0,), "Prior", needs=Needs.FILE, is_on_slider=True),
-    Action("slider by 1 towards texture", "move_by", (-1.0,), "Next", needs=Needs.FILE, is_on_slider=True),
+    Action("slider by 0.1 towards texture", "move_by", (-0.1,), "Left", needs=Needs.FILE),
+    Action("slider by 0.1 towards smooth", "move_by", (0.1,), "Right", needs=Needs.FILE),
+    Action("slider by 1 towards smooth", "move_by", (1.0,), "Prior", needs=Needs.FILE),
+    Action("slider by 1 towards texture", "move_by", (-1.0,), "Next", needs=Needs.FILE),
     Action("slider to 0", "move_to", (0.0,), "Double-Button-1", needs=Needs.FILE, is_on_slider=True),
     Action("go to the start of the sound", "seek", (0.0,), "Home", needs=Needs.FILE),
     Action("go there", gesture="click in a picture"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tkinter import ttk
 
@@ -21,6 +22,7 @@ from neural_grain.app.theme import DARK, LIGHT, Palette, apply_palette, paint_me
 from neural_grain.base.errors import printable
 
 MIN_SIZE = (900, 600)  # of the window, in pixels of a standard screen
+KEY_TAG = "GrainKeys"  # for which the keys are bound; every widget has it as its first bind tag
 VERSIONS = ("before", "after", "difference")  # of the sound, in the order of their buttons
 
 
@@ -197,23 +199,36 @@ class Layout:
             )
 
     def _bind_keys(self) -> None:
+        """Bind the keys in all widgets of the window, before what the widgets do with them by themselves.
+
+        Otherwise the space bar would also press the button that has the focus, and an arrow move the volume. Dialogs
+        keep the usual keys.
+        """
         slider, entry = self.octave_slider.slider, self.octave_slider.entry
 
         def press(action: Action, event: tk.Event) -> str | None:
-            if action.works_while_typing or event.widget is not entry:
-                self._callbacks.perform(action)
-            return "break" if action.is_on_slider else None  # ttk would move the slider as well
+            if event.widget is entry and not action.works_while_typing:
+                return None
+            self._callbacks.perform(action)
+            return "break"
 
         for action in ACTIONS:
             if action.key:
-                pressed, released = action.events(self.modifier)
-                widget = slider if action.is_on_slider else self.root
-                widget.bind(pressed, lambda event, action=action: press(action, event))
-                if action.release:
-                    widget.bind(released, lambda _, action=action: self._callbacks.release(action))
-        # The space bar plays. It would press the button that has the focus as well.
-        self.root.unbind_class("TButton", "<space>")
-        self.root.unbind_class("TButton", "<Key-space>")
+                bind = slider.bind if action.is_on_slider else partial(self.root.bind_class, KEY_TAG)
+                for pressed, released in action.events(self.modifier):
+                    bind(pressed, lambda event, action=action: press(action, event))
+                    if action.release:
+                        bind(released, lambda _, action=action: self._callbacks.release(action))
+
+        def click(event: tk.Event) -> None:
+            if event.widget is not entry:
+                self.octave_slider.end_typing()
+
+        self.root.bind_class(KEY_TAG, "<Button-1>", click)
+        widgets: list[tk.Misc] = [self.root, self.outer]
+        for widget in widgets:
+            widget.bindtags((KEY_TAG, *widget.bindtags()))
+            widgets += widget.winfo_children() if widget is not self.root else []
 
     def paint(self) -> None:
         """Set all colours, light or dark as the preferences say."""

@@ -48,10 +48,20 @@ class OctaveSlider:
         """Move to a position, or to the end that is nearest to it. Does nothing while the slider is disabled."""
         self.slider.set(max(-SLIDER_RANGE, min(SLIDER_RANGE, octaves)))
 
+    @property
+    def is_typing(self) -> bool:
+        """Whether the field has the focus."""
+        # `focus_get` raises KeyError while a dialog of the system has the focus.
+        return str(self.entry.tk.call("focus")) == str(self.entry)
+
+    def end_typing(self) -> None:
+        """Leave the field, so that keys are shortcuts again."""
+        if self.is_typing:
+            self.slider.focus_set()
+
     def show_value(self) -> None:
         """Write the position into the field, unless the user is typing there."""
-        # `focus_get` raises KeyError while a dialog of the system has the focus.
-        if str(self.entry.tk.call("focus")) == str(self.entry):
+        if self.is_typing:
             return
         octaves = self.octaves
         text = f"{octaves:+.1f}" if octaves else "0"

@@ -411,6 +411,7 @@ class GrainWindow:
         self.playback.open(opened.y, opened.analysis.sound.sr, opened.solver, self.preferences.volume)
         self.preferences.add_recent(opened.path)
         self._refresh()  # the slider can't be moved before it is enabled
+        self.layout.octave_slider.end_typing()
         self.move_to(0.0)
         self._measure()
 
