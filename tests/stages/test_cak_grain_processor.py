@@ -152,6 +152,14 @@ class TestInterruption:
 
 
 class TestErrors:
+    def test_the_pairs_are_never_the_output(self, copied, monkeypatch, capsys):
+        monkeypatch.chdir(copied.folder)
+        (copied.folder / "training_pairs.json").rename("audit.json")
+        before = (copied.folder / "audit.json").read_bytes()
+        assert cak_grain_processor.main(["--pairs", "audit.json", "--output-dir", "."]) == 2
+        assert "audit.json: is the input itself, which is never overwritten" in capsys.readouterr().err
+        assert (copied.folder / "audit.json").read_bytes() == before
+
     @pytest.mark.parametrize(
         ("damage", "message"),
         [
