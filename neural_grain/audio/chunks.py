@@ -23,6 +23,7 @@ from typing import BinaryIO, Literal
 from neural_grain.base.files import atomic_write
 
 W64_GUID_END = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of all chunks but the outermost
+STARTS = (b"RIFF", b"RF64", b"RIFX", b"FORM", b"caff", b"riff")  # of a file; another file may follow the first
 DS64_DATA_SIZE_OFFSET = 8  # in the body of the chunk with the 64-bit sizes of RF64
 COPY_BYTES = 1 << 20
 MAX_CHUNKS = 10_000  # in one file; more are taken for damage
@@ -98,7 +99,7 @@ def read_chunks(file: BinaryIO, container: Container, begin: int = 0, *, after: 
             size -= container.header_bytes
         if chunk_id == container.data_id and data_size_64 is not None:
             size = data_size_64
-        if size < 0 or not chunk_id[:4].isascii():
+        if size < 0 or not chunk_id[:4].isascii() or chunk_id[:4] in STARTS:
             return
         if chunk_id == b"ds64":
             body = file.read(24)

@@ -28,6 +28,7 @@ from neural_grain.audio.markers import (
     markers_from_wav,
     wav_chunks,
 )
+from neural_grain.audio.structure import find_streams
 from neural_grain.audio.tags import Tags
 from neural_grain.base.errors import printable
 
@@ -104,14 +105,16 @@ def copy_embedded(source: Path, stored: StoredFormat, output: Path, target: Stor
         What had to be left behind.
     """
     families = [FAMILIES.get(kind.format, kind.format) for kind in (stored, target)]
+    left_behind = ["what is embedded in the joined files after the first"] if len(find_streams(source)) > 1 else []
     try:
         if families[0] == families[1] and families[0] != "OGG":
-            return _copy_same(source, output, families[0], target)
-        tags, left_behind = _read_tags(source, families[0])
+            _copy_same(source, output, families[0], target)
+            return left_behind
+        tags, names = _read_tags(source, families[0])
     except (MutagenError, ValueError, struct.error):
-        tags, left_behind = Tags(), ["tags (damaged)"]
+        tags, names = Tags(), ["tags (damaged)"]
     tags.fields.pop(MASK_FIELD, None)
-    left_behind = left_behind + tags.unknown + _write_tags(output, families[1], tags, target)
+    left_behind += names + tags.unknown + _write_tags(output, families[1], tags, target)
     return left_behind + _translate_markers(source, output, *families)
 
 
@@ -151,7 +154,7 @@ def _chunk_name(name: bytes, body: bytes) -> str:
     return CHUNK_NAMES.get(name[:4], fallback)
 
 
-def _copy_same(source: Path, output: Path, family: str, target: StoredFormat) -> list[str]:
+def _copy_same(source: Path, output: Path, family: str, target: StoredFormat) -> None:
     """Keep everything between two files of one container."""
     if family in CONTAINERS:
         _copy_chunks(source, output, CONTAINERS[family], target)
@@ -159,7 +162,6 @@ def _copy_same(source: Path, output: Path, family: str, target: StoredFormat) ->
         _copy_flac_blocks(source, output)
     elif family == "MP3":
         _copy_mp3_tags(source, output)
-    return []
 
 
 def _copy_chunks(source: Path, output: Path, container: Container, target: StoredFormat) -> None:

@@ -137,6 +137,14 @@ class TestChunks:
         add_chunks(write(tmp_path / "a.wav"), {}, {b"smpl": bytes(7)})
         assert render(tmp_path / "a.wav", tmp_path / "b.aiff") == ["markers (damaged)"]
 
+    def test_files_that_were_joined_name_what_the_later_ones_hold(self, tmp_path):
+        path = write(tmp_path / "a.wav")
+        add_chunks(path, {}, {b"smpl": LOOP})
+        path.write_bytes(path.read_bytes() * 2)
+        assert render(path, tmp_path / "b.wav") == ["what is embedded in the joined files after the first"]
+        assert chunks_of(tmp_path / "b.wav")[b"smpl"] == LOOP
+        assert open_sound(tmp_path / "b.wav").n_samples == 2002
+
     def test_chunks_that_are_cut_off_are_not_copied(self, tmp_path):
         source = write(tmp_path / "a.wav")
         source.write_bytes(source.read_bytes() + b"smpl\xff\xff\xff\x7fabc")
