@@ -142,9 +142,9 @@ def check_library(pairs: TrainingPairs) -> None:
         )
     n_files = len(group_copies(pairs))
     if n_files < DATASET.min_files:
-        copies = f" and {len(pairs.sources) - n_files} copies of them" if n_files < len(pairs.sources) else ""
+        copies = f" and {len(pairs.sources) - n_files} copies" if n_files < len(pairs.sources) else ""
         raise PipelineError(
-            f"{n_files} files{copies}: a model needs at least {DATASET.min_files}, better {FEW_FILES}; "
+            f"only {n_files} recording{'s' * (n_files != 1)}{copies}: a model needs at least {DATASET.min_files}, better {FEW_FILES}; "
             "add recordings and run stages 1 and 2 again"
         )
     spread_octaves = float(np.ptp(np.log2([tile.grain for tile in pairs.tiles])))
