@@ -140,9 +140,9 @@ def test_a_crop_is_a_part_of_a_tile_with_the_fluctuation_of_the_whole_tile(proje
     [
         (
             lambda pairs: with_copies(replace(pairs, sources=pairs.sources[:3]), range(3)),
-            "3 files and 3 copies of them: a model needs at least 4",
+            "only 3 recordings and 3 copies: a model needs at least 4",
         ),
-        (lambda pairs: replace(pairs, sources=pairs.sources[:3]), "3 files: a model needs at least 4"),
+        (lambda pairs: replace(pairs, sources=pairs.sources[:3]), "only 3 recordings: a model needs at least 4"),
         (
             lambda pairs: replace(pairs, tiles=tuple(replace(tile, grain=0.1) for tile in pairs.tiles)),
             "all tiles have the same grain",

@@ -213,7 +213,11 @@ class TestErrors:
         assert {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()} == before
 
     @pytest.mark.parametrize(
-        ("n_files", "message"), [(3, "only 3 recordings: a model needs at least 4"), (5, "only 1 recording and 4 copies: a model needs at least 4")]
+        ("n_files", "message"),
+        [
+            (3, "only 3 recordings: a model needs at least 4"),
+            (5, "only 1 recording and 4 copies: a model needs at least 4"),
+        ],
     )
     def test_a_library_with_nothing_to_learn_from_is_refused(self, tmp_path, n_files, message):
         write_library(tmp_path, n_files, 0.5)
