@@ -193,7 +193,8 @@ def library_warnings(files: Sequence[FileGrain]) -> list[str]:
     if n_copies:
         warnings.append(f"{n_copies} of the {len(files)} files are copies of others, from which nothing new is learned")
     if len(files) - n_copies < FEW_FILES:
-        warnings.append(f"only {len(files) - n_copies} files: a model learns better from {FEW_FILES} or more")
+        n_sounds = len(files) - n_copies
+        warnings.append(f"only {n_sounds} file{'s' * (n_sounds != 1)}: a model learns better from {FEW_FILES} or more")
     if grain_spread_octaves(grains) < NARROW_OCTAVES:
         warnings.append(
             f"the files hardly differ in grain ({grain_spread_octaves(grains):.2f} octaves between the 10th and "
