@@ -290,6 +290,8 @@ def _write_tags(output: Path, family: str, tags: Tags, target: StoredFormat) -> 
     replaced = {chunk_id: b"" for chunk_id, _ in before} | _layout_chunk(output, container, target)
     if replaced or after:
         rewrite_chunks(output, container, replaced=replaced, before_data=before, after_data=after)
+    if container is CAF and tags.pictures:
+        return ["pictures"]
     return ["tags"] if tags and container is W64 else []
 
 

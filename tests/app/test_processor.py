@@ -63,6 +63,17 @@ class TestZero:
         assert (tmp_path / "zeros.wav").read_bytes() == (tmp_path / "out.wav").read_bytes()
 
 
+class TestCopyInAnotherFormat:
+    @pytest.mark.parametrize("octaves", [0.0, 3.0])
+    def test_the_reported_grain_is_that_of_the_file(self, processor, tmp_path, octaves):
+        quiet_tone = 1e-4 * sine(440)  # can't be made smoother, and in 16 bits it is mostly dither
+        sf.write(tmp_path / "a.wav", quiet_tone, SR, "FLOAT")
+        output = tmp_path / "b.wav"
+        result = processor.render_file(tmp_path / "a.wav", output, RenderTarget(octaves), subtype="PCM_16")
+        assert result.rendering.grain_after == pytest.approx(grain_of(output), rel=1e-6)
+        assert result.rendering.grain_after > 10 * result.rendering.grain_before
+
+
 class TestLaw:
     @pytest.mark.parametrize("octaves", [-2.0, -0.5, 1.0])
     @pytest.mark.parametrize(

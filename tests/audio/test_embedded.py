@@ -226,6 +226,14 @@ class TestTags:
             assert tags["TITLE"] == ["T"]
             assert tags["ARTIST"] == ["A. Person"]
 
+    def test_caf_and_w64_name_what_they_have_no_place_for(self, tmp_path):
+        path = write(tmp_path / "a.flac")
+        tag_everything(path)
+        assert render(path, tmp_path / "b.caf") == ["pictures"]
+        assert render(path, tmp_path / "b.w64") == ["tags"]
+        render(tmp_path / "b.caf", tmp_path / "c.flac")
+        assert FLAC(tmp_path / "c.flac")["TITLE"] == [TITLE]
+
     def test_an_mp3_keeps_its_version_and_frames_that_only_id3_has(self, tmp_path):
         path = write(tmp_path / "a.mp3", "MPEG_LAYER_III")
         tags = ID3()
