@@ -18,7 +18,18 @@ from typing import Protocol
 from mutagen import MutagenError
 
 from neural_grain.audio import tags as tagging
-from neural_grain.audio.chunks import AIFF, CAF, RIFF, W64, Container, read_body, read_chunks, rewrite_chunks
+from neural_grain.audio.chunks import (
+    AIFF,
+    CAF,
+    RIFF,
+    RIFX,
+    W64,
+    Container,
+    container_at,
+    read_body,
+    read_chunks,
+    rewrite_chunks,
+)
 from neural_grain.audio.layout import FLAC_MASKS, codec_layout
 from neural_grain.audio.markers import (
     AIFF_CHUNKS,
@@ -52,8 +63,6 @@ GUID_END = (
 USE_MASK = 1 << 16  # the layout tag of Core Audio that says that the mask follows
 CORE_AUDIO_MASKS = {101: 0x3, 108: 0x33, 113: 0x7, 117: 0x37, 121: 0x3F}  # layout tags whose order is that of the mask
 MASK_FIELD = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"  # a field of FLAC tags
-
-
 FAMILIES = {"RF64": "WAV", "WAVEX": "WAV"}  # formats of libsndfile that share their chunks with another one
 CONTAINERS = {"WAV": RIFF, "AIFF": AIFF, "CAF": CAF, "W64": W64}
 
@@ -106,6 +115,9 @@ def copy_embedded(source: Path, stored: StoredFormat, output: Path, target: Stor
     """
     families = [FAMILIES.get(kind.format, kind.format) for kind in (stored, target)]
     left_behind = ["what is embedded in the joined files after the first"] if len(find_streams(source)) > 1 else []
+    with open(source, "rb") as file:
+        if container_at(file) is RIFX:  # a WAV, but all numbers in its chunks are in the other order
+            return [*left_behind, "all but the samples of a big-endian WAV"]
     try:
         if families[0] == families[1] and families[0] != "OGG":
             _copy_same(source, output, families[0], target)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,8 +221,3 @@ def merged(parts: Iterable[Tags]) -> Tags:
         tags.pictures += part.pictures
         tags.unknown += part.unknown
     return tags
-
-
-def text_of_fields(fields: Mapping[str, list[str]]) -> str:
-    """Fields in one line, for messages."""
-    return ", ".join(sorted(fields))

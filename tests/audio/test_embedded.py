@@ -137,6 +137,12 @@ class TestChunks:
         add_chunks(write(tmp_path / "a.wav"), {}, {b"smpl": bytes(7)})
         assert render(tmp_path / "a.wav", tmp_path / "b.aiff") == ["markers (damaged)"]
 
+    def test_a_big_endian_wav_gives_its_samples_only(self, tmp_path):
+        y = 0.1 * np.random.default_rng(0).standard_normal(1001)
+        sf.write(tmp_path / "a.wav", y, SAMPLE_RATE, "PCM_16", endian="BIG")
+        assert render(tmp_path / "a.wav", tmp_path / "b.wav") == ["all but the samples of a big-endian WAV"]
+        np.testing.assert_array_equal(sf.read(tmp_path / "b.wav")[0], sf.read(tmp_path / "a.wav")[0])
+
     def test_files_that_were_joined_name_what_the_later_ones_hold(self, tmp_path):
         path = write(tmp_path / "a.wav")
         add_chunks(path, {}, {b"smpl": LOOP})
