@@ -34,11 +34,15 @@ GRADIENT_CHECK = GradientCheckSettings()
 def choose_device(requested: str) -> str:
     """The device for "auto", "cpu", "cuda" or "mps".
 
+    On CUDA, convolutions are computed in float32 from now on. TensorFloat-32, which is torch's default, keeps 10 bits:
+    gradients then differ from the CPU's by 6e-4, not by 1e-6, and our small convolutions get no faster by it.
+
     Raises
     ------
     PipelineError
         If the requested device is not available.
     """
+    torch.backends.cudnn.allow_tf32 = False
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if requested == "auto":
         return next(name for name, is_available in available.items() if is_available)
