@@ -215,20 +215,25 @@ class AmountSolver:
         if octaves not in self._estimates:
             reach = self.reach(octaves)
             amounts = reach.amounts_at(reach.position_of(abs(octaves)))
-            level = 10 ** (self.level_for_loudness_db(amounts) / 20)
+            level = 10 ** (self.level_for_loudness_db(amounts, coarse=True) / 20)
             self._estimates[octaves] = replace(amounts, level=level)
         return self._estimates[octaves]
 
     @ONE_BLAS_THREAD
-    def level_for_loudness_db(self, amounts: Amounts) -> float:
+    def level_for_loudness_db(self, amounts: Amounts, *, coarse: bool = False) -> float:
         """Change of level (RMS) in dB that brings loudness (ITU-R BS.1770) near enough to that of the input.
 
         At the same level a sound with more texture is louder, because loudness gives more weight to treble. The
         change is the smallest that keeps loudness within its tolerance, and is limited itself.
+
+        Parameters
+        ----------
+        coarse : use a few frames of the probe only
         """
-        power = np.exp(self.field.probe_log_power(amounts))
-        power *= (self._probe_mean / power.mean(axis=1))[:, None]
-        ratio = float((power @ self._k_weights).sum() / (self.analysis.probe.power @ self._k_weights).sum())
+        frames = self._coarse_frames if coarse else slice(None)
+        power = np.exp(self.field.probe_log_power(amounts, frames))
+        power *= (self._probe_mean[frames] / power.mean(axis=1))[:, None]
+        ratio = float((power @ self._k_weights).sum() / (self.analysis.probe.power[frames] @ self._k_weights).sum())
         change_db = 10 * math.log10(ratio)
         excess_db = change_db - float(np.clip(change_db, -SOLVER.loudness_tolerance_db, SOLVER.loudness_tolerance_db))
         return float(np.clip(-excess_db, -SOLVER.max_level_change_db, SOLVER.max_level_change_db))
