@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, FakeDevice, drone
+from conftest import SR, FakeDevice, drone, noise
 
 from measure_audio_grain import measure_file
 from neural_grain.app.player import Player
@@ -83,6 +83,33 @@ def test_the_level_meter_follows_the_sound(start, tmp_path):
     assert loud - meter["value"] == pytest.approx(26, abs=3)
     d.xdotool("key", "space")
     d.wait_until(lambda: meter["value"] == 0)
+
+
+def test_the_window_plays_what_it_saves(start, tmp_path):
+    """Strokes of a loud tone: towards texture their peaks pass full scale, and the limiter takes energy away."""
+    t = np.arange(2 * SR) % (SR // 2)
+    y = np.sin(2 * np.pi * 600 * t / SR) * np.exp(-t / 1_500) * np.minimum(1, t / 20)
+    path, saved = tmp_path / "loud.wav", tmp_path / "saved.wav"
+    sf.write(path, 0.98 * y / np.abs(y).max() + 1e-5 * noise(2), SR, "PCM_24")
+    device = FakeDevice()
+    d = start(path, player=Player(device))
+    d.root.focus_force()
+    d.xdotool("key", "Next", "Next", "Next")
+    d.settle()
+    assert d.session.rendering.limited_db > 6
+    d.answers["save"] = str(saved)
+    d.xdotool("key", "ctrl+s")
+    d.wait_for_status("saved ")
+    d.window._set_volume(1.0)
+    d.xdotool("key", "space")
+    d.wait_until(lambda: d.playback.position_s > 1.4)
+    z, heard = sf.read(saved)[0], np.concatenate(device.streams[0].heard)[:, 0]
+    start_of_sound = np.flatnonzero(np.abs(heard) > 0)[0] - np.flatnonzero(np.abs(z) > 0)[0]
+    window = slice(SR // 4, SR)
+    heard = heard[max(0, start_of_sound) :][window]
+    assert np.abs(heard).max() <= 1
+    assert 20 * math.log10(np.std(heard) / np.std(z[window])) == pytest.approx(0, abs=0.1)
+    assert d.playback.mixer.underruns == 0
 
 
 def test_six_channels_are_opened_played_and_saved(start, tmp_path):
