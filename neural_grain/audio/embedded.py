@@ -238,10 +238,15 @@ def _read_tags(source: Path, family: str) -> tuple[Tags, list[str]]:
         tags = tagging.tags_from_vorbis(source)
         return tags, _flac_extras(source) if family == "FLAC" else []
     if family == "MP3":
+        from mutagen.apev2 import APENoHeaderError, APEv2
         from mutagen.id3 import ID3, ID3NoHeaderError
 
+        tags, names = Tags(), []
         with suppress(ID3NoHeaderError):
-            return tagging.tags_from_id3(ID3(source)), []
+            tags = tagging.tags_from_id3(ID3(source))
+        with suppress(APENoHeaderError):
+            names = ["APE tags"] if APEv2(source) else []
+        return tags, names
     if family not in CONTAINERS:
         return Tags(), []
     parts: list[Tags] = []

@@ -263,7 +263,10 @@ class TestTags:
         tags = ID3()
         tags.add(mutagen.id3.PRIV(owner="someone", data=b"\1\2\3"))
         tags.save(path)
-        assert render(path, tmp_path / "b.flac") == ["ID3 PRIV"]
+        ape = APEv2()
+        ape["Mood"] = "calm"
+        ape.save(path)
+        assert render(path, tmp_path / "b.flac") == ["APE tags", "ID3 PRIV"]
 
     def test_damaged_tags_are_named_and_do_not_stop_the_rendering(self, tmp_path):
         path = write(tmp_path / "a.mp3", "MPEG_LAYER_III")
