@@ -43,6 +43,7 @@ from neural_grain.app.processor import (
     SLIDER_RANGE,
     GrainProcessor,
     RenderTarget,
+    describe_left_behind,
     describe_rendering,
     rendering_report,
 )
@@ -122,8 +123,8 @@ class BatchReport:
             print(f"error: {reason}", file=sys.stderr)
         else:
             self._rendered.append(rendering_report(result.rendering))
-            if result.rendering.left_behind:
-                warn(f"{job.source.name}: left behind: {', '.join(result.rendering.left_behind)}")
+            if left_behind := describe_left_behind(result.rendering):
+                warn(f"{job.source.name}: {left_behind}")
             if not self._as_json:
                 print(f"{printable(job.source.name)}: {describe_rendering(result.rendering.rendering)}")
                 print(f"wrote {printable(job.output)}")

@@ -95,9 +95,8 @@ class Mixer:
         self._loop: tuple[int, int] | None = None
         self._is_playing = False
         self._seek_target: int | None = None  # the playhead moves there as soon as the sound is rendered there
-        self._pieces: dict[
-            tuple[Amounts, int], np.ndarray
-        ] = {}  # the sound "after", by amounts and number of the piece
+        # The sound "after", by amounts and number of the piece.
+        self._pieces: dict[tuple[Amounts, int], np.ndarray] = {}
         self._tail = np.zeros((0, y.shape[1]), np.float32)  # what is left of the sound from which a fade leads away
         self._gain = 1.0  # follows the volume
 

@@ -333,6 +333,11 @@ def describe_rendering(rendering: Rendering | None) -> str:
     return line
 
 
+def describe_left_behind(result: FileRendering) -> str:
+    """What an output has no place for, in one line; empty if it has a place for everything."""
+    return f"left behind: {', '.join(result.left_behind)}" if result.left_behind else ""
+
+
 def rendering_report(result: FileRendering) -> dict[str, object]:
     """A rendered file as plain values for JSON, without NaN."""
     paths = {"input": str(result.input), "output": str(result.output), "left_behind": list(result.left_behind)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job
-from neural_grain.app.processor import GrainProcessor, RenderTarget, describe_rendering
+from neural_grain.app.processor import GrainProcessor, RenderTarget, describe_left_behind, describe_rendering
 from neural_grain.app.worker import (
     Analysed,
     BatchDone,
@@ -219,8 +219,8 @@ class Session:
                 if rendering is not None and opened is self.opened:
                     self.rendering = rendering
             case FileSaved(saved):
-                left_behind = f"; left behind: {', '.join(saved.left_behind)}" if saved.left_behind else ""
-                self.set_status(f"saved {printable(saved.output)}: {describe_rendering(saved.rendering)}{left_behind}")
+                lines = filter(None, (describe_rendering(saved.rendering), describe_left_behind(saved)))
+                self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
                 self.saved_octaves = saved.rendering.requested_octaves if saved.rendering else 0.0
             case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""

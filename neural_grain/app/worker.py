@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
-from neural_grain.app.processor import FileRendering, GrainProcessor
+from neural_grain.app.processor import FileRendering, GrainProcessor, describe_left_behind
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
@@ -307,9 +307,9 @@ class Worker:
                     self.messages.put(Progress(f"file {len(results) + 1} of {n_jobs}", len(results) / n_jobs))
         failures = [f"{printable(result.job.source.name)}: {result.failure}" for result in results if result.failure]
         left_behind = [
-            f"{printable(result.job.source.name)}: left behind: {', '.join(result.rendering.left_behind)}"
+            f"{printable(result.job.source.name)}: {line}"
             for result in results
-            if result.rendering is not None and result.rendering.left_behind
+            if result.rendering is not None and (line := describe_left_behind(result.rendering))
         ]
         n_unchanged = sum(result.is_unchanged for result in results)
         return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)

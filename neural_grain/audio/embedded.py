@@ -226,10 +226,16 @@ def _copy_mp3_tags(source: Path, output: Path) -> None:
         tags = ID3(source, translate=False)
         if tags.version < (2, 3):
             tags.update_to_v24()
-        has_version_1 = source.read_bytes()[-128:-125] == b"TAG"
-        tags.save(output, v1=2 if has_version_1 else 0, v2_version=3 if tags.version[:2] == (2, 3) else 4)
+        tags.save(output, v1=2 if _has_id3_version_1(source) else 0, v2_version=3 if tags.version[:2] == (2, 3) else 4)
     with suppress(APENoHeaderError):
         APEv2(source).save(output)
+
+
+def _has_id3_version_1(path: Path) -> bool:
+    """True if a file ends with a tag of ID3 version 1, which has 128 bytes."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 128))
+        return file.read(3) == b"TAG"
 
 
 def _read_tags(source: Path, family: str) -> tuple[Tags, list[str]]:

@@ -1,4 +1,4 @@
-"""Output files: container and sample format, exact conversion of samples, tags, writing and copying.
+"""Output files: container and sample format, conversion of samples, writing and copying.
 
 libsndfile multiplies floats by 2**15 - 1 when it writes 16-bit samples and divides by 2**15 when it reads them. So
 samples are converted here, with 2**15 in both directions, and are read back exactly as they were written.

@@ -145,7 +145,7 @@ def _promised_frames(data: mmap.mmap, position: int, header: FrameHeader) -> int
     start = position + _xing_offset(header)
     if data[start : start + 4] in (b"Xing", b"Info"):
         flags, n_frames = (int.from_bytes(data[i : i + 4], "big") for i in (start + 4, start + 8))
-        return n_frames if flags & XING_FRAMES_FLAG else None
+        return n_frames or None if flags & XING_FRAMES_FLAG else None  # 0 if the encoder could not go back to it
     start = position + VBRI_OFFSET
     return int.from_bytes(data[start + 14 : start + 18], "big") if data[start : start + 4] == b"VBRI" else None
 

@@ -1,8 +1,8 @@
 """Files that are written as a whole or not at all, and runs that do not disturb each other.
 
 `atomic_write` writes a hidden temporary file beside its target, flushes it to the disk and renames it at the end. So a
-reader sees the old file or the new one, never a part, and so does the user after a power cut. `run_lock` keeps other runs from
-writing a file. Both hold the same lock: one of the operating system (through ``filelock``) on a hidden file beside the
+reader sees the old file or the new one, never a part, and so does the user after a power cut. `run_lock` keeps other
+runs from writing a file. Both hold the same lock: one of the operating system (through ``filelock``) on a hidden file beside the
 target. It ends with its process, even by kill -9. Hidden files that a killed run leaves are removed by the next run in
 that folder (`prepare_folder`).
 

@@ -60,9 +60,7 @@ def guard_streams() -> None:
         if stream is None:
             stream = os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         if not isinstance(stream, GuardedStream):
-            setattr(sys, name, GuardedStream(stream))
-            if name == "stderr":
-                _keep_from_c_libraries(stream)
+            setattr(sys, name, GuardedStream(_apart_from_c_libraries(stream) if name == "stderr" else stream))
 
 
 def begin_script() -> None:
@@ -77,12 +75,15 @@ def _end_interrupted(*_: object) -> NoReturn:
     os._exit(130)
 
 
-def _keep_from_c_libraries(stream: TextIO) -> None:
-    """Give stderr a descriptor of its own, and let the one that C libraries write to lead nowhere."""
-    if stream.fileno() != 2:  # a test or another program has replaced it
-        return
-    stream.flush()
+def _apart_from_c_libraries(stream: TextIO) -> TextIO:
+    """A stream to where stderr leads, after the descriptor that C libraries write to was made to lead nowhere."""
+    try:
+        stream.flush()
+        if stream.fileno() != 2:
+            return stream
+    except (OSError, ValueError):  # a program or a test has put something else in its place, or it can't be written
+        return stream
     own, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    sys.stderr = GuardedStream(os.fdopen(own, "w", encoding=stream.encoding, errors=stream.errors, buffering=1))
+    return os.fdopen(own, "w", encoding=stream.encoding, errors=stream.errors, buffering=1)

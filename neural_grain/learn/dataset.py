@@ -1,8 +1,8 @@
 """The tiles that a model learns from and the tiles that it is judged on.
 
 A tile is a picture x of shape (n_mels, tile_frames), 0 to 1, float32. Files are split into a training
-part and a held-out part, so that no tile is judged whose file, or a copy of it, was learned from. Each part is limited to
-a fixed number of tiles, spread evenly over the order of grain: a model of a few thousand weights learns
+part and a held-out part, so that no tile is judged whose file, or a copy of it, was learned from. Each part is limited
+to a fixed number of tiles, spread evenly over the order of grain: a model of a few thousand weights learns
 no more from a million tiles, and training must not take longer for a larger library or need more memory.
 
 In: training_pairs.json as `TrainingPairs`. Out: `Tiles`, held in memory with what the referees measure
@@ -144,8 +144,8 @@ def check_library(pairs: TrainingPairs) -> None:
     if n_files < DATASET.min_files:
         copies = f" and {len(pairs.sources) - n_files} copies" if n_files < len(pairs.sources) else ""
         raise PipelineError(
-            f"only {n_files} recording{'s' * (n_files != 1)}{copies}: a model needs at least {DATASET.min_files}, better {FEW_FILES}; "
-            "add recordings and run stages 1 and 2 again"
+            f"only {n_files} recording{'s' * (n_files != 1)}{copies}: a model needs at least {DATASET.min_files}, "
+            f"better {FEW_FILES}; add recordings and run stages 1 and 2 again"
         )
     spread_octaves = float(np.ptp(np.log2([tile.grain for tile in pairs.tiles])))
     if spread_octaves < 2 * CLAIM_OCTAVES:

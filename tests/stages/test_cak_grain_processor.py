@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
-from conftest import PROJECT_EPOCHS, ROOT, run, write_library
+from conftest import PROJECT_EPOCHS, ROOT, SR, noise, run
 
 import cak_grain_processor
 from neural_grain.data.tiles import read_pairs
@@ -213,18 +214,18 @@ class TestErrors:
         assert {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()} == before
 
     @pytest.mark.parametrize(
-        ("n_files", "message"),
+        ("seeds", "message"),
         [
-            (3, "only 3 recordings: a model needs at least 4"),
-            (5, "only 1 recording and 4 copies: a model needs at least 4"),
+            ((0, 1, 2), "only 3 recordings: a model needs at least 4"),
+            ((0, 0, 0, 0, 0), "only 1 recording and 4 copies: a model needs at least 4"),
+            ((0, 1, 2, 3, 4), "all tiles have the same grain"),
         ],
     )
-    def test_a_library_with_nothing_to_learn_from_is_refused(self, tmp_path, n_files, message):
-        write_library(tmp_path, n_files, 0.5)
-        if n_files == 5:
-            first = next(tmp_path.rglob("*.wav")).read_bytes()
-            for path in tmp_path.rglob("*.wav"):
-                path.write_bytes(first)
+    def test_a_library_with_nothing_to_learn_from_is_refused(self, tmp_path, seeds, message):
+        folder = tmp_path / "Drone/Static"
+        folder.mkdir(parents=True)
+        for i, seed in enumerate(seeds):
+            sf.write(folder / f"{i}.wav", noise(0.5, seed=seed), SR)
         run("measure_audio_grain.py", cwd=tmp_path)
         run("convert_to_spectrograms.py", "--no-images", cwd=tmp_path)
         ran = run("cak_grain_processor.py", cwd=tmp_path)
