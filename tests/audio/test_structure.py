@@ -100,6 +100,13 @@ class TestUnknownLengths:
         offset = np.argmax(np.correlate(z[: SR // 4, 0], y[: SR // 8, 0], "valid"))
         np.testing.assert_allclose(z[offset : offset + len(y)], y, atol=1e-5)
 
+    def test_an_mp3_that_states_0_frames(self, tmp_path, sound):
+        raw = bytearray(write(tmp_path / "a.mp3", sound))
+        at = max(raw.find(b"Xing"), raw.find(b"Info"))
+        raw[at + 8 : at + 12] = bytes(4)
+        (tmp_path / "b.mp3").write_bytes(raw)
+        assert len(sound) <= len(decoded(tmp_path / "b.mp3")) < len(sound) + 4 * 1152
+
     def test_a_wav_that_is_really_empty_stays_empty(self, tmp_path, sound):
         raw = write(tmp_path / "a.wav", sound[:0], "PCM_16") + b"LIST\x04\x00\x00\x00INFO"
         (tmp_path / "a.wav").write_bytes(raw[:4] + (len(raw) - 8).to_bytes(4, "little") + raw[8:])

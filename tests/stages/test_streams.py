@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import ROOT, SR, write_library
+
+from neural_grain.base.streams import guard_streams
 
 STAGES = ("measure_audio_grain.py", "convert_to_spectrograms.py", "cak_grain_processor.py", "neural_audio_processor.py")
 
@@ -133,3 +136,12 @@ def test_what_a_decoder_prints_about_a_damaged_file_stays_away_from_the_terminal
         [sys.executable, ROOT / STAGES[0], "a.mp3", "b.mp3"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert all(line.startswith("warning: ") for line in done.stderr.splitlines()), done.stderr
+
+
+def test_a_stderr_that_a_program_has_put_in_its_place_is_kept(monkeypatch):
+    replacement = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", replacement)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    guard_streams()
+    print("a line", file=sys.stderr)
+    assert replacement.getvalue() == "a line\n"
