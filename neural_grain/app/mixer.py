@@ -175,7 +175,7 @@ class Mixer:
         while n_pieces < MIXER.pieces_at_once and first + n_pieces in missing:
             n_pieces += 1
         start, stop = first * size, min(len(self.y), (first + n_pieces) * size)
-        rendered = self._field.render_part(self.y, amounts, start, stop, self._ceiling)
+        rendered = self._field.render_part(amounts, start, stop, self._ceiling)
         with self._lock:
             for i in range(n_pieces):
                 self._pieces[amounts, first + i] = rendered[i * size : (i + 1) * size]

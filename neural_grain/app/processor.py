@@ -218,7 +218,7 @@ class GrainProcessor:
         """
         analysis = analyse(sound, self.loaded.settings, self.threads)
         on_analysed(analysis)
-        return AmountSolver(GainField(analysis, self.loaded.pattern_db(analysis.x)))
+        return AmountSolver(GainField(analysis, self.loaded.pattern_db(analysis)))
 
     def adopt_solver(self, source: Path, stamp: tuple[int, int], solver: AmountSolver) -> None:
         """Use this solver when the file is rendered next, unless the file has changed.

@@ -1,10 +1,12 @@
-"""The gain field of a sound: from two amounts to the gain of every band and step, and from there to audio.
+"""The gain field of a sound: from amounts to the gains of every layer, band and step, and from there to audio.
 
-A sound and its pattern leave two numbers free: how much of the pattern and how much of the spectral expander is
-applied (`Amounts`). The gain field turns them into gains in dB, shape (n_mels, steps), and renders the sound with
-them, whole or in part. For the solver it also predicts the powers that the amounts give the frames of the probe:
+A sound and its pattern leave two numbers free: by how much the texture is moved and how much of the spectral expander is
+applied (`Amounts`). The gain field turns them into gains and renders the sound with them, whole or in part. For the
+solver it also predicts the powers that the amounts give the frames of the probe:
 
-    P'[t, k] = P[t, k] 10**(gain_db[t, k] / 10)
+    P'[t, k] = (tones[t, k] + g cross[t, k] + g**2 texture[t, k] + generated[t, k]) expander[t, k]
+
+where g is the factor on the amplitude of the texture.
 """
 
 from __future__ import annotations
@@ -22,15 +24,21 @@ from neural_grain.dsp.gains import (
     ENERGY,
     Amounts,
     GainComponents,
-    combine_gains,
+    StepGains,
+    band_gains,
+    db_of,
     lerp_weights,
-    normalise_energy,
+    power_of,
+    powers_after,
     spectral_expander,
+    step_gains,
 )
 from neural_grain.dsp.mel import band_fractions, band_interpolation
-from neural_grain.dsp.resynthesis import SpectralGain, render_blocks, render_range
+from neural_grain.dsp.resynthesis import LayerRenderer
 from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES
 from neural_grain.dsp.smoothing import smooth_pattern
+
+UNIFORM_PATTERN = np.zeros((1, 1, 1), np.float32)  # the same gain for the whole texture: what works without a model
 
 
 class GainField:
@@ -40,18 +48,20 @@ class GainField:
     ----------
     analysis : Analysis
     pattern_db : np.ndarray, shape (n_mels, cells) or (2, n_mels, cells)
-        Gain in dB for an amount of 1. The first of two patterns is used for positive amounts (smoother), the second
-        for negative ones (more texture); a single one is used for both.
+        Level of the texture that takes part, relative to the texture that is there. The first of two patterns is used to
+        make a sound smoother, the second for more texture; a single one is used for both. Axes of length 1 stand for
+        any length.
     """
 
-    def __init__(self, analysis: Analysis, pattern_db: np.ndarray):
+    def __init__(self, analysis: Analysis, pattern_db: np.ndarray = UNIFORM_PATTERN):
         self.analysis = analysis
         settings, probe, sr = analysis.settings, analysis.probe, analysis.sound.sr
         self._shares = band_fractions(settings)
-        self._cells_db = smooth_pattern(pattern_db.reshape(-1, *pattern_db.shape[-2:]), analysis.x, settings)
-        step_starts = np.arange(0, len(analysis.onset), STEP_FRAMES)
-        self._step_weights = 1 - ENERGY.onset_discount * np.maximum.reduceat(analysis.onset, step_starts)
-        self._spectral_gain = SpectralGain(settings, sr, analysis.onset)
+        n_cells = -(-analysis.x.shape[1] // CELL_FRAMES)
+        cells_db = np.broadcast_to(pattern_db, (*pattern_db.shape[:-2], settings.n_mels, n_cells))
+        cells_db = cells_db.reshape(-1, *cells_db.shape[-2:])
+        self._cells_db = smooth_pattern(cells_db, analysis.x, settings) if np.ptp(pattern_db) else cells_db
+        self._renderer = LayerRenderer(analysis)
         lerp = lerp_weights((probe.index + 0.5) / STEP_FRAMES, self.n_steps)
         steps = np.unique(np.concatenate((lerp.before, lerp.after)))
         self._probe_lerp = lerp._replace(
@@ -59,27 +69,27 @@ class GainField:
         )
         self._probe_components = {to_texture: self._components(steps, to_texture) for to_texture in (False, True)}
         self._to_log_power = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
-        self._probe_log_power = np.log(np.maximum(probe.power, np.finfo(np.float32).tiny))
+        # The probe of generated noise: power of white noise in each bin, which has an exponential distribution.
+        random = np.random.default_rng(0).standard_exponential(probe.texture.shape, np.float32)
+        self._generated_power = np.float32(analysis.band_peak) * random
 
     @property
     def n_steps(self) -> int:
         """Number of steps of the sound."""
-        return self.analysis.step_db.shape[1]
+        return self.analysis.texture_db.shape[1]
 
-    def gain_db(self, amounts: Amounts, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Gains at the steps from ``start`` up to but not including ``stop``; up to the end if it is None.
-
-        Returns
-        -------
-        np.ndarray, shape (n_mels, stop - start), float32, dB
-        """
+    def gains(self, amounts: Amounts, start: int = 0, stop: int | None = None) -> StepGains:
+        """Gains at the steps from ``start`` up to but not including ``stop``; up to the end if it is None."""
         stop = self.n_steps if stop is None else min(stop, self.n_steps)
         first = max(0, start - ENERGY.half_width_steps)
         steps = np.arange(first, min(self.n_steps, stop + ENERGY.half_width_steps))
-        return self._gain_db_at(amounts, steps)[:, start - first : stop - first]
+        inside = slice(start - first, stop - first)
+        gains = step_gains(self._components(steps, amounts.to_texture), amounts, self._shares)
+        bands = [None if db is None else db[:, inside] for db in gains.bands]
+        return StepGains(type(gains.bands)(*bands), gains.transients_db[inside], gains.level_db[inside])
 
     def gain_db_of_frames(self, amounts: Amounts, frames: np.ndarray) -> np.ndarray:
-        """Gains at some frames, for a picture.
+        """Change of the level of each band at some frames, for a picture.
 
         Where the frames are much sparser than the steps, each takes the gain of its step and energy is normalised
         over the chosen steps alone, so that the cost does not grow with the length of the sound.
@@ -92,40 +102,35 @@ class GainField:
         -------
         np.ndarray, shape (n_mels, len(frames)), float32, dB
         """
-        start, stop = int(frames[0]) // STEP_FRAMES - 1, int(frames[-1]) // STEP_FRAMES + 2
+        start, stop = max(0, int(frames[0]) // STEP_FRAMES - 1), int(frames[-1]) // STEP_FRAMES + 2
         if stop - start > 2 * len(frames):
-            return self._gain_db_at(amounts, np.minimum(frames // STEP_FRAMES, self.n_steps - 1))
-        start = max(0, start)
-        gain_db = self.gain_db(amounts, start, stop)
-        return lerp_weights((frames + 0.5) / STEP_FRAMES - start, gain_db.shape[1]).interpolate(gain_db)
+            return self._change_db_at(amounts, np.minimum(frames // STEP_FRAMES, self.n_steps - 1))
+        change_db = self._change_db_at(amounts, np.arange(start, min(stop, self.n_steps)))
+        return lerp_weights((frames + 0.5) / STEP_FRAMES - start, change_db.shape[1]).interpolate(change_db)
 
     def render(self, amounts: Amounts) -> Iterator[np.ndarray]:
-        """Render the whole sound in blocks of samples, as `render_blocks` does, without a limiter."""
-        sound, threads, gains = self.analysis.sound, self.analysis.threads, partial(self.gain_db, amounts)
-        return render_blocks(sound, gains, self._spectral_gain, amounts.level, threads=threads)
+        """Render the whole sound in blocks of samples, without a limiter."""
+        return self._renderer.render(partial(self.gains, amounts), amounts.level, threads=self.analysis.threads)
 
-    def render_part(
-        self, y: np.ndarray, amounts: Amounts, start: int, stop: int, ceiling: float = math.inf
-    ) -> np.ndarray:
+    def render_part(self, amounts: Amounts, start: int, stop: int, ceiling: float = math.inf) -> np.ndarray:
         """Render the samples from ``start`` up to but not including ``stop``, as `render` and `limit_peaks` give them.
 
         Parameters
         ----------
-        y : np.ndarray, shape (n_samples, channels), the whole sound before rendering
         ceiling : float > 0, of the limiter
 
         Returns
         -------
         np.ndarray, shape (stop - start, channels), float32
         """
-        sound, gains = self.analysis.sound, partial(self.gain_db, amounts)
+        sound = self.analysis.sound
         # The limiter has no memory, so it gives these samples the same gain with only its own reach around them.
-        first, last = max(0, start - limiter_reach(sound.sr)), min(len(y), stop + limiter_reach(sound.sr))
-        part = render_range(y, gains, self._spectral_gain, first, last, amounts.level)
+        first, last = max(0, start - limiter_reach(sound.sr)), min(sound.n_samples, stop + limiter_reach(sound.sr))
+        part = self._renderer.render_range(partial(self.gains, amounts), first, last, amounts.level)
         return np.concatenate(list(limit_peaks([part], ceiling, sound)))[start - first : stop - first]
 
     def probe_components(self, to_texture: bool) -> GainComponents:
-        """Pattern, expander and level at the steps around the frames of the probe."""
+        """What the gains at the steps around the frames of the probe are made of."""
         return self._probe_components[to_texture]
 
     @ONE_BLAS_THREAD
@@ -140,20 +145,36 @@ class GainField:
         -------
         np.ndarray, shape (frames, bins of the analysis band), float32
         """
-        gain_db = combine_gains(self._probe_components[amounts.to_texture], amounts, self._shares)
-        log_power = self._probe_lerp.select(frames).interpolate(gain_db).T @ self._to_log_power
-        log_power += self._probe_log_power[frames]
+        gains = band_gains(self._probe_components[amounts.to_texture], amounts, self._shares)
+        lerp, probe = self._probe_lerp.select(frames), self.analysis.probe
+
+        def log_gain(gain_db: np.ndarray) -> np.ndarray:
+            return lerp.interpolate(gain_db).T @ self._to_log_power
+
+        factor = np.exp(0.5 * log_gain(gains.noise_db))
+        power = probe.texture[frames] * factor
+        power += probe.cross[frames]
+        power *= factor
+        power += probe.tones[frames]
+        if gains.generated_db is not None:
+            power += self._generated_power[frames] * np.exp(log_gain(gains.generated_db))
+        log_power = np.log(np.maximum(power, np.finfo(np.float32).tiny, out=power), out=power)
+        if gains.expander_db is not None:
+            log_power += log_gain(gains.expander_db)
         return log_power
 
-    def _gain_db_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
-        """Gains at some rising steps, with energy normalised over them."""
+    def _change_db_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
+        """Change of the level of each band at some rising steps, with energy normalised over them."""
         components = self._components(steps, amounts.to_texture)
-        gain_db = combine_gains(components, amounts, self._shares)
-        return normalise_energy(gain_db, components.level_db, self._shares, self._step_weights[steps])
+        gains = step_gains(components, amounts, self._shares)
+        return db_of(powers_after(components, gains.bands)) - components.level_db + gains.level_db
 
     def _components(self, steps: np.ndarray, to_texture: bool) -> GainComponents:
         """What the gains at some steps are made of."""
         cells_db = self._cells_db[-1 if to_texture else 0]
         lerp = lerp_weights((steps + 0.5) * STEP_FRAMES / CELL_FRAMES, cells_db.shape[1])
-        level_db = self.analysis.step_db[:, steps]
-        return GainComponents(lerp.interpolate(cells_db), spectral_expander(level_db), level_db)
+        tones_db, texture_db = self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps]
+        level_db = db_of(power_of(tones_db) + power_of(texture_db))
+        return GainComponents(
+            lerp.interpolate(cells_db), spectral_expander(level_db), tones_db, texture_db, level_db
+        )

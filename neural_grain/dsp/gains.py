@@ -1,14 +1,19 @@
-"""From a pattern to gains: how much every mel band is raised or lowered at every step of 46 ms.
+"""From a pattern to gains: how much every layer and mel band is raised or lowered at every step of 46 ms.
 
-The gain in dB is a sum of two patterns, each times its amount (`Amounts`):
+The pattern says how much a band of the texture takes part: v_db is the level of what belongs to the library's texture,
+relative to the texture that is there. An amount of texture_db moves that part alone:
 
-    gain_db[b, t] = a_pattern * pattern_db[b, t] + a_expander * expander_db[b, t]
+    power after / power before = 1 + (10**(texture_db / 10) - 1) 10**(v_db / 10)
 
-The pattern is learned; the spectral expander takes over where the pattern reaches no farther. Two operations keep
-the result musical. `limit_gain` keeps every band at or below the loudest of its time, and `normalise_energy` moves
-the gains of each step so that dynamics and loudness stay as they were.
+At v_db = 0 the whole texture of the band gets the gain texture_db; at less, the rest of it stays as it is; at more, the
+sound has less of this texture than the library would give it. Noise is raised by no more than ``max_gain_db``; what is
+missing from there is generated. Large amounts fade into one gain for all bands, to remove or raise all that there is.
 
-In: patterns and band levels in dB, shape (n_mels, steps). Out: gains in dB, of the same shape.
+The spectral expander takes over where the texture reaches no farther. It works on tones and noise alike: every band is
+moved away from the mean level of its time. `limit_gain` keeps every band at or below the loudest of its time, and
+`energy_change` finds the gain of each step that keeps dynamics and loudness as they were.
+
+In: patterns and band levels in dB, shape (n_mels, steps). Out: `StepGains`.
 """
 
 from __future__ import annotations
@@ -23,39 +28,65 @@ from neural_grain.dsp.settings import NEPER_PER_DB
 
 @dataclass(frozen=True)
 class EnergySettings:
-    """The bilateral filter over time in `normalise_energy`."""
+    """The bilateral filter over time in `smooth_change`."""
 
     half_width_steps: int = 12  # 0.56 s to either side: longer than the fluctuation of a noise, shorter than a phrase
     similarity_db: float = 6.0  # a step whose level changes by this much more or less counts 1/e
-    onset_discount: float = 0.99  # of the weight of a step in which a sound begins: it says little about its time
+
+
+@dataclass(frozen=True)
+class TextureSettings:
+    """How amounts become gains of the texture."""
+
+    fade_db: tuple[float, float] = (30.0, 60.0)  # amounts between which the pattern fades into one gain for all bands
+    max_gain_db: float = 20.0  # of noise that is there: what leaks from tones into it would be heard beyond
 
 
 ENERGY = EnergySettings()
+TEXTURE = TextureSettings()
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much of the pattern and of the spectral expander is applied. Positive amounts make a sound smoother.
+    """How much is moved: the texture in dB, positive for more texture, and the spectral expander, positive for smoother.
 
     ``level`` is a factor on the samples after the gains.
     """
 
-    pattern: float
+    texture_db: float
     expander: float
     level: float = 1.0
 
     @property
     def to_texture(self) -> bool:
         """True if these amounts increase grain."""
-        return self.pattern + self.expander < 0
+        return self.texture_db > 0 or self.expander < 0
 
 
 class GainComponents(NamedTuple):
-    """What the gains at some steps are made of: three arrays of shape (n_mels, steps) in dB."""
+    """What the gains at some steps are made of: arrays of shape (n_mels, steps) in dB."""
 
-    pattern_db: np.ndarray  # gain for a pattern amount of 1
+    pattern_db: np.ndarray  # v_db
     expander_db: np.ndarray  # gain for an expander amount of 1
-    level_db: np.ndarray  # level of the bands, relative to the loudest of the sound
+    tones_db: np.ndarray  # level of the tones, relative to the loudest band of the sound
+    texture_db: np.ndarray  # level of the texture
+    level_db: np.ndarray  # of both
+
+
+class BandGains(NamedTuple):
+    """Gains of mel bands at some steps, shape (n_mels, steps), in dB."""
+
+    noise_db: np.ndarray  # gain of the noise
+    generated_db: np.ndarray | None  # level of what is generated, relative to the loudest band; None if nothing is
+    expander_db: np.ndarray | None  # gain of tones and noise on top; None without expander
+
+
+class StepGains(NamedTuple):
+    """The gains of all layers at some steps, in dB."""
+
+    bands: BandGains
+    transients_db: np.ndarray  # (steps,), gain of the transients
+    level_db: np.ndarray  # (steps,), gain of everything, which keeps the energy
 
 
 class LerpWeights(NamedTuple):
@@ -99,23 +130,66 @@ def spectral_expander(level_db: np.ndarray) -> np.ndarray:
     return level_db - level_db.mean(axis=0, keepdims=True)
 
 
-def combine_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> np.ndarray:
-    """Gains that some amounts give, before energy is normalised.
+def power_of(level_db: np.ndarray | float) -> np.ndarray:
+    """Power of a level in dB."""
+    return np.exp(np.float32(NEPER_PER_DB) * level_db)
+
+
+def db_of(power: np.ndarray) -> np.ndarray:
+    """Level of a power in dB."""
+    return np.log(np.maximum(power, np.finfo(np.float32).tiny)) / np.float32(NEPER_PER_DB)
+
+
+def texture_factor(pattern_db: np.ndarray, texture_db: float) -> np.ndarray:
+    """Power of the texture after an amount, relative to that before, of the shape of ``pattern_db``."""
+    start, stop = TEXTURE.fade_db
+    kept = 1 - np.clip((abs(texture_db) - start) / (stop - start), 0, 1)
+    pattern_db = np.float32(kept) * (pattern_db if texture_db > 0 else np.minimum(pattern_db, 0))
+    return 1 + np.float32(10 ** (texture_db / 10) - 1) * power_of(pattern_db)
+
+
+def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> BandGains:
+    """Gains that some amounts give the bands, before energy is normalised.
 
     Parameters
     ----------
     shares : np.ndarray, shape (n_mels,), `band_fractions`
-
-    Returns
-    -------
-    np.ndarray, shape (n_mels, steps), float32, dB
     """
-    gain_db = np.float32(amounts.pattern) * components.pattern_db
+    factor = texture_factor(components.pattern_db, amounts.texture_db)
+    limit = np.float32(10 ** (TEXTURE.max_gain_db / 10))
+    excess = factor - limit
+    generated_db = components.texture_db + db_of(excess) if excess.max() > 0 else None
+    expander_db = None
     if amounts.expander:
-        gain_db += np.float32(amounts.expander) * components.expander_db
-    if amounts.to_texture:
-        gain_db = limit_gain(gain_db, components.level_db, shares)
-    return gain_db
+        expander_db = np.float32(amounts.expander) * components.expander_db
+        if amounts.to_texture:
+            expander_db = limit_gain(expander_db, components.level_db, shares)
+    return BandGains(db_of(np.minimum(factor, limit)), generated_db, expander_db)
+
+
+def powers_after(components: GainComponents, gains: BandGains) -> np.ndarray:
+    """Powers of the bands after their gains, shape (n_mels, steps), relative to the loudest band before."""
+    power = power_of(components.tones_db) + power_of(components.texture_db + gains.noise_db)
+    if gains.generated_db is not None:
+        power += power_of(gains.generated_db)
+    if gains.expander_db is not None:
+        power *= power_of(gains.expander_db)
+    return power
+
+
+def step_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> StepGains:
+    """Gains of all layers at consecutive steps, or at steps that stand for them.
+
+    The transients get the gain by which the texture of their step rises as a whole: gains of single bands would spread
+    a click over time.
+    """
+    gains = band_gains(components, amounts, shares)
+    weights = shares[:, None].astype(np.float32)
+    before = (power_of(components.tones_db) + power_of(components.texture_db)) * weights
+    change_db = db_of((powers_after(components, gains) * weights).sum(axis=0) / before.sum(axis=0))
+    texture = power_of(components.texture_db) * weights
+    transients_db = db_of((texture * power_of(gains.noise_db)).sum(axis=0) / texture.sum(axis=0))
+    return StepGains(gains, transients_db, -smooth_change(change_db))
 
 
 def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -140,34 +214,27 @@ def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) ->
     return np.minimum(gain_db, top_db - level_db + mean_gain_db)
 
 
-def normalise_energy(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Move the gains of each step by one number of dB so that its energy stays what it was.
+def smooth_change(change_db: np.ndarray) -> np.ndarray:
+    """Smooth a change of level over time, so that a gain that undoes it keeps dynamics but does not flutter.
 
-    Dynamics and loudness stay, and the measure of grain counts the same frames as active. The change of level is
-    smoothed over time by a bilateral filter (Tomasi and Manduchi, "Bilateral filtering for gray and color images",
-    ICCV 1998): a mean over the steps around, in which those whose level changes alike count more. Without smoothing,
-    the gains would flutter with a noise. With a plain mean, energy would not be kept in decays.
+    It is a bilateral filter (Tomasi and Manduchi, "Bilateral filtering for gray and color images", ICCV 1998): a mean
+    over the steps around, in which those whose level changes alike count more. Without smoothing, the gains would
+    flutter with a noise. With a plain mean, energy would not be kept in decays.
 
     Parameters
     ----------
-    gain_db, level_db : np.ndarray, shape (n_mels, steps), dB
-    shares : np.ndarray, shape (n_mels,), `band_fractions`
-    weights : np.ndarray, shape (steps,), weight of each step in the means over the steps around it
+    change_db : np.ndarray, shape (steps,)
 
     Returns
     -------
-    np.ndarray, shape (n_mels, steps), dB
+    np.ndarray, shape (steps,), float32
     """
-    power = np.exp(np.float32(NEPER_PER_DB) * level_db) * shares[:, None].astype(np.float32)
-    top_db = gain_db.max(axis=0)  # taken out of the exponent, where a large gain would overflow
-    power_after = (power * np.exp(np.float32(NEPER_PER_DB) * (gain_db - top_db))).sum(axis=0)
-    change_db = top_db + 10 * np.log10(power_after / power.sum(axis=0))
-    total, norm = change_db * weights, weights.copy()
+    total, norm = change_db.astype(float), np.ones(len(change_db))
     kernel = np.hanning(2 * ENERGY.half_width_steps + 3)[ENERGY.half_width_steps + 1 : -1]
-    for lag in range(1, min(len(kernel), len(total))):
+    for lag in range(1, min(len(kernel), len(change_db))):
         similarity = kernel[lag] * np.exp(-np.square((change_db[lag:] - change_db[:-lag]) / ENERGY.similarity_db))
-        total[lag:] += similarity * (weights * change_db)[:-lag]
-        total[:-lag] += similarity * (weights * change_db)[lag:]
-        norm[lag:] += similarity * weights[:-lag]
-        norm[:-lag] += similarity * weights[lag:]
-    return gain_db - (total / norm).astype(np.float32)
+        total[lag:] += similarity * change_db[:-lag]
+        total[:-lag] += similarity * change_db[lag:]
+        norm[lag:] += similarity
+        norm[:-lag] += similarity
+    return (total / norm).astype(np.float32)

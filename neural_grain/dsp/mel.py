@@ -102,9 +102,19 @@ def log_mel(band_powers: np.ndarray, dynamic_range_db: float, peak: float | None
     return np.ascontiguousarray(np.clip(1 + db / dynamic_range_db, 0, 1).T, dtype=np.float32)
 
 
-def powers_to_log_mel(x: np.ndarray, dynamic_range_db: float) -> None:
-    """Convert the band powers of a whole sound, shape (n_mels, frames), to its picture in place, piece by piece."""
+def powers_to_log_mel(x: np.ndarray, dynamic_range_db: float, peak: float | None = None) -> float:
+    """Convert the band powers of a whole sound, shape (n_mels, frames), to its picture in place, piece by piece.
+
+    Parameters
+    ----------
+    peak : float > 0, as for `log_mel`
+
+    Returns
+    -------
+    float, the peak
+    """
     pieces = [slice(i, i + PIECE_FRAMES) for i in range(0, x.shape[1], PIECE_FRAMES)]
-    peak = max(float(x[:, piece].max()) for piece in pieces)
+    peak = max(float(x[:, piece].max()) for piece in pieces) if peak is None else peak
     for piece in pieces:
         x[:, piece] = log_mel(x[:, piece].T, dynamic_range_db, peak)
+    return peak

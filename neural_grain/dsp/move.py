@@ -59,7 +59,7 @@ class Rendering:
     grain_before: float
     grain_after: float
     within_reach: bool  # False if the sound could not be moved as far as requested
-    amounts: Amounts  # the expander's is 0 as far as the learned pattern reaches
+    amounts: Amounts  # the expander's is 0 as far as the texture reaches
     level_db: float  # change of the RMS level
     limited_db: float  # by which its highest peak would exceed the ceiling if it were as loud without the limiter
 

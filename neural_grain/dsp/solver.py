@@ -2,14 +2,11 @@
 
 The solver predicts grain on a probe, which is a subset of the active frames, without rendering:
 
-    P'[t, k] = P[t, k] 10**(gain_db[t, k] / 10) e[t],   e[t] keeps the energy of the frame
+    P'[t, k] = `GainField.probe_log_power` with the energy that the frame had before
 
-ln flatness of a frame is linear in the amount minus a log-sum-exp of it, hence concave: the amount that gives a
-grain is unique between no change and the peak, and a root finder finds it.
-
-The pattern alone is used as far as it reaches. From there it is faded into the spectral expander, which reaches
-farther on many sounds. So each direction has one curve of amounts, from no change to the end of the reach, along
-which grain moves one way only (`ReachCurve`); a position on it is a single number.
+The texture alone is moved as far as that reaches. From there the spectral expander is added, which reaches farther on
+many sounds. So each direction has one curve of amounts, from no change to the end of the reach, along which grain moves
+one way only (`ReachCurve`); a position on it is a single number, which a root finder finds.
 
 In: a `GainField`, and octaves (positive is smoother). Out: positions on a curve, and `Amounts`.
 """
@@ -36,10 +33,12 @@ class SolverSettings:
     """How the curves of amounts are found, and how precisely amounts are solved on them."""
 
     coarse_frames: int = 192  # of the probe; they place the points of a curve, which is then solved on the whole probe
-    trial_ratio: float = 1.3  # between the amounts that are tried
-    trial_count: int = 25  # from 0.2 % of the largest amount up to it
+    texture_steps_db: tuple[float, ...] = (
+        0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 35, 40, 45, 50, 55, 60,
+    )  # fmt: skip
+    expander_ratio: float = 1.3  # between the amounts of the expander that are tried
+    expander_count: int = 20  # from 0.7 % of the largest amount up to it
     max_gain_spread_db: float = 120.0  # between the bands of a step: beyond it one band and rounding noise remain
-    fade_points: int = 8  # of the fade from the pattern to the expander
     far_octaves: tuple[float, ...] = (3.5, math.inf)  # curves end here: the slider ends at 3, --target-grain does not
     end_margin_octaves: float = 0.02  # at the end of a curve, where much gain does little and may do the opposite
     position_tolerance: float = 2e-3  # of the root finder, in points of the curve
@@ -47,9 +46,9 @@ class SolverSettings:
     max_level_change_db: float = 0.4  # change of level (RMS) that may be made to keep loudness; 0.5 is promised
 
     @property
-    def trial_amounts(self) -> np.ndarray:
-        """The amounts that are tried, relative to the largest, rising to 1."""
-        return self.trial_ratio ** np.arange(1 - self.trial_count, 1)
+    def expander_amounts(self) -> np.ndarray:
+        """The amounts of the expander that are tried, relative to the largest, rising to 1."""
+        return self.expander_ratio ** np.arange(1 - self.expander_count, 1)
 
 
 SOLVER = SolverSettings()
@@ -73,7 +72,7 @@ class ReachCurve:
     (points,) and begin with 0.
     """
 
-    pattern: np.ndarray  # amounts of the pattern
+    texture_db: np.ndarray  # amounts of the texture
     expander: np.ndarray  # amounts of the expander
     octaves: np.ndarray  # distance from no change, rising
 
@@ -85,7 +84,7 @@ class ReachCurve:
     def amounts_at(self, position: float) -> Amounts:
         """Amounts at a position."""
         points = np.arange(len(self.octaves))
-        return Amounts(*(float(np.interp(position, points, v)) for v in (self.pattern, self.expander)))
+        return Amounts(*(float(np.interp(position, points, v)) for v in (self.texture_db, self.expander)))
 
     def position_of(self, octaves: float) -> float:
         """Position of a distance in octaves by linear interpolation; the end if it lies beyond."""
@@ -108,7 +107,7 @@ def rising_curve(points: Iterable[ReachPoint]) -> ReachCurve:
         if point.octaves > rising[-1].octaves:
             rising.append(point)
     curve = ReachCurve(
-        np.array([point.amounts.pattern for point in rising]),
+        np.array([point.amounts.texture_db for point in rising]),
         np.array([point.amounts.expander for point in rising]),
         np.array([point.octaves for point in rising]),
     )
@@ -123,7 +122,7 @@ def _without_flat_end(curve: ReachCurve) -> ReachCurve:
     keep = curve.octaves < last
     end = curve.amounts_at(curve.position_of(last))
     return ReachCurve(
-        np.append(curve.pattern[keep], end.pattern),
+        np.append(curve.texture_db[keep], end.texture_db),
         np.append(curve.expander[keep], end.expander),
         np.append(curve.octaves[keep], last),
     )
@@ -147,12 +146,13 @@ class AmountSolver:
         self.measured_limits: dict[ReachCurve, MeasuredLimit] = {}
         self._reaches: dict[tuple[float, float], ReachCurve] = {}
         self._estimates: dict[float, Amounts] = {}  # asked for several times for each position of the slider
-        settings, probe, sr = self.analysis.settings, self.analysis.probe, self.analysis.sound.sr
-        self._probe_mean = np.maximum(probe.power.mean(axis=1), np.finfo(np.float32).tiny)
+        settings, sr = self.analysis.settings, self.analysis.sound.sr
+        self._probe_power = self.analysis.probe.power
+        self._probe_mean = np.maximum(self._probe_power.mean(axis=1), np.finfo(np.float32).tiny)
         self._probe_log_mean = np.log(self._probe_mean)
         bins_hz = np.fft.rfftfreq(settings.grain.n_fft_for(sr), 1 / sr)[settings.grain.band_for(sr)]
         self._k_weights = k_weighting(bins_hz).astype(np.float32)
-        self._coarse_frames = evenly_spaced(np.arange(len(probe.index)), SOLVER.coarse_frames)
+        self._coarse_frames = evenly_spaced(np.arange(len(self._probe_mean)), SOLVER.coarse_frames)
         self._coarse_log2_grain = self._log2_grain(NO_CHANGE.amounts, self._coarse_frames)
         self._full_log2_grain = self._log2_grain(NO_CHANGE.amounts, slice(None))
 
@@ -233,7 +233,7 @@ class AmountSolver:
         frames = self._coarse_frames if coarse else slice(None)
         power = np.exp(self.field.probe_log_power(amounts, frames))
         power *= (self._probe_mean[frames] / power.mean(axis=1))[:, None]
-        ratio = float((power @ self._k_weights).sum() / (self.analysis.probe.power[frames] @ self._k_weights).sum())
+        ratio = float((power @ self._k_weights).sum() / (self._probe_power[frames] @ self._k_weights).sum())
         change_db = 10 * math.log10(ratio)
         excess_db = change_db - float(np.clip(change_db, -SOLVER.loudness_tolerance_db, SOLVER.loudness_tolerance_db))
         return float(np.clip(-excess_db, -SOLVER.max_level_change_db, SOLVER.max_level_change_db))
@@ -254,32 +254,21 @@ class AmountSolver:
         return math.log2(float(flatness.mean(dtype=np.float64)))
 
     def _find_reach(self, sign: float, far: float) -> ReachCurve:
-        """Follow the pattern from no change, and fade it into the expander where it does not reach ``far``."""
-        points = self._follow("pattern", sign, far)
-        farthest = max(points, key=lambda point: point.octaves, default=NO_CHANGE)
-        if farthest.octaves <= 0:
-            farthest = NO_CHANGE
-        if farthest.octaves < far:
-            expander_points = self._follow("expander", sign, far)
-            target = max(expander_points, key=lambda point: point.octaves, default=farthest).amounts.expander
-            for share in np.linspace(0, 1, SOLVER.fade_points + 1)[1:]:
-                points.append(self._point(Amounts((1 - share) * farthest.amounts.pattern, share * target), sign))
-        return rising_curve(points)
-
-    def _follow(self, component: str, sign: float, far: float) -> list[ReachPoint]:
-        """Points along one component, "pattern" or "expander", for rising amounts until ``far`` is passed."""
-        components = self.field.probe_components(to_texture=sign < 0)
-        unit_db = components.pattern_db if component == "pattern" else components.expander_db
-        spread_db = float(np.max(np.ptp(unit_db, axis=0)))
-        if spread_db < 1e-6:  # a flat pattern changes nothing
-            return []
-        points = []
-        for amount in sign * SOLVER.max_gain_spread_db / spread_db * SOLVER.trial_amounts:
-            amounts = Amounts(amount, 0.0) if component == "pattern" else Amounts(0.0, amount)
-            points.append(self._point(amounts, sign))
+        """Move the texture from no change, and add the expander from where that does not reach ``far``."""
+        points = [NO_CHANGE]
+        for step_db in SOLVER.texture_steps_db:
+            points.append(self._point(Amounts(-sign * step_db, 0.0), sign))
             if points[-1].octaves > far:
-                break
-        return points
+                return rising_curve(points)
+        farthest = max(points, key=lambda point: point.octaves)
+        expander_db = self.field.probe_components(to_texture=sign < 0).expander_db
+        spread_db = float(np.max(np.ptp(expander_db, axis=0)))
+        if spread_db > 1e-6:  # a flat spectrum has no expander
+            for amount in sign * SOLVER.max_gain_spread_db / spread_db * SOLVER.expander_amounts:
+                points.append(self._point(replace(farthest.amounts, expander=amount), sign))
+                if points[-1].octaves > far:
+                    break
+        return rising_curve(points)
 
     def _point(self, amounts: Amounts, sign: float) -> ReachPoint:
         return ReachPoint(amounts, sign * self.octaves(amounts, coarse=True))

@@ -133,6 +133,26 @@ def pad_edges(sound: Sound, n_fft: int, hop_length: int) -> Sound:
     return replace(sound, n_samples=before + sound.n_samples + after, blocks=blocks)
 
 
+def overlap_add(frames: np.ndarray, hop_length: int) -> np.ndarray:
+    """Sum frames at intervals of ``hop_length``, which divides their length.
+
+    Parameters
+    ----------
+    frames : np.ndarray, shape (channels, n, n_fft), float32
+
+    Returns
+    -------
+    np.ndarray, shape (channels, (n - 1) hop_length + n_fft), float32
+    """
+    channels, n_frames, n_fft = frames.shape
+    overlap = n_fft // hop_length
+    out = np.zeros((channels, (n_frames + overlap - 1) * hop_length), np.float32)
+    for part in range(overlap):
+        piece = frames[:, :, part * hop_length : (part + 1) * hop_length]
+        out[:, part * hop_length : (part + n_frames) * hop_length] += piece.reshape(channels, -1)
+    return out
+
+
 def n_full_frames(n_samples: int, n_fft: int, hop_length: int) -> int:
     """Number of full frames in ``n_samples`` >= n_fft samples."""
     return (n_samples - n_fft) // hop_length + 1

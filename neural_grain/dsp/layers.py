@@ -1,0 +1,280 @@
+"""A sound as three layers whose sum is the sound: tones + transients + noise.
+
+The layers follow Verma and Meng ("Extending spectral modeling synthesis with transient modeling synthesis", Computer
+Music Journal 24(2), 2000). Transients and noise together are the texture, which the slider moves.
+
+Noise is told from tones on a long STFT. Noise fills its surroundings evenly and a tone stands out of them, so the
+level of the noise at a bin is taken from the quieter bins around it (a quantile, divided by that quantile of noise of
+level 1), and a bin of power P above noise of level L belongs to the texture with the share
+
+    1                           if P / L < tonal_ratio
+    1 / (P / L - tonal_ratio + 1)   otherwise
+
+A long window spreads a click over its whole length: the share of the click that falls on bins of tones is then missing
+from the texture and lies before the click as a pre-echo. So the moments at which the texture is much louder than around
+them, which are the transients, are taken out of the sound and the split is made again, twice.
+
+In: a `Sound`. Out: `Layers`, three arrays of shape (samples, channels), float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from neural_grain.audio.sound import Sound
+from neural_grain.base.files import scratch_array
+from neural_grain.base.parallel import map_in_order
+from neural_grain.dsp.settings import GrainSettings
+from neural_grain.dsp.stft import edge_padding, hann_window, overlap_add
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """How a sound is split."""
+
+    windows: int = 4  # windows of the grain that last as long as one of the split: 186 ms
+    overlap: int = 4  # windows of the split that cover a sample
+    mean_frames: int = 5  # over which power is averaged before it is judged: 0.4 s, which steadies the mask
+    surroundings_hz: float = 400.0  # wide enough to hold quiet bins between the partials of a low chord
+    quantile: float = 0.3  # of the power in the surroundings: partials may fill more than half of them
+    tonal_ratio: float = 3.5  # of power to the level of the noise; at 2.2 a fifth of the noise counted as tones
+    gate_hop_s: float = 16 / 44_100
+    gate_group: int = 16  # hops: the surroundings of a moment are compared in steps of 6 ms
+    transient_percentile: float = 20.0
+    transient_min_db: float = 7.0  # above the median of the surroundings in time; noise fluctuates by less
+    transient_full_db: float = 10.0
+    spread_ratio: float = 1e-3  # of the power of a transient: what the long window spreads around it is no transient
+    transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
+    bound_hop_s: float = 8 / 44_100
+    bound_window_s: float = 192 / 44_100  # longer than the period of most tones
+    max_excess: float = 2.0  # power of the texture to that of the sound, beyond which tones would cancel texture
+    chunk_windows: int = 64  # split at a time, 12 s
+
+
+LAYERS = LayerSettings()
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of a sound, shape (n_samples, channels) each, whose sum is the sound."""
+
+    tones: np.ndarray
+    transients: np.ndarray
+    noise: np.ndarray
+
+
+class Texture(NamedTuple):
+    """The texture of a piece of a sound, shape (samples, channels) each."""
+
+    transients: np.ndarray
+    noise: np.ndarray
+
+
+class Chunk(NamedTuple):
+    """A piece of a sound with some samples more on both sides, shape (samples, channels)."""
+
+    start: int
+    y: np.ndarray
+
+
+def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Layers:
+    """Split a sound into its layers, piece by piece."""
+    n_fft = LAYERS.windows * settings.n_fft_for(sound.sr)
+    margin = 3 * n_fft  # a pass reaches one and a half windows far, and the second one looks only around transients
+    layers = Layers(*(scratch_array((sound.n_samples, sound.channels)) for _ in range(3)))
+
+    def split(chunk: Chunk) -> tuple[int, np.ndarray, Texture]:
+        return chunk.start, chunk.y, split_texture(chunk.y, n_fft, sound.sr)
+
+    chunks = _chunks(sound, LAYERS.chunk_windows * n_fft, margin)
+    for start, y, texture in map_in_order(split, chunks, threads):
+        stop = min(start + LAYERS.chunk_windows * n_fft, sound.n_samples)
+        inside = slice(margin, margin + stop - start)
+        layers.transients[start:stop], layers.noise[start:stop] = texture.transients[inside], texture.noise[inside]
+        layers.tones[start:stop] = y[inside] - texture.transients[inside] - texture.noise[inside]
+    return layers
+
+
+def _chunks(sound: Sound, n_samples: int, margin: int) -> Iterator[Chunk]:
+    """Cut a sound into pieces of ``n_samples`` with ``margin`` more on both sides, padded at its ends."""
+    held, start, n_read = np.zeros((margin, sound.channels), np.float32), 0, 0
+    is_first = True
+    for block in sound.blocks():
+        held = np.concatenate((held, block))
+        n_read += len(block)
+        if is_first and n_read >= min(margin + 1, sound.n_samples):
+            held[:margin] = edge_padding(held[margin:], margin)[::-1]
+            is_first = False
+        while len(held) >= n_samples + 2 * margin and n_read < sound.n_samples:
+            yield Chunk(start, held[: n_samples + 2 * margin])
+            held, start = held[n_samples:], start + n_samples
+    held = np.concatenate((held, edge_padding(held[::-1], margin)))
+    while start < sound.n_samples:
+        yield Chunk(start, held[: n_samples + 2 * margin])
+        held, start = held[n_samples:], start + n_samples
+
+
+def split_texture(y: np.ndarray, n_fft: int, sr: int) -> Texture:
+    """The texture of a piece of a sound; what it leaves of the piece are the tones.
+
+    Parameters
+    ----------
+    y : np.ndarray, shape (samples, channels), float32
+    n_fft : int > 0, window of the split in samples
+    sr : int > 0, Hz
+    """
+    texture = without_tones(y, n_fft, sr)
+    transients = np.zeros_like(y)
+    for _ in range(LAYERS.transient_passes):
+        gate = transient_gate(texture, n_fft, sr)
+        if not gate.any():
+            break
+        transients = gate[:, None] * texture
+        texture = without_tones(y - transients, n_fft, sr) + transients
+    share = _possible_share(y, texture, sr)
+    return Texture(transients * share, (texture - transients) * share)
+
+
+def without_tones(y: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
+    """What remains of samples (n, channels) without the tones: the long STFT times the share of the texture."""
+    from scipy.fft import irfft, rfft
+
+    hop_length, window = n_fft // LAYERS.overlap, hann_window(n_fft)
+    lead = n_fft - hop_length
+    padded = np.pad(y.T, ((0, 0), (lead, lead + -len(y) % hop_length)))
+    D = rfft(np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=1)[:, ::hop_length] * window, axis=-1)
+    D *= texture_share(np.square(np.abs(D)).mean(axis=0), n_fft, sr)
+    frames = irfft(D, n_fft, axis=-1)
+    frames *= window / np.float32(0.375 * LAYERS.overlap)
+    return np.ascontiguousarray(overlap_add(frames, hop_length)[:, lead : lead + len(y)].T)
+
+
+def texture_share(P: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
+    """Share of the texture in each bin.
+
+    Parameters
+    ----------
+    P : np.ndarray, shape (frames, bins), power averaged over channels
+    n_fft, sr : int > 0
+
+    Returns
+    -------
+    np.ndarray, shape (frames, bins), in (0, 1]
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    P = uniform_filter1d(P, LAYERS.mean_frames, axis=0, mode="nearest")
+    width = max(3, round(LAYERS.surroundings_hz * n_fft / sr))
+    level = noise_level(P, min(width, P.shape[1]))
+    ratio = P / np.maximum(level, np.finfo(np.float32).tiny)
+    return 1 / np.maximum(ratio - np.float32(LAYERS.tonal_ratio - 1), 1)
+
+
+def noise_level(P: np.ndarray, width: int) -> np.ndarray:
+    """Level of the noise at each bin: a quantile of the power around it over that quantile of noise of level 1.
+
+    The quantile is taken of every third of ``width`` and interpolated, which differs from a quantile at every bin by
+    0.4 dB and takes an eightieth of the time.
+
+    Parameters
+    ----------
+    P : np.ndarray, shape (frames, bins), averaged over ``mean_frames``
+    width : int > 0, of the surroundings in bins
+
+    Returns
+    -------
+    np.ndarray, shape (frames, bins)
+    """
+    every, rank = max(1, width // 3), int(LAYERS.quantile * width)
+    groups = np.lib.stride_tricks.sliding_window_view(P, width, axis=1)[:, ::every]
+    level = np.partition(groups, rank, axis=-1)[..., rank] / np.float32(_quantile_of_noise())
+    position = np.clip((np.arange(P.shape[1]) - width // 2) / every, 0, level.shape[1] - 1)
+    below = np.minimum(position.astype(int), max(level.shape[1] - 2, 0))
+    above = np.minimum(below + 1, level.shape[1] - 1)
+    share = (position - below).astype(np.float32)
+    return level[:, below] * (1 - share) + level[:, above] * share
+
+
+@lru_cache
+def _quantile_of_noise() -> float:
+    """The quantile of the power of noise of level 1, averaged over frames that overlap.
+
+    The mean of correlated chi-square values is close to a gamma distribution (Welch, "The use of fast Fourier transform
+    for the estimation of power spectra", IEEE Trans. Audio Electroacoust. 15(2), 1967).
+    """
+    from scipy.stats import gamma
+
+    n, window = LAYERS.mean_frames, hann_window(64).astype(float)
+    hop_length = 64 // LAYERS.overlap
+    lags = range(1, min(n, LAYERS.overlap))
+    correlations = {lag: (window[lag * hop_length :] @ window[: -lag * hop_length] / (window @ window)) ** 2 for lag in lags}
+    shape = n / (1 + 2 * sum((1 - lag / n) * correlation for lag, correlation in correlations.items()))
+    return float(gamma.ppf(LAYERS.quantile, shape) / shape)
+
+
+def transient_gate(x: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
+    """Where a texture is much louder than around: 1 in transients, 0 elsewhere, with short slopes.
+
+    The differences between samples are compared, in which the deep noise of a room does not hide a click. What a long
+    window spreads around a transient must not count as one, so only what is nearly as loud does.
+
+    Parameters
+    ----------
+    x : np.ndarray, shape (samples, channels), texture
+    n_fft : int > 0, window of the split in samples
+    sr : int > 0, Hz
+
+    Returns
+    -------
+    np.ndarray, shape (samples,), float32, in [0, 1], the same for all channels
+    """
+    from scipy.ndimage import maximum_filter1d, percentile_filter, uniform_filter1d
+
+    hop, n = max(1, round(LAYERS.gate_hop_s * sr)), LAYERS.gate_group
+    energy = _hop_energy(np.diff(x, axis=0, prepend=x[:1]), hop)
+    energy = np.pad(energy, ((0, -len(energy) % n), (0, 0)), mode="edge")
+    groups = energy.reshape(-1, n, x.shape[1])
+    span = n_fft // (hop * n)
+    quiet = percentile_filter(groups.mean(axis=1), LAYERS.transient_percentile, (2 * span | 1, 1), mode="nearest")
+    spread = LAYERS.spread_ratio * maximum_filter1d(groups.max(axis=1), span | 1, axis=0, mode="nearest")
+    reference = np.repeat(np.maximum(np.maximum(quiet, spread), np.finfo(np.float32).tiny), n, axis=0)
+    ratio = (uniform_filter1d(energy, 3, axis=0, mode="nearest") / reference).max(axis=1)
+    low, high = LAYERS.transient_min_db, LAYERS.transient_full_db
+    gate = np.clip((10 * np.log10(np.maximum(ratio, 1e-9)) - low) / (high - low), 0, 1)
+    gate = maximum_filter1d(gate, n, origin=n // 2 - 1)  # stays open for a moment after, but opens no earlier
+    return _at_samples(gate, hop, len(x))
+
+
+def _possible_share(y: np.ndarray, texture: np.ndarray, sr: int) -> np.ndarray:
+    """Factor, shape (samples, channels), that keeps the texture from being louder than the sound is at any moment.
+
+    Before the start of a tone the long window leaves a part of it in the tones and the opposite in the texture, which
+    is heard when only one of them is moved. The energies before and after each moment are compared, and not those
+    around it, so that a start does not hide what lies just before it.
+    """
+    hop, n = max(1, round(LAYERS.bound_hop_s * sr)), round(LAYERS.bound_window_s / LAYERS.bound_hop_s)
+    energy, of_texture = (np.cumsum(np.pad(_hop_energy(x, hop), ((n, n), (0, 0))), axis=0) for x in (y, texture))
+
+    def ratio(first: int) -> np.ndarray:
+        stop = first + len(energy) - 2 * n
+        sums = [np.maximum(x[first + n - 1 : stop + n - 1] - (x[first - 1 : stop - 1] if first else 0), 0) for x in (energy, of_texture)]
+        return sums[0] / np.maximum(sums[1], np.finfo(np.float32).tiny)
+
+    share = np.sqrt(np.minimum(LAYERS.max_excess * np.minimum(ratio(1), ratio(n)), 1))
+    return np.stack([_at_samples(channel, hop, len(y)) for channel in share.T], axis=1)
+
+
+def _hop_energy(x: np.ndarray, hop: int) -> np.ndarray:
+    """Mean square of each hop of samples (n, channels): (hops, channels), float64."""
+    padded = np.pad(x, ((0, -len(x) % hop), (0, 0)))
+    return np.square(padded).reshape(-1, hop, x.shape[1]).mean(axis=1, dtype=float)
+
+
+def _at_samples(values: np.ndarray, hop: int, n: int) -> np.ndarray:
+    """Interpolate values at the middles of hops to ``n`` samples."""
+    return np.interp(np.arange(n), (np.arange(len(values)) + 0.5) * hop, values).astype(np.float32)
