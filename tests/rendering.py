@@ -7,9 +7,8 @@ from conftest import SR
 
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.analysis import Analysis, analyse
-from neural_grain.dsp.gain_field import GainField
-from neural_grain.dsp.gains import spectral_expander
-from neural_grain.dsp.resynthesis import SpectralGain, render_blocks
+from neural_grain.dsp.gain_field import UNIFORM_PATTERN, GainField
+from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.settings import CELL_FRAMES, GrainSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
 
@@ -21,34 +20,27 @@ def samples_of(sound: Sound) -> np.ndarray:
     return np.concatenate(list(sound.blocks()))
 
 
-def rendered(
-    y: np.ndarray, sr: int, gain_db: np.ndarray, *, onset: np.ndarray | None = None, threads: int = 1
-) -> np.ndarray:
-    """Samples ``y``, shape (n_samples, channels), with gains of shape (n_mels, steps)."""
-    spectral_gain = SpectralGain(SETTINGS, sr, onset)
-    sound = sound_from_array(y, sr)
-    blocks = render_blocks(sound, lambda start, stop: gain_db[:, start:stop], spectral_gain, threads=threads)
-    return np.concatenate(list(blocks))
+def analysis_of(y: np.ndarray, sr: int = SR) -> Analysis:
+    """The analysis of samples (n_samples,) or (n_samples, channels)."""
+    return analyse(sound_from_array(y.astype(np.float32), sr), SETTINGS)
 
 
-def n_steps(y: np.ndarray, sr: int) -> int:
-    """Number of steps of a sound."""
-    return analyse(sound_from_array(y, sr), SETTINGS).step_db.shape[1]
+def varied_pattern(analysis: Analysis) -> np.ndarray:
+    """Two patterns, (2, n_mels, cells) in dB, that differ between directions, bands and cells."""
+    n_cells = -(-analysis.x.shape[1] // CELL_FRAMES)
+    return np.random.default_rng(0).uniform(-12, 6, (2, SETTINGS.n_mels, n_cells)).astype(np.float32)
 
 
-def expander_of(analysis: Analysis) -> np.ndarray:
-    """The spectral expander in the form of a learned pattern: one gain for each band and cell."""
-    starts = range(0, analysis.x.shape[1], CELL_FRAMES)
-    cells = [analysis.x[:, start : start + CELL_FRAMES].mean(axis=1) for start in starts]
-    return spectral_expander(SETTINGS.dynamic_range_db * np.stack(cells, axis=1))
+def field_of(y: np.ndarray, sr: int = SR, pattern_db: np.ndarray = UNIFORM_PATTERN) -> GainField:
+    """The gain field of some samples, with the built-in pattern unless another one is given."""
+    return GainField(analysis_of(y, sr), pattern_db)
 
 
-def field_of(y: np.ndarray, sr: int = SR) -> GainField:
-    """The gain field of some samples with the expander as its pattern."""
-    analysis = analyse(sound_from_array(y, sr), SETTINGS)
-    return GainField(analysis, expander_of(analysis))
+def solver_of(y: np.ndarray, sr: int = SR, pattern_db: np.ndarray = UNIFORM_PATTERN) -> AmountSolver:
+    """A solver for some samples, with the built-in pattern unless another one is given."""
+    return AmountSolver(field_of(y, sr, pattern_db))
 
 
-def solver_of(y: np.ndarray, sr: int = SR) -> AmountSolver:
-    """A solver for some samples with the expander as its pattern."""
-    return AmountSolver(field_of(y, sr))
+def rendered(field: GainField, amounts: Amounts) -> np.ndarray:
+    """The samples that some amounts give, shape (n_samples, channels), without a limiter."""
+    return np.concatenate(list(field.render(amounts)))

@@ -175,6 +175,4 @@ class GainField:
         lerp = lerp_weights((steps + 0.5) * STEP_FRAMES / CELL_FRAMES, cells_db.shape[1])
         tones_db, texture_db = self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps]
         level_db = db_of(power_of(tones_db) + power_of(texture_db))
-        return GainComponents(
-            lerp.interpolate(cells_db), spectral_expander(level_db), tones_db, texture_db, level_db
-        )
+        return GainComponents(lerp.interpolate(cells_db), spectral_expander(level_db), tones_db, texture_db, level_db)

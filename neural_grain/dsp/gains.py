@@ -144,8 +144,8 @@ def texture_factor(pattern_db: np.ndarray, texture_db: float) -> np.ndarray:
     """Power of the texture after an amount, relative to that before, of the shape of ``pattern_db``."""
     start, stop = TEXTURE.fade_db
     kept = 1 - np.clip((abs(texture_db) - start) / (stop - start), 0, 1)
-    pattern_db = np.float32(kept) * (pattern_db if texture_db > 0 else np.minimum(pattern_db, 0))
-    return 1 + np.float32(10 ** (texture_db / 10) - 1) * power_of(pattern_db)
+    part = power_of(np.float32(kept) * (pattern_db if texture_db > 0 else np.minimum(pattern_db, 0)))
+    return (1 - part) + np.float32(10 ** (texture_db / 10)) * part
 
 
 def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> BandGains:

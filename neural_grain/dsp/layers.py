@@ -43,15 +43,15 @@ class LayerSettings:
     surroundings_hz: float = 400.0  # wide enough to hold quiet bins between the partials of a low chord
     quantile: float = 0.3  # of the power in the surroundings: partials may fill more than half of them
     tonal_ratio: float = 3.5  # of power to the level of the noise; at 2.2 a fifth of the noise counted as tones
-    gate_hop_s: float = 16 / 44_100
+    gate_hops: int = 512  # in a window: 0.4 ms each; a power of two, so that pieces of a sound begin with a hop
     gate_group: int = 16  # hops: the surroundings of a moment are compared in steps of 6 ms
     transient_percentile: float = 20.0
     transient_min_db: float = 7.0  # above the median of the surroundings in time; noise fluctuates by less
     transient_full_db: float = 10.0
     spread_ratio: float = 1e-3  # of the power of a transient: what the long window spreads around it is no transient
     transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
-    bound_hop_s: float = 8 / 44_100
-    bound_window_s: float = 192 / 44_100  # longer than the period of most tones
+    bound_hops: int = 1024  # in a window
+    bound_window: int = 24  # hops, 4 ms: longer than the period of most tones
     max_excess: float = 2.0  # power of the texture to that of the sound, beyond which tones would cancel texture
     chunk_windows: int = 64  # split at a time, 12 s
 
@@ -131,12 +131,12 @@ def split_texture(y: np.ndarray, n_fft: int, sr: int) -> Texture:
     texture = without_tones(y, n_fft, sr)
     transients = np.zeros_like(y)
     for _ in range(LAYERS.transient_passes):
-        gate = transient_gate(texture, n_fft, sr)
+        gate = transient_gate(texture, n_fft)
         if not gate.any():
             break
         transients = gate[:, None] * texture
         texture = without_tones(y - transients, n_fft, sr) + transients
-    share = _possible_share(y, texture, sr)
+    share = _possible_share(y, texture, n_fft)
     return Texture(transients * share, (texture - transients) * share)
 
 
@@ -212,12 +212,14 @@ def _quantile_of_noise() -> float:
     n, window = LAYERS.mean_frames, hann_window(64).astype(float)
     hop_length = 64 // LAYERS.overlap
     lags = range(1, min(n, LAYERS.overlap))
-    correlations = {lag: (window[lag * hop_length :] @ window[: -lag * hop_length] / (window @ window)) ** 2 for lag in lags}
+    correlations = {
+        lag: (window[lag * hop_length :] @ window[: -lag * hop_length] / (window @ window)) ** 2 for lag in lags
+    }
     shape = n / (1 + 2 * sum((1 - lag / n) * correlation for lag, correlation in correlations.items()))
     return float(gamma.ppf(LAYERS.quantile, shape) / shape)
 
 
-def transient_gate(x: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
+def transient_gate(x: np.ndarray, n_fft: int) -> np.ndarray:
     """Where a texture is much louder than around: 1 in transients, 0 elsewhere, with short slopes.
 
     The differences between samples are compared, in which the deep noise of a room does not hide a click. What a long
@@ -227,7 +229,6 @@ def transient_gate(x: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
     ----------
     x : np.ndarray, shape (samples, channels), texture
     n_fft : int > 0, window of the split in samples
-    sr : int > 0, Hz
 
     Returns
     -------
@@ -235,7 +236,7 @@ def transient_gate(x: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
     """
     from scipy.ndimage import maximum_filter1d, percentile_filter, uniform_filter1d
 
-    hop, n = max(1, round(LAYERS.gate_hop_s * sr)), LAYERS.gate_group
+    hop, n = max(1, n_fft // LAYERS.gate_hops), LAYERS.gate_group
     energy = _hop_energy(np.diff(x, axis=0, prepend=x[:1]), hop)
     energy = np.pad(energy, ((0, -len(energy) % n), (0, 0)), mode="edge")
     groups = energy.reshape(-1, n, x.shape[1])
@@ -250,23 +251,30 @@ def transient_gate(x: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
     return _at_samples(gate, hop, len(x))
 
 
-def _possible_share(y: np.ndarray, texture: np.ndarray, sr: int) -> np.ndarray:
+def _possible_share(y: np.ndarray, texture: np.ndarray, n_fft: int) -> np.ndarray:
     """Factor, shape (samples, channels), that keeps the texture from being louder than the sound is at any moment.
 
     Before the start of a tone the long window leaves a part of it in the tones and the opposite in the texture, which
     is heard when only one of them is moved. The energies before and after each moment are compared, and not those
     around it, so that a start does not hide what lies just before it.
     """
-    hop, n = max(1, round(LAYERS.bound_hop_s * sr)), round(LAYERS.bound_window_s / LAYERS.bound_hop_s)
+    hop, n = max(1, n_fft // LAYERS.bound_hops), LAYERS.bound_window
     energy, of_texture = (np.cumsum(np.pad(_hop_energy(x, hop), ((n, n), (0, 0))), axis=0) for x in (y, texture))
 
     def ratio(first: int) -> np.ndarray:
         stop = first + len(energy) - 2 * n
-        sums = [np.maximum(x[first + n - 1 : stop + n - 1] - (x[first - 1 : stop - 1] if first else 0), 0) for x in (energy, of_texture)]
+        sums = [
+            np.maximum(x[first + n - 1 : stop + n - 1] - (x[first - 1 : stop - 1] if first else 0), 0)
+            for x in (energy, of_texture)
+        ]
         return sums[0] / np.maximum(sums[1], np.finfo(np.float32).tiny)
 
-    share = np.sqrt(np.minimum(LAYERS.max_excess * np.minimum(ratio(1), ratio(n)), 1))
-    return np.stack([_at_samples(channel, hop, len(y)) for channel in share.T], axis=1)
+    share = np.pad(np.sqrt(np.minimum(LAYERS.max_excess * np.minimum(ratio(1), ratio(n)), 1)), ((1, 1), (0, 0)), "edge")
+    # Interpolated between the edges of hops, so that the whole of a hop with a click keeps its share.
+    edges = np.arange(len(share) - 1) * hop
+    at_edges = np.maximum(share[:-1], share[1:])
+    samples = np.arange(len(y))
+    return np.stack([np.interp(samples, edges, channel) for channel in at_edges.T], axis=1).astype(np.float32)
 
 
 def _hop_energy(x: np.ndarray, hop: int) -> np.ndarray:

@@ -1,22 +1,29 @@
-"""The analysis of a sound: its grain, its probe, and its onsets and what they are for."""
+"""The analysis of a sound: its grain, the levels of its layers, and its probe."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import librosa
 import numpy as np
 import pytest
-from conftest import SR, drone, noise
-from rendering import SETTINGS, rendered, samples_of, solver_of
+from conftest import SR, drone
+from rendering import SETTINGS, analysis_of
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp import analysis
-from neural_grain.dsp.analysis import analyse, bands_and_grain, onsets
+from neural_grain.dsp.analysis import analyse, bands_and_grain
 from neural_grain.dsp.flatness import measure_grain, power_blocks
-from neural_grain.dsp.move import move_grain
-from neural_grain.dsp.resynthesis import minimum_phase
+from neural_grain.dsp.mel import mel_filterbank
+from neural_grain.dsp.settings import STEP_FRAMES
 
 PADDING_FRAMES = 3  # frames before the first that is measured: n_fft / hop_length - 1
+
+
+def librosa_powers(y: np.ndarray) -> np.ndarray:
+    """Powers of the bins of samples (n_samples, channels), averaged over channels: (frames, bins)."""
+    D = librosa.stft(np.ascontiguousarray(y.T), n_fft=2048, hop_length=512, center=False)
+    return np.square(np.abs(D)).mean(axis=0).T
 
 
 def test_the_grain_is_that_of_stage_1():
@@ -24,6 +31,32 @@ def test_the_grain_is_that_of_stage_1():
     assert analyse(sound, SETTINGS).grain == measure_grain(sound)
     stage_2 = bands_and_grain(sound, SETTINGS)
     assert stage_2.flatness[stage_2.active].mean(dtype=np.float64) == measure_grain(sound)
+
+
+def test_stage_2_gets_the_bands_of_the_sound_and_of_its_texture():
+    y = np.stack([drone(-30), drone(-40, seed=1)], axis=1).astype(np.float32)
+    found, layers = bands_and_grain(sound_from_array(y, SR), SETTINGS), analysis_of(y).layers
+    weights = mel_filterbank(SETTINGS, SR).T
+    np.testing.assert_allclose(found.bands, librosa_powers(y) @ weights, rtol=1e-3)
+    np.testing.assert_allclose(found.texture, librosa_powers(layers.transients + layers.noise) @ weights, rtol=1e-3)
+
+
+def test_the_levels_of_the_steps_are_those_of_tones_and_texture():
+    found = analysis_of(drone(-30))
+    y = found.layers.tones + found.layers.transients + found.layers.noise
+    weights = mel_filterbank(SETTINGS, SR).T
+    bands, texture = (
+        librosa_powers(samples) @ weights for samples in (y, found.layers.transients + found.layers.noise)
+    )
+    assert found.band_peak == pytest.approx(bands.max(), rel=1e-3)
+    for step in (3, 20, 40):
+        frames = slice(step * STEP_FRAMES - PADDING_FRAMES, (step + 1) * STEP_FRAMES - PADDING_FRAMES)
+        of_all, of_texture = bands[frames].mean(axis=0), texture[frames].mean(axis=0)
+        expected = 10 * np.log10(of_texture / found.band_peak)
+        np.testing.assert_allclose(found.texture_db[:, step], np.maximum(expected, -100), atol=0.01)
+        expected = 10 * np.log10(np.maximum(of_all - of_texture, 1e-30) / found.band_peak)
+        heard = expected > -80  # the difference of two powers that are nearly equal is rounded
+        np.testing.assert_allclose(found.tones_db[heard, step], expected[heard], atol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -34,44 +67,27 @@ def test_the_grain_is_that_of_stage_1():
         {"probe_frames": 50, "max_kept_frames": 8, "min_probe_frames": 40},  # too few are kept, so it is read once more
     ],
 )
-def test_the_probe_holds_the_powers_of_active_frames(monkeypatch, changed):
+def test_the_probe_holds_the_powers_of_the_layers_in_active_frames(monkeypatch, changed):
     monkeypatch.setattr(analysis, "ANALYSIS", replace(analysis.ANALYSIS, **changed))
     sound = sound_from_array(np.concatenate([np.zeros(2 * SR), drone(-40, 2.0), np.zeros(SR)]), SR)
-    probe = analyse(sound, SETTINGS).probe
-    powers = np.concatenate([block.bins for block in power_blocks(sound, SETTINGS.grain)])
-    frames = probe.index - PADDING_FRAMES
+    found = analyse(sound, SETTINGS)
+    probe, frames = found.probe, found.probe.index - PADDING_FRAMES
     assert 30 <= len(frames) <= analysis.ANALYSIS.probe_frames
     assert np.all(np.diff(frames) > 0)
     assert bands_and_grain(sound, SETTINGS).active[frames].all()
-    np.testing.assert_allclose(probe.power, powers[frames], rtol=1e-6)
+    powers = np.concatenate([block.bins for block in power_blocks(sound, SETTINGS.grain)])
+    np.testing.assert_allclose(probe.power, powers[frames], rtol=1e-5, atol=1e-6)
+    band, scale = SETTINGS.grain.band_for(SR), powers.max()
+    for expected, of_probe in (
+        (found.layers.tones, probe.tones),
+        (found.layers.transients + found.layers.noise, probe.texture),
+    ):
+        np.testing.assert_allclose(of_probe, librosa_powers(expected)[frames, band], rtol=1e-3, atol=1e-10 * scale)
 
 
-class TestOnsets:
-    def test_minimum_phase_equals_that_of_a_one_pole_filter(self):
-        z = np.exp(-2j * np.pi * np.arange(1025) / 2048)
-        response = 0.1 / (1 - 0.9 * z)
-        np.testing.assert_allclose(minimum_phase(np.log(np.abs(response))[None])[0], np.angle(response), atol=1e-4)
-
-    def test_a_click_is_an_onset_and_steady_noise_is_not(self):
-        y = noise(2, level=0.01)
-        y[SR] += 1.0
-        onset = analyse(sound_from_array(y, SR), SETTINGS).onset
-        frames = np.flatnonzero(onset > 0)
-        frames = frames[(frames > 8) & (frames < len(onset) - 8)]  # the start and the end of the noise are left out
-        last = (SR + 1536) // 512  # the last frame that holds the click, behind 1536 samples of padding
-        assert len(frames) >= 2
-        assert frames.min() >= last - 3
-        assert frames.max() <= last
-        assert onsets(np.full((128, 50), 0.5, np.float32), 80.0, 4)[4:].max() == 0
-
-    @pytest.mark.parametrize("octaves", [1.0, 3.0])
-    def test_almost_nothing_precedes_a_click_in_silence(self, octaves):
-        y = np.zeros(2 * SR)
-        y[SR] = 0.7
-        before = slice(SR - 882, SR - 22)  # 20 ms to 0.5 ms before the click
-        pre_echo = np.abs(samples_of(move_grain(solver_of(y), octaves).sound)[before]).max()
-        assert pre_echo < 0.7 * 10 ** (-50 / 20)
-        # The same gains without the minimum phase at onsets give four times as much.
-        solver = solver_of(y)
-        gain_db = solver.field.gain_db(solver.reach(1.0).amounts_at(solver.solve(octaves)))
-        assert np.abs(rendered(y[:, None], SR, gain_db)[before]).max() > 4 * pre_echo
+def test_the_number_of_threads_changes_nothing():
+    sound = sound_from_array(drone(-40, 8.0), SR)
+    one, three = analyse(sound, SETTINGS), analyse(sound, SETTINGS, threads=3)
+    np.testing.assert_array_equal(one.texture_db, three.texture_db)
+    np.testing.assert_array_equal(one.probe.power, three.probe.power)
+    assert one.grain == three.grain

@@ -1,24 +1,114 @@
-"""Gains: interpolation between steps, the limit for texture, and the normalisation of energy."""
+"""Gains: interpolation, what an amount does to texture, the expander's limit, and the level that keeps energy."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from rendering import SETTINGS
 
-from neural_grain.dsp.gains import lerp_weights, limit_gain, normalise_energy
+from neural_grain.dsp.gains import (
+    TEXTURE,
+    Amounts,
+    GainComponents,
+    band_gains,
+    lerp_weights,
+    limit_gain,
+    powers_after,
+    smooth_change,
+    spectral_expander,
+    step_gains,
+    texture_factor,
+)
 from neural_grain.dsp.mel import band_fractions
 
 SHARES = band_fractions(SETTINGS)
 
 
-def random_levels_db(n_steps: int = 50) -> np.ndarray:
-    return np.random.default_rng(0).uniform(-80, 0, (128, n_steps)).astype(np.float32)
+def random_levels_db(n_steps: int = 50, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-80, 0, (128, n_steps)).astype(np.float32)
+
+
+def components(tones_db: np.ndarray, texture_db: np.ndarray, pattern_db: float | np.ndarray = 0.0) -> GainComponents:
+    level_db = 10 * np.log10(10 ** (tones_db / 10) + 10 ** (texture_db / 10))
+    pattern_db = np.zeros_like(texture_db) + np.float32(pattern_db)
+    return GainComponents(pattern_db, spectral_expander(level_db), tones_db, texture_db, level_db)
 
 
 def test_gains_are_interpolated_linearly_between_the_centres_of_the_steps():
     times, values = (np.arange(16) + 0.5) / 4, np.array([0.0, 4.0, 8.0, 4.0])
     interpolated = lerp_weights(times, 4).interpolate(values[None])[0]
     np.testing.assert_allclose(interpolated, np.interp(times, [0.5, 1.5, 2.5, 3.5], values))
+
+
+class TestTextureFactor:
+    @pytest.mark.parametrize("texture_db", [-60.0, -12.0, -0.1, 0.0, 0.1, 12.0, 60.0])
+    def test_the_uniform_pattern_gives_the_whole_texture_the_same_gain(self, texture_db):
+        np.testing.assert_allclose(texture_factor(np.zeros((1, 1)), texture_db), 10 ** (texture_db / 10), rtol=1e-5)
+
+    def test_a_band_of_which_half_takes_part_keeps_the_other_half(self):
+        half_db = np.full((1, 1), 10 * np.log10(0.5))
+        np.testing.assert_allclose(texture_factor(half_db, 20.0), 0.5 + 0.5 * 100, rtol=1e-5)
+        np.testing.assert_allclose(texture_factor(half_db, -20.0), 0.5 + 0.5 / 100, rtol=1e-5)
+
+    def test_more_than_the_whole_takes_part_only_where_texture_is_added(self):
+        np.testing.assert_allclose(texture_factor(np.full((1, 1), 10.0), 10.0), 1 + 9 * 10, rtol=1e-5)
+        np.testing.assert_allclose(texture_factor(np.full((1, 1), 10.0), -10.0), 0.1, rtol=1e-5)
+
+    @pytest.mark.parametrize("sign", [-1, 1])
+    def test_large_amounts_move_all_bands_alike_and_every_amount_moves_farther_than_a_smaller_one(self, sign):
+        pattern_db = np.linspace(-20, 0, 50)[:, None]
+        factors_db = [10 * np.log10(texture_factor(pattern_db, sign * db)) for db in np.arange(0, 60.5, 0.5)]
+        np.testing.assert_allclose(factors_db[2 * 60], sign * 60, rtol=1e-4)
+        assert np.all(sign * np.diff(factors_db, axis=0) > 0)
+
+
+class TestBandGains:
+    def test_noise_is_raised_up_to_a_limit_and_the_rest_is_generated(self):
+        parts = components(random_levels_db(), random_levels_db(seed=1))
+        gains = band_gains(parts, Amounts(26.0, 0.0), SHARES)
+        np.testing.assert_allclose(gains.noise_db, TEXTURE.max_gain_db, atol=1e-4)
+        power = 10 ** (parts.texture_db / 10)
+        expected = power * 10 ** (gains.noise_db / 10) + 10 ** (gains.generated_db / 10)
+        np.testing.assert_allclose(expected, power * 10**2.6, rtol=1e-4)
+        total = 10 ** (parts.tones_db / 10) + power * 10**2.6
+        np.testing.assert_allclose(powers_after(parts, gains), total, rtol=1e-4)
+
+    @pytest.mark.parametrize("texture_db", [-40.0, 19.0])
+    def test_nothing_is_generated_below_the_limit(self, texture_db):
+        parts = components(random_levels_db(), random_levels_db(seed=1))
+        assert band_gains(parts, Amounts(texture_db, 0.0), SHARES).generated_db is None
+
+    def test_there_is_no_expander_without_its_amount(self):
+        parts = components(random_levels_db(), random_levels_db(seed=1))
+        assert band_gains(parts, Amounts(-3.0, 0.0), SHARES).expander_db is None
+
+
+class TestStepGains:
+    @pytest.mark.parametrize("amounts", [Amounts(-20.0, 0.0), Amounts(12.0, 0.0), Amounts(-60.0, 0.3)])
+    def test_a_steady_sound_keeps_its_energy(self, amounts):
+        parts = components(*(random_levels_db(1, seed).repeat(40, axis=1) for seed in (0, 1)), pattern_db=-3.0)
+        gains = step_gains(parts, amounts, SHARES)
+        after = SHARES @ powers_after(parts, gains.bands) * 10 ** (gains.level_db / 10)
+        before = SHARES @ (10 ** (parts.tones_db / 10) + 10 ** (parts.texture_db / 10))
+        np.testing.assert_allclose(after, before, rtol=1e-3)
+
+    def test_transients_get_the_gain_of_the_texture_as_a_whole(self):
+        pattern_db = np.where(np.arange(128)[:, None] < 64, 0.0, -60.0)
+        texture_db = np.full((128, 5), -40.0, np.float32)
+        gains = step_gains(components(texture_db + 20, texture_db, pattern_db), Amounts(10.0, 0.0), SHARES)
+        moved, rest = SHARES[:64].sum(), SHARES[64:].sum()
+        np.testing.assert_allclose(gains.transients_db, 10 * np.log10((10 * moved + rest) / (moved + rest)), atol=0.01)
+
+
+class TestSmoothChange:
+    def test_a_steady_change_stays(self):
+        np.testing.assert_allclose(smooth_change(np.full(50, 7.0)), 7.0, rtol=1e-6)
+
+    def test_a_fluctuation_is_averaged_and_a_step_is_kept(self):
+        random = np.random.default_rng(0).normal(0, 1.0, 400)
+        assert smooth_change(random)[20:-20].std() < 0.35
+        step = np.where(np.arange(100) < 50, 0.0, 30.0)
+        np.testing.assert_allclose(smooth_change(step), step, atol=1e-3)
 
 
 class TestLimitGain:
@@ -34,26 +124,3 @@ class TestLimitGain:
     def test_a_gain_of_zero_is_not_limited(self):
         level_db = random_levels_db()
         np.testing.assert_array_equal(limit_gain(np.zeros_like(level_db), level_db, SHARES), 0)
-
-
-class TestNormaliseEnergy:
-    def test_the_same_gain_in_all_bands_is_removed(self):
-        gain_db = np.full((128, 30), 12.0, np.float32)
-        np.testing.assert_allclose(normalise_energy(gain_db, random_levels_db(30), SHARES, np.ones(30)), 0, atol=1e-4)
-
-    def test_energy_is_kept_and_the_bands_keep_their_differences_where_the_change_of_level_is_constant(self):
-        rng = np.random.default_rng(0)
-        power = rng.exponential(size=(128, 1)).repeat(40, axis=1).astype(np.float32)
-        gain_db = rng.normal(0, 20, (128, 1)).repeat(40, axis=1).astype(np.float32)
-        gain = 10 ** (normalise_energy(gain_db, 10 * np.log10(power), SHARES, np.ones(40)) / 10)
-        np.testing.assert_allclose(SHARES @ (power * gain), SHARES @ power, rtol=1e-4)
-        np.testing.assert_allclose(10 * np.log10(gain[30] / gain[50]), gain_db[30] - gain_db[50], atol=1e-3)
-
-    def test_a_step_with_little_weight_does_not_change_the_level_around_it(self):
-        power, gain_db = np.ones((128, 41), np.float32), np.zeros((128, 41), np.float32)
-        gain_db[64:] = -20
-        power[64:, 20] = 3.0
-        weights = np.ones(41)
-        weights[20] = 0.01
-        normalised_db = normalise_energy(gain_db, 10 * np.log10(power), SHARES, weights)
-        assert np.ptp(normalised_db[0]) < 0.05

@@ -10,13 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import SR, drone, noise, sine
-from rendering import SETTINGS, expander_of, samples_of, solver_of
+from rendering import rendered, samples_of, solver_of
 from scipy.signal import lfilter
 
 from neural_grain.audio.sound import Sound, sound_from_array
-from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import measure_grain
-from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.loudness import K_HIGH_PASS, K_SHELF
 from neural_grain.dsp.move import Attempt, find_measured_limit, move_grain
 from neural_grain.dsp.solver import AmountSolver, ReachCurve
@@ -47,7 +45,7 @@ def promise_too_much(solver: AmountSolver, monkeypatch: pytest.MonkeyPatch) -> R
     """Give the curve towards texture a last point that promises 0.4 octaves more, which the sound does not have."""
     reach = solver.reach(-1.0)
     too_long = ReachCurve(
-        np.append(reach.pattern, 3 * reach.pattern[-1]),
+        np.append(reach.texture_db, reach.texture_db[-1]),
         np.append(reach.expander, 3 * reach.expander[-1]),
         np.append(reach.octaves, reach.octaves[-1] + 0.4),
     )
@@ -80,11 +78,26 @@ class TestLaw:
         assert result.within_reach
         assert result.achieved_octaves == pytest.approx(octaves, abs=0.02)
 
-    def test_the_expander_takes_over_where_the_pattern_has_no_effect(self):
-        analysis = analyse(sound_from_array(drone(-45), SR), SETTINGS)
-        result = move_grain(AmountSolver(GainField(analysis, np.zeros_like(expander_of(analysis)))), -1.0)
+    def test_the_expander_takes_over_where_the_texture_ends(self):
+        result = move_grain(solver_of(COLOURED_NOISE), -0.5)  # more noise does not change the spectrum of noise
         assert result.amounts.expander < 0
-        assert result.achieved_octaves == pytest.approx(-1.0, abs=0.02)
+        assert result.achieved_octaves == pytest.approx(-0.5, abs=0.02)
+
+    @pytest.mark.parametrize("octaves", [-1.5, 1.5])
+    def test_the_tones_stay_where_the_texture_moves(self, octaves):
+        y = drone(-40)
+        result = move_grain(solver_of(y), octaves)
+        assert result.amounts.expander == 0
+        window = np.hanning(2 * SR)
+        before, after = (
+            np.abs(np.fft.rfft(x[:, 0][SR // 2 : SR // 2 + 2 * SR] * window))
+            for x in (y[:, None], samples_of(result.sound))
+        )
+        partials, between = 2 * 110 * np.arange(1, 9), slice(2 * 1_000, 2 * 10_000)
+        moved_db = 20 * np.log10(after[partials] / before[partials])
+        assert np.ptp(moved_db) < 0.5
+        texture_db = 20 * np.log10(np.median(after[between]) / np.median(before[between]))
+        assert -np.sign(octaves) * texture_db > 3
 
     def test_a_request_of_zero_returns_the_sound_itself(self):
         solver = solver_of(drone())
@@ -130,7 +143,7 @@ class TestLimit:
     def test_the_farthest_measured_rendering_is_used_where_the_end_of_the_curve_turns_back(self, monkeypatch):
         solver = solver_of(COLOURED_NOISE)
         reach = promise_too_much(solver, monkeypatch)
-        at_the_end = np.concatenate(list(solver.field.render(reach.amounts_at(reach.end))))
+        at_the_end = rendered(solver.field, reach.amounts_at(reach.end))
         raised = [-move_grain(solver, -octaves).achieved_octaves for octaves in np.arange(0.25, 3.1, 0.25)]
         assert raised[-1] > -octaves_between(COLOURED_NOISE, at_the_end) + 0.05
         assert np.all(np.diff(raised) >= 0)
@@ -142,7 +155,7 @@ class TestLimit:
         reach = ReachCurve(octaves, 0 * octaves, octaves)
 
         def render(position: float, level: float) -> Attempt:
-            predicted = reach.amounts_at(position).pattern
+            predicted = reach.amounts_at(position).texture_db
             measured = min(predicted, top - 0.3 * (predicted - top))
             return Attempt(position, level, measured, level_error=1.0, grain=0.01, level_db=0.0, limited_db=0.0)
 
@@ -192,7 +205,7 @@ class TestLevelAndEdges:
             return 10 * np.log10(np.mean(np.square(weighted[4_800:])))
 
         y = lfilter([1], [1, -0.95], noise(3, 48_000, level=0.02))[:, None].astype(np.float32)
-        result = move_grain(solver_of(y, 48_000), -1.5)
+        result = move_grain(solver_of(y, 48_000), -0.8)
         change_db = loudness_db(samples_of(result.sound)) - loudness_db(y)
         assert abs(result.level_db) <= 0.5
         assert abs(change_db) <= 1.0
@@ -203,8 +216,8 @@ class TestLevelAndEdges:
         y = (np.sign(sine(110)) * 0.8 + noise(2, level=1e-4))[:, None].astype(np.float32)
         solver = solver_of(y)
         result = move_grain(solver, -1.5)
-        z, unlimited = samples_of(result.sound), np.concatenate(list(solver.field.render(result.amounts)))
-        assert 20 * math.log10(np.abs(unlimited).max()) > result.limited_db + 2
+        z, unlimited = samples_of(result.sound), rendered(solver.field, result.amounts)
+        assert 20 * math.log10(np.abs(unlimited).max()) > result.limited_db + 1
         unlimited *= np.std(z) / np.std(unlimited)
         assert result.limited_db == pytest.approx(20 * math.log10(np.abs(unlimited).max()), abs=0.05)
         assert 0.5 < result.limited_db < 20

@@ -1,74 +1,163 @@
-"""Resynthesis: gains on the STFT, overlap-add, edges, blocks and threads; and pictures of long sounds."""
+"""Resynthesis: gains on each layer, the generated noise, pieces and threads; and pictures of long sounds."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from conftest import SR, drone, sine
-from rendering import SETTINGS, n_steps, rendered
+from rendering import SETTINGS, analysis_of
 
 from neural_grain.audio import sound as audio_sound
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.base import files
 from neural_grain.dsp import flatness, mel, resynthesis
-from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.analysis import Analysis, analyse
 from neural_grain.dsp.flatness import measure_grain
-from neural_grain.dsp.gains import spectral_expander
+from neural_grain.dsp.gains import BandGains, StepGains
+from neural_grain.dsp.resynthesis import NOISE_BLOCK, LayerRenderer, white_noise
 
 
-class TestGainsOnAudio:
+def rendered(
+    analysis: Analysis,
+    *,
+    noise_db: np.ndarray | float = 0.0,
+    generated_db: np.ndarray | None = None,
+    expander_db: np.ndarray | None = None,
+    transients_db: float = 0.0,
+    level_db: float = 0.0,
+    threads: int = 1,
+) -> np.ndarray:
+    """The sound with gains that broadcast to (n_mels, steps), or that hold for all its time."""
+    shape = analysis.texture_db.shape
+
+    def gains(start: int, stop: int) -> StepGains:
+        of_bands = (
+            None if db is None else np.broadcast_to(np.float32(db), shape)[:, start:stop]
+            for db in (noise_db, generated_db, expander_db)
+        )
+        n_steps = len(range(shape[1])[start:stop])
+        return StepGains(BandGains(*of_bands), np.full(n_steps, transients_db), np.full(n_steps, level_db))
+
+    return np.concatenate(list(LayerRenderer(analysis).render(gains, threads=threads)))
+
+
+def in_bands(y: np.ndarray, hz: float, sr: int = SR) -> float:
+    """Level of a mono sound within 5 % of a frequency, in dB."""
+    P = np.square(np.abs(np.fft.rfft(y[:, 0] * np.hanning(len(y)))))
+    at = np.fft.rfftfreq(len(y), 1 / sr)
+    return 10 * np.log10(P[(at > 0.95 * hz) & (at < 1.05 * hz)].sum())
+
+
+@pytest.fixture(scope="module")
+def stereo() -> Analysis:
+    y = np.stack([drone(-30), drone(-40, seed=1)], axis=1)
+    y[SR] += 0.5
+    return analysis_of(y)
+
+
+class TestGainsOnLayers:
     @pytest.mark.parametrize(
         ("sr", "length", "channels"),
         [(44_100, 44_100, 1), (48_000, 20_001, 2), (8_000, 5_000, 6), (192_000, 100_003, 2)],
     )
-    def test_gains_of_zero_return_the_input(self, sr, length, channels):
+    @pytest.mark.parametrize("expander_db", [None, 0.0])
+    def test_gains_of_zero_return_the_input(self, sr, length, channels, expander_db):
         y = np.random.default_rng(1).uniform(-1, 1, (length, channels)).astype(np.float32)
-        z = rendered(y, sr, np.zeros((128, n_steps(y, sr)), np.float32))
+        z = rendered(analysis_of(y, sr), expander_db=expander_db)
         assert z.shape == y.shape
         assert np.abs(z - y).max() < 1e-6
 
-    def test_a_constant_gain_is_exact_inside_the_band_and_absent_below_it(self):
-        y = (sine(1000, level=0.2) + sine(25, level=0.2))[:, None]
-        spectrum = np.abs(np.fft.rfft(rendered(y, SR, np.full((128, n_steps(y, SR)), 6.0, np.float32))[:SR, 0]))
-        assert 20 * np.log10(spectrum[1000] / spectrum[25]) == pytest.approx(6.0, abs=0.1)
+    @pytest.mark.parametrize(("noise_db", "transients_db"), [(-200.0, -400.0), (6.0, -12.0)])
+    def test_each_layer_gets_its_own_gain(self, stereo, noise_db, transients_db):
+        layers, level_db = stereo.layers, 3.0
+        z = rendered(stereo, noise_db=noise_db, transients_db=transients_db, level_db=level_db)
+        expected = layers.tones + sum(
+            10 ** (db / 20) * layer for db, layer in ((transients_db, layers.transients), (noise_db, layers.noise))
+        )
+        inside = slice(8_192, -8_192)
+        error = np.fft.rfft((z - 10 ** (level_db / 20) * expected)[inside, 0] * np.hanning(len(z) - 2 * 8_192))
+        whole = np.fft.rfft(layers.noise[inside, 0] * np.hanning(len(z) - 2 * 8_192))
+        above = np.fft.rfftfreq(len(z) - 2 * 8_192, 1 / SR) > 100  # the noise below 50 Hz is left as it is
+        assert np.std(error[above]) < 0.02 * np.std(whole[above])
 
-    def test_raising_some_bands_raises_their_sine_by_that_gain(self):
-        y = (sine(500, level=0.2) + sine(5000, level=0.2))[:, None]
-        gain_db = np.zeros((128, n_steps(y, SR)), np.float32)
-        gain_db[np.array(SETTINGS.band_edges_hz[1:-1]) > 2000] = 12.0
-        spectrum = np.abs(np.fft.rfft(rendered(y, SR, gain_db)[SR // 2 : SR // 2 + SR, 0]))
-        assert 20 * np.log10(spectrum[5000] / spectrum[500]) == pytest.approx(12.0, abs=0.05)
+    def test_raising_some_bands_raises_their_noise_by_that_gain(self):
+        noise_db = np.where(np.array(SETTINGS.band_edges_hz[1:-1]) > 2_000, 12.0, 0.0)[:, None]
+        analysis = analysis_of(np.random.default_rng(0).normal(0, 0.1, 4 * SR))
+        before, after = rendered(analysis), rendered(analysis, noise_db=noise_db)
+        assert in_bands(after, 5_000) - in_bands(before, 5_000) == pytest.approx(12.0, abs=0.2)
+        assert in_bands(after, 500) - in_bands(before, 500) == pytest.approx(0.0, abs=0.05)
+
+    def test_the_expander_raises_tones_and_none_below_the_band(self):
+        y = sine(500, level=0.2) + sine(5_000, level=0.2) + sine(25, level=0.2)
+        expander_db = np.where(np.array(SETTINGS.band_edges_hz[1:-1]) > 2_000, 12.0, 0.0)[:, None]
+        z = rendered(analysis_of(y), expander_db=expander_db)
+        assert in_bands(z, 5_000) - in_bands(z, 500) == pytest.approx(12.0, abs=0.1)
+        assert in_bands(z, 500) - in_bands(z, 25) == pytest.approx(0.0, abs=0.1)
 
     def test_the_stereo_image_stays(self):
-        y = drone()[:, None] * np.array([[1.0, 0.25]])
-        analysis = analyse(sound_from_array(y, SR), SETTINGS)
-        z = rendered(y, SR, -0.5 * spectral_expander(analysis.step_db), onset=analysis.onset)
-        np.testing.assert_allclose(z[:, 1], 0.25 * z[:, 0], atol=1e-6)
+        analysis = analysis_of(drone()[:, None] * np.array([[1.0, 0.25]]))
+        z = rendered(analysis, noise_db=-0.3 * analysis.texture_db, transients_db=9.0)
+        np.testing.assert_allclose(z[:, 1], 0.25 * z[:, 0], atol=2e-6)
 
-    def test_one_thread_and_three_give_the_same_samples(self):
-        y = drone()[:, None]
-        analysis = analyse(sound_from_array(y, SR), SETTINGS)
-        gain_db = spectral_expander(analysis.step_db)
-        one, three = (rendered(y, SR, gain_db, onset=analysis.onset, threads=threads) for threads in (1, 3))
+
+class TestGeneratedNoise:
+    def test_it_has_the_level_of_each_band(self):
+        analysis = analysis_of(drone(-300, 6.0) * 0.1)
+        level_db = np.linspace(-20, -60, 128, dtype=np.float32)[:, None]
+        added = rendered(analysis, generated_db=level_db) - rendered(analysis)
+        P = np.square(np.abs(np.fft.rfft(added[:, 0]))) / len(added)  # power for each bin of white noise of power P
+        hz, centres = np.fft.rfftfreq(len(added), 1 / SR), np.array(SETTINGS.band_edges_hz[1:-1])
+        window_energy = 0.375 * 2_048
+        for b in range(10, 120, 10):
+            near = np.abs(hz - centres[b]) < 0.1 * centres[b]
+            expected = level_db[:, 0] + 10 * np.log10(analysis.band_peak / window_energy)
+            assert 10 * np.log10(P[near].mean()) == pytest.approx(np.interp(centres[b], centres, expected), abs=0.7)
+
+    def test_channels_are_independent_and_every_rendering_is_the_same(self, stereo):
+        level_db = np.full((128, 1), -30.0)
+        added = rendered(stereo, generated_db=level_db) - rendered(stereo)
+        assert abs(np.corrcoef(added.T)[0, 1]) < 0.02
+        np.testing.assert_array_equal(added, rendered(stereo, generated_db=level_db) - rendered(stereo))
+
+    @pytest.mark.parametrize(
+        ("start", "stop"), [(-1_536, 100), (NOISE_BLOCK - 1, NOISE_BLOCK + 1), (5, 3 * NOISE_BLOCK)]
+    )
+    def test_any_piece_of_white_noise_equals_the_whole(self, start, stop):
+        whole = white_noise(-NOISE_BLOCK, 4 * NOISE_BLOCK, 2)
+        piece = whole[:, start + NOISE_BLOCK : stop + NOISE_BLOCK]
+        np.testing.assert_array_equal(white_noise(start, stop, 2), piece)
+        assert whole.var() == pytest.approx(1, abs=0.02)
+
+
+class TestPieces:
+    @property
+    def changing(self) -> dict:
+        return {"generated_db": np.full((128, 1), -40.0), "expander_db": np.linspace(-9, 9, 128)[:, None]}
+
+    def test_one_thread_and_three_give_the_same_samples(self, stereo, monkeypatch):
+        monkeypatch.setattr(resynthesis, "PIECE_SAMPLES", 5_000)
+        one, three = (rendered(stereo, **self.changing, threads=threads) for threads in (1, 3))
         np.testing.assert_array_equal(one, three)
 
-    def test_gains_computed_piece_by_piece_give_the_same_samples(self, monkeypatch):
-        y = drone(-40, 6.0)[:, None]
-        gain_db = spectral_expander(analyse(sound_from_array(y, SR), SETTINGS).step_db)
-        whole = rendered(y, SR, gain_db)
-        monkeypatch.setattr(resynthesis, "PIECE_STEPS", 40)
-        assert np.abs(rendered(y, SR, gain_db) - whole).max() < 1e-5
+    @pytest.mark.parametrize("samples", [1_000, 12_345])
+    def test_the_length_of_the_pieces_changes_nothing(self, stereo, monkeypatch, samples):
+        whole = rendered(stereo, noise_db=-0.2 * stereo.texture_db, **self.changing)
+        monkeypatch.setattr(resynthesis, "PIECE_SAMPLES", samples)
+        pieces = rendered(stereo, noise_db=-0.2 * stereo.texture_db, **self.changing)
+        assert np.abs(pieces - whole).max() < 1e-5 * np.abs(whole).max()
 
 
 class TestLongSounds:
-    def test_a_picture_too_large_for_memory_is_kept_in_a_file(self, monkeypatch):
+    def test_arrays_too_large_for_memory_are_kept_in_files(self, monkeypatch):
         y = drone()
         in_memory = analyse(sound_from_array(y, SR), SETTINGS)
-        monkeypatch.setattr(files, "SCRATCH_BYTES", 1000)
+        monkeypatch.setattr(files, "SCRATCH_BYTES", 1_000)
         monkeypatch.setattr(mel, "PIECE_FRAMES", 50)
         in_file = analyse(sound_from_array(y, SR), SETTINGS)
         assert isinstance(in_file.x, np.memmap)
+        assert isinstance(in_file.layers.noise, np.memmap)
         np.testing.assert_allclose(in_file.x, in_memory.x, atol=1e-6)
+        np.testing.assert_array_equal(rendered(in_file, noise_db=3.0), rendered(in_memory, noise_db=3.0))
 
     @pytest.mark.parametrize("block_frames", [50, 64, 128])
     def test_grain_does_not_depend_on_blocks_where_a_sound_grows_louder(self, monkeypatch, block_frames):

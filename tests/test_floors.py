@@ -35,7 +35,7 @@ HOMES = {  # a third-party package, and the modules that may import it
 DEFINES = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 PURE_CALLS = {  # what a module may call while it is imported: it makes a value and changes nothing
     "Path", "TypeVar", "getattr", "dict.fromkeys", "frozenset", "compile", "re.compile", "range", "slice", "field",
-    "np.arange", "math.log", "Meta", "msgspec.Meta", "map", "tuple", "getLogger", "logging.getLogger",
+    "np.arange", "np.zeros", "math.log", "Meta", "msgspec.Meta", "map", "tuple", "getLogger", "logging.getLogger",
 }  # fmt: skip
 
 
