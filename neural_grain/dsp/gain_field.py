@@ -4,9 +4,9 @@ A sound and its pattern leave two numbers free: by how much the texture is moved
 applied (`Amounts`). The gain field turns them into gains and renders the sound with them, whole or in part. For the
 solver it also predicts the powers that the amounts give the frames of the probe:
 
-    P'[t, k] = (tones[t, k] + g cross[t, k] + g**2 texture[t, k] + generated[t, k]) expander[t, k]
+    P'[t, k] = |sqrt(tones[t, k] + g cross[t, k] + g**2 texture[t, k]) + generated[t, k]|**2 expander[t, k]
 
-where g is the factor on the amplitude of the texture.
+where g is the factor on the amplitude of the texture, and the generated noise is complex.
 """
 
 from __future__ import annotations
@@ -69,9 +69,12 @@ class GainField:
         )
         self._probe_components = {to_texture: self._components(steps, to_texture) for to_texture in (False, True)}
         self._to_log_power = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
-        # The probe of generated noise: power of white noise in each bin, which has an exponential distribution.
-        random = np.random.default_rng(0).standard_exponential(probe.texture.shape, np.float32)
-        self._generated_power = np.float32(analysis.band_peak) * random
+        # The probe of generated noise: its power in each bin, which has an exponential distribution, and its phase
+        # against the sound.
+        rng = np.random.default_rng(0)
+        self._generated_power = rng.standard_exponential(probe.texture.shape, np.float32)
+        self._generated_power *= np.float32(analysis.band_peak)
+        self._generated_cross = 2 * np.cos(2 * np.pi * rng.random(probe.texture.shape, np.float32))
 
     @property
     def n_steps(self) -> int:
@@ -157,7 +160,9 @@ class GainField:
         power *= factor
         power += probe.tones[frames]
         if gains.generated_db is not None:
-            power += self._generated_power[frames] * np.exp(log_gain(gains.generated_db))
+            generated = self._generated_power[frames] * np.exp(log_gain(gains.generated_db))
+            np.maximum(power, 0, out=power)
+            power += generated + self._generated_cross[frames] * np.sqrt(power * generated)
         log_power = np.log(np.maximum(power, np.finfo(np.float32).tiny, out=power), out=power)
         if gains.expander_db is not None:
             log_power += log_gain(gains.expander_db)

@@ -260,7 +260,10 @@ class AmountSolver:
             points.append(self._point(Amounts(-sign * step_db, 0.0), sign))
             if points[-1].octaves > far:
                 return rising_curve(points)
-        farthest = max(points, key=lambda point: point.octaves)
+        # The texture ends where more of it does hardly anything: noise alone does not change when it is raised.
+        end = max(point.octaves for point in points) - SOLVER.end_margin_octaves
+        farthest = next(point for point in points if point.octaves >= end)
+        points = points[: points.index(farthest) + 1]
         expander_db = self.field.probe_components(to_texture=sign < 0).expander_db
         spread_db = float(np.max(np.ptp(expander_db, axis=0)))
         if spread_db > 1e-6:  # a flat spectrum has no expander
