@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Stage 2 of the Neural Grain Processor: turn audio files into tiles for training.
 
-A tile is a piece of a log-mel picture, 128 mel bands by 256 frames: 0 is the floor, 1 is the loudest band of the
-file, and 100 dB lie between them. Every tile is stored as an array with its own grain, and as an image to look at.
+A tile is a piece of a sound as two log-mel pictures, 128 mel bands by 256 frames each. One shows the whole sound and
+the other its texture (transients and noise, without the tones), on one scale: 1 is the loudest band of the whole sound
+in the file, and 0 lies 100 dB below it. Every tile is stored as two arrays, and as one image of both to look at.
 
 Reads: metadata.json and the audio files that it names
 Writes: spectrograms/arrays/*.npy, spectrograms/images/*.png, training_pairs.json
@@ -61,9 +62,11 @@ from neural_grain.data.tiles import (
     ARRAYS,
     DEFAULT_PAIRS,
     IMAGES,
+    TEXTURE_SUFFIX,
     ConvertedFile,
     Source,
     Tile,
+    TilePictures,
     TrainingPairs,
     check_as_measured,
     converted_files,
@@ -73,7 +76,8 @@ from neural_grain.data.tiles import (
     replace_pairs,
     tile_starts,
 )
-from neural_grain.dsp.analysis import bands_and_grain
+from neural_grain.dsp.analysis import BandsAndGrain, bands_and_grain
+from neural_grain.dsp.layers import crest_factor_db
 from neural_grain.dsp.mel import powers_to_log_mel
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
 
@@ -107,27 +111,45 @@ def convert_file(
         stamp = file_stamp(item.path)
         check_as_measured(item)
         sound = open_sound(item.path)
-        bands, flatness, active = bands_and_grain(sound, settings)
+        measured = bands_and_grain(sound, settings)
         check_unchanged(item.path, stamp)
     except PipelineError as err:
         return SkippedFile(item.path, str(err), *stamp)
-    x = bands.T
-    powers_to_log_mel(x, settings.dynamic_range_db)
-    hop_s = settings.grain.hop_for(sound.sr) / sound.sr
+    whole, texture = _pictures(measured, settings)
     stem = _tile_stem(item.path, base)
     tiles = []
-    for start in tile_starts(x.shape[1], settings.tile_frames):
-        span = slice(start, start + settings.tile_frames)
-        if not active[span].any():
+    for start in tile_starts(whole.shape[1], settings.tile_frames):
+        frames = slice(start, start + settings.tile_frames)
+        if not measured.active[frames].any():
             continue  # only silence, which has no grain
-        grain = float(flatness[span][active[span]].mean(dtype=np.float64))
         name = f"{stem}_{start:06d}"
-        array = output_dir / ARRAYS / f"{name}.npy"
-        image = output_dir / IMAGES / f"{name}.png" if painter else None
-        tile = Tile(array, image, item.path, round(start * hop_s, 6), grain)
-        _write_tile(tile, np.ascontiguousarray(fill_tile(x[:, span], settings.tile_frames)), painter)
+        tile = Tile(
+            array=output_dir / ARRAYS / f"{name}.npy",
+            texture=output_dir / ARRAYS / f"{name}{TEXTURE_SUFFIX}",
+            image=output_dir / IMAGES / f"{name}.png" if painter else None,
+            source=item.path,
+            start_s=round(start * settings.grain.hop_for(sound.sr) / sound.sr, 6),
+            grain=float(measured.flatness[frames][measured.active[frames]].mean(dtype=np.float64)),
+            crest_db=_crest_db(measured, settings, sound.sr, frames),
+        )
+        pictures = (fill_tile(x[:, frames], settings.tile_frames) for x in (whole, texture))
+        _write_tile(tile, TilePictures(*pictures), painter)
         tiles.append(tile)
     return ConvertedFile(Source(item.path, item.grain, *stamp), tuple(tiles))
+
+
+def _pictures(measured: BandsAndGrain, settings: SpectrogramSettings) -> TilePictures:
+    """The pictures of a whole file, made of the band powers in place."""
+    whole, texture = measured.bands.T, measured.texture.T
+    peak = powers_to_log_mel(whole, settings.dynamic_range_db)
+    powers_to_log_mel(texture, settings.dynamic_range_db, peak)
+    return TilePictures(whole, texture)
+
+
+def _crest_db(measured: BandsAndGrain, settings: SpectrogramSettings, sr: int, frames: slice) -> float:
+    """Crest factor of the texture in all samples that some frames cover."""
+    n_fft, hop_length = settings.grain.n_fft_for(sr), settings.grain.hop_for(sr)
+    return crest_factor_db(measured.layers.texture(frames.start * hop_length, (frames.stop - 1) * hop_length + n_fft))
 
 
 def _tile_stem(path: Path, base: Path) -> str:
@@ -146,12 +168,13 @@ def _tile_stems(paths: Iterable[Path], base: Path) -> dict[Path, str]:
     return stems
 
 
-def _write_tile(tile: Tile, x: np.ndarray, painter: TilePainter | None) -> None:
-    with atomic_write(tile.array, flush=False) as temporary, temporary.open("wb") as file:
-        np.save(file, x, allow_pickle=False)
+def _write_tile(tile: Tile, pictures: TilePictures, painter: TilePainter | None) -> None:
+    for path, x in zip((tile.array, tile.texture), pictures, strict=True):
+        with atomic_write(path, flush=False) as temporary, temporary.open("wb") as file:
+            np.save(file, np.ascontiguousarray(x), allow_pickle=False)
     if painter:
         title = f"{printable(tile.source.name)[:60]}, {tile.start_s:.1f} s: grain {tile.grain:.2e}"
-        painter.save(tile.image, x, title)
+        painter.save(tile.image, pictures.whole, title)
 
 
 def convert_dataset(
@@ -213,9 +236,11 @@ def _earlier_run(
     tile_bytes = NPY_HEADER_BYTES + 4 * settings.n_mels * settings.tile_frames
 
     def is_good(tile: Tile) -> bool:
-        is_in_place = tile.array.parent == arrays and tile.array.stem.rpartition("_")[0] == stems[tile.source]
+        named = tile.array.parent, tile.array.stem.rpartition("_")[0], tile.texture
+        is_in_place = named == (arrays, stems[tile.source], tile.array.with_suffix(TEXTURE_SUFFIX))
+        are_whole = all(_size_bytes(path) == tile_bytes for path in (tile.array, tile.texture))
         has_image = tile.image is not None and _size_bytes(tile.image) > 0
-        return is_in_place and _size_bytes(tile.array) == tile_bytes and (has_image or not images)
+        return is_in_place and are_whole and (has_image or not images)
 
     def is_current(file: ConvertedFile) -> bool:
         source, item = file.source, items.get(file.path)

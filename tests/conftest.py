@@ -72,7 +72,7 @@ def write_library(folder: Path, n_files: int = 12, duration_s: float = 3.0) -> P
 
 @dataclass(frozen=True)
 class Project:
-    """A folder in which stages 1 to 3 have run, and what they printed."""
+    """A folder in which the first stages have run, and what they printed."""
 
     folder: Path
     ran: tuple[Ran, ...]
@@ -83,22 +83,30 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory) -> Project:
-    folder = write_library(tmp_path_factory.mktemp("project"))
-    ran = (
-        run("measure_audio_grain.py", cwd=folder),
-        run("convert_to_spectrograms.py", cwd=folder),
-        run("cak_grain_processor.py", "--epochs", PROJECT_EPOCHS, "--device", "cpu", cwd=folder),
-    )
-    return Project(folder, ran)
+def converted(tmp_path_factory) -> Project:
+    """A library after stages 1 and 2."""
+    folder = write_library(tmp_path_factory.mktemp("converted"))
+    return Project(folder, (run("measure_audio_grain.py", cwd=folder), run("convert_to_spectrograms.py", cwd=folder)))
+
+
+@pytest.fixture(scope="session")
+def project(converted, tmp_path_factory) -> Project:
+    """The same library after stages 1 to 3."""
+    folder = shutil.copytree(converted.folder, tmp_path_factory.mktemp("trained") / "project")
+    trained = run("cak_grain_processor.py", "--epochs", PROJECT_EPOCHS, "--device", "cpu", cwd=folder)
+    return Project(folder, (*converted.ran, trained))
 
 
 @pytest.fixture
 def copied(project, tmp_path) -> Project:
-    """The same, to be damaged."""
-    folder = tmp_path / "project"
-    shutil.copytree(project.folder, folder)
-    return Project(folder, project.ran)
+    """The trained library, to be damaged."""
+    return Project(shutil.copytree(project.folder, tmp_path / "project"), project.ran)
+
+
+@pytest.fixture
+def copied_tiles(converted, tmp_path) -> Project:
+    """The library after stages 1 and 2, to be damaged."""
+    return Project(shutil.copytree(converted.folder, tmp_path / "project"), converted.ran)
 
 
 @pytest.fixture(scope="session")

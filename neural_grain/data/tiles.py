@@ -1,8 +1,9 @@
 """The contract between stages 2 and 3: tiles, and training_pairs.json which lists them.
 
-A tile is a piece of a normalised log-mel picture: float32, shape (128, 256), mel bands by frames, 0 at the
-floor and 1 in the loudest band of the file. The document holds the settings, the audio files that were
-converted (sources), one record for each tile with its own grain, and the skipped files with the reason.
+A tile is a piece of a sound as two log-mel pictures on one scale: NAME.npy shows the whole sound and NAME.texture.npy
+its texture. Both are float32, shape (128, 256), mel bands by frames; 1 is the loudest band of the file's whole sound and
+0 lies 100 dB below it. The document holds the settings, the audio files that were converted (sources), one record for
+each tile, and the skipped files with the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import Meta
@@ -24,9 +25,10 @@ from neural_grain.data.metadata import FileGrain, GrainValue, SkippedFile
 from neural_grain.dsp.settings import SpectrogramSettings, parse_spectrogram_settings, settings_record
 
 DEFAULT_PAIRS = "training_pairs.json"
-PAIRS_VERSION = 1
+PAIRS_VERSION = 2  # 1 had no texture
 ARRAYS = "arrays"  # folder inside the output folder of stage 2
 IMAGES = "images"
+TEXTURE_SUFFIX = ".texture.npy"
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,27 @@ class Source:
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: its array, its image if there is one, the audio file, the start in it and the tile's own grain."""
+    """One tile: its two arrays, its image if there is one, and the part of an audio file that it shows."""
 
     array: Path
+    texture: Path
     image: Path | None
     source: Path
     start_s: Annotated[float, Meta(ge=0)]
-    grain: GrainValue
+    grain: GrainValue  # of this part alone
+    crest_db: Annotated[float, Meta(ge=0)]  # peak over RMS of the texture's samples; 0 if they are all 0
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that stage 2 writes for the tile."""
+        return (self.array, self.texture) + ((self.image,) if self.image else ())
+
+
+class TilePictures(NamedTuple):
+    """The pictures of a tile, shape (n_mels, tile_frames) each, float32, in [0, 1]."""
+
+    whole: np.ndarray
+    texture: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -127,10 +143,10 @@ def group_copies(pairs: TrainingPairs) -> list[list[int]]:
 
 def stale_files(earlier: TrainingPairs, now: TrainingPairs, output_dir: Path) -> tuple[Path, ...]:
     """Arrays and images in ``output_dir`` that an earlier run wrote and ``now`` no longer names."""
-    current = {path for tile in now.tiles for path in (tile.array, tile.image)}
-    written = {path for tile in earlier.tiles for path in (tile.array, tile.image)} | set(earlier.stale)
+    current = {path for tile in now.tiles for path in tile.files}
+    written = {path for tile in earlier.tiles for path in tile.files} | set(earlier.stale)
     own_places = ((output_dir / ARRAYS, ".npy"), (output_dir / IMAGES, ".png"))
-    return tuple(sorted(path for path in written - current - {None} if (path.parent, path.suffix) in own_places))
+    return tuple(sorted(path for path in written - current if (path.parent, path.suffix) in own_places))
 
 
 def replace_pairs(path: Path, pairs: TrainingPairs, earlier: TrainingPairs | None, output_dir: Path) -> None:
@@ -187,7 +203,7 @@ def _check_tiles(pairs: TrainingPairs, path: Path) -> None:
     sources = {item.path for item in pairs.sources}
     inside: set[Path] = set()  # folders that were checked: following links is slow, and most tiles share a folder
     for i, tile in enumerate(pairs.tiles):
-        for name, file in (("array", tile.array), ("image", tile.image)):
+        for name, file in (("array", tile.array), ("texture", tile.texture), ("image", tile.image)):
             if file is None or file.parent in inside:
                 continue
             if not is_inside(file.parent, folder):
@@ -199,13 +215,12 @@ def _check_tiles(pairs: TrainingPairs, path: Path) -> None:
         raise PipelineError(f"{path}: sources: {min(unused)} has no tiles")
 
 
-def load_tile(path: Path, settings: SpectrogramSettings) -> np.ndarray:
-    """Read one tile and check it.
+def load_tile(tile: Tile, settings: SpectrogramSettings) -> TilePictures:
+    """Read both pictures of a tile and check them."""
+    return TilePictures(_load_picture(tile.array, settings), _load_picture(tile.texture, settings))
 
-    Returns
-    -------
-    np.ndarray, shape (n_mels, tile_frames), float32, in [0, 1]
-    """
+
+def _load_picture(path: Path, settings: SpectrogramSettings) -> np.ndarray:
     try:
         if path.is_symlink() or not path.is_file():
             raise ValueError("not a regular file")

@@ -89,6 +89,7 @@ class BandsAndGrain(NamedTuple):
     texture: np.ndarray  # the same of its texture
     flatness: np.ndarray  # (frames,), in (0, 1]
     active: np.ndarray  # (frames,), bool
+    layers: Layers
 
 
 def with_texture(sound: Sound, layers: Layers) -> Sound:
@@ -98,7 +99,7 @@ def with_texture(sound: Sound, layers: Layers) -> Sound:
         start = 0
         for y in sound.blocks():
             stop = start + len(y)
-            yield np.concatenate((y, layers.transients[start:stop] + layers.noise[start:stop]), axis=1)
+            yield np.concatenate((y, layers.texture(start, stop)), axis=1)
             start = stop
 
     return replace(sound, channels=2 * sound.channels, blocks=blocks)
@@ -138,13 +139,14 @@ def bands_and_grain(sound: Sound, settings: SpectrogramSettings) -> BandsAndGrai
     shape = n_full_frames(sound.n_samples, n_fft, hop_length), settings.n_mels
     bands, texture = scratch_array(shape), scratch_array(shape)
     meter, first = GrainMeter(settings.grain, n_fft), 0
-    layered = with_texture(sound, split_layers(sound, settings.grain))
+    layers = split_layers(sound, settings.grain)
+    layered = with_texture(sound, layers)
     for block in stft_blocks(layered, settings.grain, band_reducer(settings, sound.sr, probed=False)):
         stop = first + len(block.bands)
         bands[first:stop], texture[first:stop] = block.bands, block.texture
         meter.add(block.power)
         first = stop
-    return BandsAndGrain(bands, texture, *meter.result(lambda: power_blocks(sound, settings.grain)))
+    return BandsAndGrain(bands, texture, *meter.result(lambda: power_blocks(sound, settings.grain)), layers)
 
 
 def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> Analysis:

@@ -67,6 +67,17 @@ class Layers:
     transients: np.ndarray
     noise: np.ndarray
 
+    def texture(self, start: int, stop: int) -> np.ndarray:
+        """The texture of the samples from ``start`` to ``stop``, shape (samples, channels)."""
+        return self.transients[start:stop] + self.noise[start:stop]
+
+
+def crest_factor_db(y: np.ndarray) -> float:
+    """Peak over RMS of samples (n, channels), of all channels together, in dB; 0 if they are silent."""
+    power = np.square(y, dtype=float)
+    mean = power.mean()
+    return float(10 * np.log10(max(power.max() / mean, 1))) if mean > 0 else 0.0
+
 
 class Texture(NamedTuple):
     """The texture of a piece of a sound, shape (samples, channels) each."""

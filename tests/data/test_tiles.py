@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from conftest import SR, sine
 from pictures_of_sounds import log_mel_of
-from rendering import SETTINGS
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.data.tiles import fill_tile, tile_starts
 from neural_grain.dsp.mel import log_mel
+from neural_grain.dsp.settings import GrainSettings, default_settings
+
+SETTINGS = default_settings(GrainSettings())
 
 
 class TestTiles:

@@ -156,16 +156,16 @@ class TestGivesTheSameAsOneMachine:
         assert len(BAD_FILES) == there.out.count("warning") + there.err.count("Drone/bad/")
         assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
 
-    def test_in_stage_2_tiles_pictures_and_list(self, cluster, copied):
-        here = contents(copied.folder)
+    def test_in_stage_2_tiles_pictures_and_list(self, cluster, copied_tiles):
+        here = contents(copied_tiles.folder)
         assert any(name.endswith(".png") for name in here)
-        (copied.folder / "training_pairs.json").unlink()
-        for path in (copied.folder / "spectrograms").rglob("*.*"):
+        (copied_tiles.folder / "training_pairs.json").unlink()
+        for path in (copied_tiles.folder / "spectrograms").rglob("*.*"):
             path.unlink()
-        ran = run("convert_to_spectrograms.py", "--dask", cluster.address, cwd=copied.folder)
+        ran = run("convert_to_spectrograms.py", "--dask", cluster.address, cwd=copied_tiles.folder)
         assert (ran.status, ran.err) == (0, "")
         assert "12 converted" in ran.out
-        assert contents(copied.folder) == here
+        assert contents(copied_tiles.folder) == here
 
 
 class TestWorkerThatDies:

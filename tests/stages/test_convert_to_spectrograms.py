@@ -16,14 +16,15 @@ import pytest
 import soundfile as sf
 from conftest import ROOT, SR, drone, noise, run, write_library
 from PIL import Image
-from rendering import SETTINGS
 
 import convert_to_spectrograms as stage2
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.metadata import FileGrain
 from neural_grain.data.pictures import TilePainter
 from neural_grain.data.tiles import read_pairs
-from neural_grain.dsp.settings import GrainSettings
+from neural_grain.dsp.settings import GrainSettings, default_settings
+
+SETTINGS = default_settings(GrainSettings())
 
 
 def same_start_of_hash(name: str, digits: int) -> tuple[str, str]:
@@ -48,7 +49,7 @@ removed, written = [], []
 
 def unlink_or_die(path, missing_ok=False):
     if "spectrograms" in path.parts and not path.name.startswith("."):
-        if at == ("first removal", "last removal")[len(removed)]:
+        if at == ("first removal", "second removal", "last removal")[len(removed)]:
             os.kill(os.getpid(), signal.SIGKILL)
         removed.append(path)
     unlink(path, missing_ok)
@@ -65,33 +66,41 @@ convert_to_spectrograms.main([])
 
 
 class TestCommand:
-    def test_every_tile_is_an_array_and_an_image_named_in_training_pairs_json(self, project):
-        ran = project.ran[1]
+    def test_every_tile_is_an_array_and_an_image_named_in_training_pairs_json(self, converted):
+        ran = converted.ran[1]
         assert ran.status == 0
         assert "12 converted, 0 unchanged, 0 gone" in ran.out
         assert "next: python cak_grain_processor.py" in ran.out
-        content = json.loads((project.folder / "training_pairs.json").read_text())
-        assert content["version"] == 1
+        content = json.loads((converted.folder / "training_pairs.json").read_text())
+        assert content["version"] == 2
         assert len(content["settings"]["band_edges_hz"]) == 130
         grains = {
-            item["path"]: item["grain"] for item in json.loads((project.folder / "metadata.json").read_text())["files"]
+            item["path"]: item["grain"]
+            for item in json.loads((converted.folder / "metadata.json").read_text())["files"]
         }
         for tile in content["tiles"]:
-            x = np.load(project.folder / tile["array"], allow_pickle=False)
-            assert (x.shape, x.dtype) == ((128, 256), np.float32)
-            assert 0 <= x.min() <= x.max() <= 1
+            whole, texture = (
+                np.load(converted.folder / tile[name], allow_pickle=False) for name in ("array", "texture")
+            )
+            for x in (whole, texture):
+                assert (x.shape, x.dtype) == ((128, 256), np.float32)
+                assert 0 <= x.min() <= x.max() <= 1
             assert tile["grain"] == pytest.approx(
                 grains[tile["source"]], rel=0.2
             )  # steady drones: a tile has the grain of its file
-            assert tile["array"].startswith("spectrograms/arrays/")
-            assert tile["image"].startswith("spectrograms/images/")
+            name = Path(tile["array"]).stem
+            assert [tile[part] for part in ("array", "texture", "image")] == [
+                f"spectrograms/arrays/{name}.npy",
+                f"spectrograms/arrays/{name}.texture.npy",
+                f"spectrograms/images/{name}.png",
+            ]
 
-    def test_an_image_shows_the_tile_between_axes_and_a_title(self, project):
-        tile = json.loads((project.folder / "training_pairs.json").read_text())["tiles"][0]
-        picture = np.asarray(Image.open(project.folder / tile["image"]).convert("L"), float)
+    def test_an_image_shows_the_tile_between_axes_and_a_title(self, converted):
+        tile = json.loads((converted.folder / "training_pairs.json").read_text())["tiles"][0]
+        picture = np.asarray(Image.open(converted.folder / tile["image"]).convert("L"), float)
         painter = TilePainter(SETTINGS)
         inside = picture[painter.rows, painter.columns]
-        x = np.load(project.folder / tile["array"])
+        x = np.load(converted.folder / tile["array"])
         drawn = inside[:: -(inside.shape[0] // 128), :: inside.shape[1] // 256][:128, :256]  # about a pixel per value
         expected = np.interp(np.linspace(0, 127, len(drawn)), range(128), x.mean(axis=1))
         assert np.corrcoef(expected, drawn.mean(axis=1))[0, 1] > 0.8
@@ -119,26 +128,27 @@ class TestCommand:
         assert mine.read_bytes() == b"not yours"
         assert kept
         assert kept == {path: path.stat().st_mtime_ns for path in kept}
-        named = {tile["array"] for tile in json.loads((tmp_path / "training_pairs.json").read_text())["tiles"]}
+        tiles = json.loads((tmp_path / "training_pairs.json").read_text())["tiles"]
+        named = {tile[name] for tile in tiles for name in ("array", "texture")}
         there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.npy")} - {
             "spectrograms/arrays/mine.npy"
         }
         assert there == named
 
-    def test_arrays_of_an_earlier_version_with_shorter_names_are_replaced(self, copied):
+    def test_arrays_of_an_earlier_version_with_shorter_names_are_replaced(self, copied_tiles):
         def shorter(name: str) -> str:
             return re.sub(r"_([0-9a-f]{8})[0-9a-f]{8}_(\d{6})\.", r"_\1_\2.", name)
 
-        pairs = copied.folder / "training_pairs.json"
-        now = set((copied.folder / "spectrograms").rglob("*.*"))
+        pairs = copied_tiles.folder / "training_pairs.json"
+        now = set((copied_tiles.folder / "spectrograms").rglob("*.*"))
         for path in now:
             path.rename(path.with_name(shorter(path.name)))
         pairs.write_text(shorter(before := pairs.read_text()))
         assert pairs.read_text() != before
-        ran = run("convert_to_spectrograms.py", cwd=copied.folder)
+        ran = run("convert_to_spectrograms.py", cwd=copied_tiles.folder)
         assert "12 converted, 0 unchanged, 0 gone" in ran.out
         assert pairs.read_text() == before
-        assert set((copied.folder / "spectrograms").rglob("*.*")) == now
+        assert set((copied_tiles.folder / "spectrograms").rglob("*.*")) == now
 
     def test_files_of_one_name_whose_paths_share_the_first_32_bits_of_their_hash_get_arrays_of_their_own(
         self, tmp_path
@@ -163,17 +173,19 @@ class TestCommand:
                 base=tmp_path,
             )
 
-    @pytest.mark.parametrize("size", [0, 1000])
-    def test_an_array_that_a_power_cut_left_empty_or_cut_off_is_made_again(self, copied, size):
-        arrays = sorted((copied.folder / "spectrograms/arrays").iterdir())
-        content = arrays[3].read_bytes()
-        os.truncate(arrays[3], size)
-        ran = run("convert_to_spectrograms.py", cwd=copied.folder)
-        assert "1 converted, 11 unchanged" in ran.out
-        assert arrays[3].read_bytes() == content
+    def test_arrays_that_are_missing_or_that_a_power_cut_left_empty_or_cut_off_are_made_again(self, copied_tiles):
+        arrays = sorted((copied_tiles.folder / "spectrograms/arrays").iterdir())
+        damaged = [arrays[0], arrays[3], arrays[5], arrays[6]]  # files 0 and 3: the whole sound; files 1 and 2: texture
+        before = [path.read_bytes() for path in arrays]
+        for path, size in zip(damaged, (0, 1000, 0, 1000), strict=True):
+            os.truncate(path, size)
+        arrays[9].unlink()
+        ran = run("convert_to_spectrograms.py", cwd=copied_tiles.folder)
+        assert "5 converted, 7 unchanged" in ran.out
+        assert [path.read_bytes() for path in arrays] == before
 
-    def test_new_tiles_are_on_the_disk_before_the_document_names_them(self, copied, monkeypatch):
-        monkeypatch.chdir(copied.folder)
+    def test_new_tiles_are_on_the_disk_before_the_document_names_them(self, copied_tiles, monkeypatch):
+        monkeypatch.chdir(copied_tiles.folder)
         before = Path("training_pairs.json").read_bytes()
         written = []
 
@@ -183,28 +195,30 @@ class TestCommand:
         monkeypatch.setattr(os, "sync", sync)
         monkeypatch.setattr(stage2, "HASH_DIGITS", 15)  # so that all are converted again
         assert stage2.main([]) == 0
-        assert written == [(2 * 24, before)]
+        assert written == [(2 * 36, before)]
 
     @pytest.mark.parametrize("at", ["first removal", "last removal", "second document"])
-    def test_a_kill_while_stale_arrays_are_removed_leaves_a_list_of_what_is_there(self, copied, at):
-        stale = [path for path in copied.folder.rglob("*sound*") if "sound_00" in path.name]
-        next(copied.folder.rglob("sound 00.wav")).unlink()
-        run("measure_audio_grain.py", cwd=copied.folder)
+    def test_a_kill_while_stale_arrays_are_removed_leaves_a_list_of_what_is_there(self, copied_tiles, at):
+        stale = [path for path in copied_tiles.folder.rglob("*sound*") if "sound_00" in path.name]
+        next(copied_tiles.folder.rglob("sound 00.wav")).unlink()
+        run("measure_audio_grain.py", cwd=copied_tiles.folder)
         killed = subprocess.run(
             [sys.executable, "-c", KILLED_RUN, at],
-            cwd=copied.folder,
+            cwd=copied_tiles.folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             check=False,
         )
         assert killed.returncode == -signal.SIGKILL
-        pairs = read_pairs(copied.folder / "training_pairs.json")
+        pairs = read_pairs(copied_tiles.folder / "training_pairs.json")
         assert len(pairs.sources) == 11
-        assert all(tile.array.exists() and tile.image.exists() for tile in pairs.tiles)
-        assert "0 converted, 11 unchanged" in run("convert_to_spectrograms.py", cwd=copied.folder).out
-        assert len(stale) == 2
+        assert all(file.exists() for tile in pairs.tiles for file in tile.files)
+        assert "0 converted, 11 unchanged" in run("convert_to_spectrograms.py", cwd=copied_tiles.folder).out
+        assert len(stale) == 3
         assert not any(path.exists() for path in stale)
-        run("convert_to_spectrograms.py", "--pairs", "fresh.json", cwd=copied.folder)
-        assert (copied.folder / "fresh.json").read_text() == (copied.folder / "training_pairs.json").read_text()
+        run("convert_to_spectrograms.py", "--pairs", "fresh.json", cwd=copied_tiles.folder)
+        assert (copied_tiles.folder / "fresh.json").read_text() == (
+            copied_tiles.folder / "training_pairs.json"
+        ).read_text()
 
     def test_images_can_be_left_out_and_added_later(self, tmp_path):
         write_library(tmp_path, 2, 1.0)
@@ -214,15 +228,15 @@ class TestCommand:
         assert "2 converted" in run("convert_to_spectrograms.py", cwd=tmp_path).out  # now with pictures
         assert len(list(tmp_path.rglob("*.png"))) == 2
 
-    def test_tiles_made_with_other_settings_are_made_again(self, copied):
-        pairs = copied.folder / "training_pairs.json"
+    def test_tiles_made_with_other_settings_are_made_again(self, copied_tiles):
+        pairs = copied_tiles.folder / "training_pairs.json"
         before = pairs.read_text()
         pairs.write_text(before.replace('"dynamic_range_db": 100.0', '"dynamic_range_db": 80.0'))
-        ran = run("convert_to_spectrograms.py", "--no-images", cwd=copied.folder)
+        ran = run("convert_to_spectrograms.py", "--no-images", cwd=copied_tiles.folder)
         assert ran.status == 0, ran.err
         assert " 0 unchanged" in ran.out
         assert json.loads(pairs.read_text())["settings"]["dynamic_range_db"] == 100.0
-        assert all((copied.folder / tile["array"]).exists() for tile in json.loads(pairs.read_text())["tiles"])
+        assert all((copied_tiles.folder / tile["array"]).exists() for tile in json.loads(pairs.read_text())["tiles"])
 
     def test_a_file_that_changed_or_vanished_is_named_and_the_others_are_converted(self, tmp_path):
         write_library(tmp_path, 4, 1.0)
@@ -251,63 +265,70 @@ class TestCommand:
             ("grain", 10**400, "files[0].grain: number out of range"),
         ],
     )
-    def test_damaged_metadata_is_reported_in_one_line(self, copied, field, value, message):
-        path = copied.folder / "metadata.json"
+    def test_damaged_metadata_is_reported_in_one_line(self, copied_tiles, field, value, message):
+        path = copied_tiles.folder / "metadata.json"
         content = json.loads(path.read_text())
         if field is None:
             path.write_text(value)
         else:
             (content if field in content else content["files"][0])[field] = value
             path.write_text(json.dumps(content))
-        before = (copied.folder / "training_pairs.json").read_bytes()
-        ran = run("convert_to_spectrograms.py", cwd=copied.folder)
+        before = (copied_tiles.folder / "training_pairs.json").read_bytes()
+        ran = run("convert_to_spectrograms.py", cwd=copied_tiles.folder)
         assert ran.status == 2
         assert message in ran.err
         assert len(ran.err.splitlines()) == 1
-        assert (copied.folder / "training_pairs.json").read_bytes() == before
+        assert (copied_tiles.folder / "training_pairs.json").read_bytes() == before
 
     @pytest.mark.parametrize("output", ["metadata.json", "Drone/Static/sound 00.wav"])
-    def test_neither_metadata_nor_a_recording_is_the_output(self, copied, output):
-        before = (copied.folder / output).read_bytes()
-        ran = run("convert_to_spectrograms.py", "--pairs", output, "--output-dir", "Drone/Static/x", cwd=copied.folder)
+    def test_neither_metadata_nor_a_recording_is_the_output(self, copied_tiles, output):
+        before = (copied_tiles.folder / output).read_bytes()
+        ran = run(
+            "convert_to_spectrograms.py", "--pairs", output, "--output-dir", "Drone/Static/x", cwd=copied_tiles.folder
+        )
         assert ran.status == 2
         assert f"error: {output}: is an input of this run, which is never overwritten" in ran.err
-        assert (copied.folder / output).read_bytes() == before
+        assert (copied_tiles.folder / output).read_bytes() == before
 
     @pytest.mark.parametrize(
         ("damage", "reason"),
         [
             (lambda text: text[: len(text) // 2], "not readable as JSON"),
-            (lambda text: text.replace('"version": 1', '"version": 0'), "field version is 0"),
+            (lambda text: text.replace('"version": 2', '"version": 1'), "field version is 1, this program reads 2"),
             (lambda text: text.replace('"tile_frames": 256', '"tile_frames": 128'), "tile_frames=128"),
             (lambda text: text.replace('"start_s": 0.0', '"start_s": null', 1), "expected float, got null"),
-            (lambda text: text.replace('"array": "', '"array": "../', 1), "is outside the folder"),
+            (lambda text: text.replace('"array": "', '"array": "../', 1), "tiles[0].array: is outside the folder"),
+            (
+                lambda text: text.replace('"texture": "', '"texture": "../', 1),
+                "tiles[0].texture: is outside the folder",
+            ),
+            (lambda text: text.replace('"crest_db": ', '"crest": ', 1), "missing required field crest_db"),
         ],
     )
     def test_damaged_or_outdated_pairs_are_made_again_by_this_stage_and_refused_by_the_next(
-        self, copied, damage, reason
+        self, copied_tiles, damage, reason
     ):
-        path = copied.folder / "training_pairs.json"
-        good, files = path.read_text(), set(copied.folder.rglob("*"))
+        path = copied_tiles.folder / "training_pairs.json"
+        good, files = path.read_text(), set(copied_tiles.folder.rglob("*"))
         path.write_text(damage(good))
-        refused = run("cak_grain_processor.py", cwd=copied.folder)
+        refused = run("cak_grain_processor.py", cwd=copied_tiles.folder)
         assert (refused.status, len(refused.err.splitlines())) == (2, 1)
         assert reason in refused.err
-        ran = run("convert_to_spectrograms.py", cwd=copied.folder)
+        ran = run("convert_to_spectrograms.py", cwd=copied_tiles.folder)
         assert (ran.status, "12 converted, 0 unchanged" in ran.out) == (0, True)
         (line,) = [line for line in ran.err.splitlines() if "training_pairs.json" in line]
         assert reason in line
         assert "it is made again" in line
         assert path.read_text() == good
-        assert set(copied.folder.rglob("*")) == files
+        assert set(copied_tiles.folder.rglob("*")) == files
 
     def test_missing_metadata_names_the_command_that_makes_it(self, tmp_path):
         ran = run("convert_to_spectrograms.py", cwd=tmp_path)
         assert ran.status == 2
         assert "metadata.json: no such file; make it with: python measure_audio_grain.py" in ran.err
 
-    def test_pairs_with_another_tile_length_are_refused(self, copied):
-        path = copied.folder / "training_pairs.json"
+    def test_pairs_with_another_tile_length_are_refused(self, copied_tiles):
+        path = copied_tiles.folder / "training_pairs.json"
         content = json.loads(path.read_text())
         content["settings"]["tile_frames"] = 128
         path.write_text(json.dumps(content))

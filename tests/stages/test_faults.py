@@ -120,29 +120,30 @@ class TestAtAnyMoment:
         assert (counts.processed, counts.unchanged) == (2, 4)
         assert metadata == measure_folder([library])[0]
 
-    def test_an_interrupted_conversion_saves_new_tiles_and_keeps_earlier_ones(self, copied):
-        metadata = read_metadata(copied.folder / "metadata.json")
-        earlier = read_pairs(copied.folder / "training_pairs.json")
+    def test_an_interrupted_conversion_saves_new_tiles_and_keeps_earlier_ones(self, copied_tiles):
+        metadata = read_metadata(copied_tiles.folder / "metadata.json")
+        earlier = read_pairs(copied_tiles.folder / "training_pairs.json")
         source = metadata.files[5].path
         os.utime(source, ns=(1, 1))
-        changed, _ = measure_folder([copied.folder], metadata)
+        changed, _ = measure_folder([copied_tiles.folder], metadata)
         saved = []
 
         def interrupt(items, total):
             yield next(iter(items))
             raise KeyboardInterrupt
 
-        folder = {"output_dir": copied.folder / "spectrograms", "base": copied.folder}
+        folder = {"output_dir": copied_tiles.folder / "spectrograms", "base": copied_tiles.folder}
         os.utime(metadata.files[7].path, ns=(1, 1))
-        changed, _ = measure_folder([copied.folder], changed)
+        changed, _ = measure_folder([copied_tiles.folder], changed)
         with pytest.raises(KeyboardInterrupt):
             stage2.convert_dataset(changed.files, SETTINGS, earlier, **folder, progress=interrupt, rescue=saved.append)
         assert {item.path for item in saved[0].sources} == {item.path for item in earlier.sources}
-        assert all(tile.array.exists() and tile.image.exists() for tile in saved[0].tiles)
+        assert all(file.exists() for tile in saved[0].tiles for file in tile.files)
         pairs, counts = stage2.convert_dataset(changed.files, SETTINGS, saved[0], **folder)
         assert (counts.processed, counts.unchanged) == (1, 11)
-        named = {path for tile in pairs.tiles for path in (tile.array, tile.image)}
-        assert named == {path for path in (copied.folder / "spectrograms").rglob("*.*")}
+        assert {path for tile in pairs.tiles for path in tile.files} == {
+            path for path in (copied_tiles.folder / "spectrograms").rglob("*.*")
+        }
 
 
 @contextmanager

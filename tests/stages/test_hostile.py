@@ -17,6 +17,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,12 @@ from neural_grain.app.processor import GrainProcessor, RenderTarget
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.data.metadata import read_metadata
-from neural_grain.data.tiles import load_tile, read_pairs
+from neural_grain.data.tiles import Tile, TilePictures, load_tile, read_pairs
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.settings import GrainSettings, default_settings
 from neural_grain.learn.audit import audit_model
 from neural_grain.learn.checkpoint import load_model, load_state, read_checkpoint
-from neural_grain.learn.dataset import Tiles, check_library, fingerprint, load_tiles, split_tiles
+from neural_grain.learn.dataset import check_library, fingerprint
 from neural_grain.learn.model import GrainModel
 from neural_grain.learn.settings import TrainOptions
 
@@ -201,9 +202,9 @@ def damaged(content: dict, data: st.DataObject) -> object:
 
 @EXAMPLES
 @given(data=st.data())
-def test_a_damaged_metadata_json_is_used_or_refused_in_one_line(project, tmp_path, data):
+def test_a_damaged_metadata_json_is_used_or_refused_in_one_line(converted, tmp_path, data):
     path = tmp_path / "metadata.json"
-    path.write_text(json.dumps(damaged(json.loads((project.folder / "metadata.json").read_text()), data)))
+    path.write_text(json.dumps(damaged(json.loads((converted.folder / "metadata.json").read_text()), data)))
     with succeeds_or_fails_in_one_line():
         metadata = read_metadata(path)
         default_settings(metadata.settings)
@@ -212,15 +213,15 @@ def test_a_damaged_metadata_json_is_used_or_refused_in_one_line(project, tmp_pat
 
 @EXAMPLES
 @given(data=st.data())
-def test_a_damaged_training_pairs_json_is_used_or_refused_in_one_line(project, tmp_path, data):
+def test_a_damaged_training_pairs_json_is_used_or_refused_in_one_line(converted, tmp_path, data):
     path = tmp_path / "training_pairs.json"
-    path.write_text(json.dumps(damaged(json.loads((project.folder / "training_pairs.json").read_text()), data)))
+    path.write_text(json.dumps(damaged(json.loads((converted.folder / "training_pairs.json").read_text()), data)))
     with succeeds_or_fails_in_one_line():
         pairs = read_pairs(path)
         assert all(tile.array.is_relative_to(tmp_path) for tile in pairs.tiles)
         check_library(pairs)
-        for tiles in split_tiles(pairs, 0):
-            load_tiles(tiles, pairs.settings)
+        for tile in pairs.tiles:
+            load_tile(tile, pairs.settings)
 
 
 @pytest.mark.parametrize(
@@ -240,25 +241,25 @@ def test_text_that_is_not_such_a_document_is_refused_in_one_line(tmp_path, text)
         assert is_one_line(caught.value)
 
 
-def load_all_tiles(path: Path) -> Tiles:
+def load_all_tiles(path: Path) -> list[TilePictures]:
     pairs = read_pairs(path)
-    return load_tiles(pairs.tiles, pairs.settings)
+    return [load_tile(tile, pairs.settings) for tile in pairs.tiles]
 
 
-def change_first_tile(copied, **changes) -> None:
-    path = copied.folder / "training_pairs.json"
+def change_first_tile(copied_tiles, **changes) -> None:
+    path = copied_tiles.folder / "training_pairs.json"
     content = json.loads(path.read_text())
     content["tiles"][0] |= changes
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("reference", ["dots", "absolute", "linked folder", "linked file", "image"])
+@pytest.mark.parametrize("reference", ["dots", "absolute", "linked folder", "linked file", "texture", "image"])
 def test_a_document_cannot_make_the_stages_read_or_remove_a_file_outside_its_folder(
-    copied, tmp_path, monkeypatch, reference
+    copied_tiles, tmp_path, monkeypatch, reference
 ):
     outside = tmp_path / "outside"
     outside.mkdir()
-    arrays = copied.folder / "spectrograms/arrays"
+    arrays = copied_tiles.folder / "spectrograms/arrays"
     name = sorted(arrays.glob("*.npy"))[0].name
     (outside / name).write_bytes((arrays / name).read_bytes())
     if reference == "linked folder":
@@ -270,24 +271,26 @@ def test_a_document_cannot_make_the_stages_read_or_remove_a_file_outside_its_fol
     elif reference == "linked file":
         (arrays / name).unlink()
         (arrays / name).symlink_to(outside / name)
-        change_first_tile(copied, array=f"spectrograms/arrays/{name}")
+        change_first_tile(copied_tiles, array=f"spectrograms/arrays/{name}")
+    elif reference == "texture":
+        change_first_tile(copied_tiles, texture=f"../outside/{name}")
     elif reference == "image":
-        change_first_tile(copied, image="../outside/x.png")
+        change_first_tile(copied_tiles, image="../outside/x.png")
     else:
-        change_first_tile(copied, array=f"../outside/{name}" if reference == "dots" else str(outside / name))
+        change_first_tile(copied_tiles, array=f"../outside/{name}" if reference == "dots" else str(outside / name))
     before = {path: path.read_bytes() for path in outside.iterdir()}
     with pytest.raises(PipelineError, match=r"not a regular file|is outside the folder"):
-        load_all_tiles(copied.folder / "training_pairs.json")
-    content = json.loads((copied.folder / "metadata.json").read_text())
+        load_all_tiles(copied_tiles.folder / "training_pairs.json")
+    content = json.loads((copied_tiles.folder / "metadata.json").read_text())
     del content["files"][0]  # now stage 2 has to remove the tiles of this file
-    (copied.folder / "metadata.json").write_text(json.dumps(content))
-    monkeypatch.chdir(copied.folder)
+    (copied_tiles.folder / "metadata.json").write_text(json.dumps(content))
+    monkeypatch.chdir(copied_tiles.folder)
     assert convert_to_spectrograms.main(["--no-images"]) == (2 if reference == "linked folder" else 0)
     assert {path: path.read_bytes() for path in outside.iterdir()} == before
 
 
-def test_stage_2_refuses_an_output_folder_that_stage_3_would_refuse(copied, tmp_path):
-    ran = run("convert_to_spectrograms.py", "--output-dir", tmp_path / "elsewhere", cwd=copied.folder)
+def test_stage_2_refuses_an_output_folder_that_stage_3_would_refuse(copied_tiles, tmp_path):
+    ran = run("convert_to_spectrograms.py", "--output-dir", tmp_path / "elsewhere", cwd=copied_tiles.folder)
     assert ran.status == 2
     assert "is outside the folder of training_pairs.json" in ran.err
     assert not (tmp_path / "elsewhere").exists()
@@ -328,13 +331,17 @@ def test_the_audit_renders_audio_outside_the_folder_only_if_it_is_unchanged_sinc
         "'''",
     ],
 )
-def test_an_array_with_a_false_header_is_refused_without_allocating_memory(tmp_path, header):
+@pytest.mark.parametrize("part", ["array", "texture"])
+def test_an_array_with_a_false_header_is_refused_without_allocating_memory(tmp_path, header, part):
     path, text = tmp_path / "x.npy", header.encode().ljust(118) + b"\n"
+    good = tmp_path / "good.npy"
+    np.save(good, np.zeros((128, 256), np.float32))
+    tile = replace(Tile(good, good, None, tmp_path / "x.wav", 0.0, 0.1, 12.0), **{part: path})
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(128 * 256 * 4))
     tile_settings = default_settings(GrainSettings())
     tracemalloc.start()
     with pytest.raises(PipelineError, match=r"x\.npy") as caught:
-        load_tile(path, tile_settings)
+        load_tile(tile, tile_settings)
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
     assert is_one_line(caught.value)
