@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -211,14 +210,13 @@ def noise_level(P: np.ndarray, width: int) -> np.ndarray:
     return level[:, below] * (1 - share) + level[:, above] * share
 
 
-@lru_cache
 def _quantile_of_noise() -> float:
     """The quantile of the power of noise of level 1, averaged over frames that overlap.
 
     The mean of correlated chi-square values is close to a gamma distribution (Welch, "The use of fast Fourier transform
     for the estimation of power spectra", IEEE Trans. Audio Electroacoust. 15(2), 1967).
     """
-    from scipy.stats import gamma
+    from scipy.special import gammaincinv
 
     n, window = LAYERS.mean_frames, hann_window(64).astype(float)
     hop_length = 64 // LAYERS.overlap
@@ -227,7 +225,7 @@ def _quantile_of_noise() -> float:
         lag: (window[lag * hop_length :] @ window[: -lag * hop_length] / (window @ window)) ** 2 for lag in lags
     }
     shape = n / (1 + 2 * sum((1 - lag / n) * correlation for lag, correlation in correlations.items()))
-    return float(gamma.ppf(LAYERS.quantile, shape) / shape)
+    return float(gammaincinv(shape, LAYERS.quantile) / shape)
 
 
 def transient_gate(x: np.ndarray, n_fft: int) -> np.ndarray:
