@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 4 of the Neural Grain Processor: move the grain of audio with a trained model.
+"""Stage 4 of the Neural Grain Processor: move the grain of audio.
 
 One slider s from -3 (texture) through 0 to +3 (smooth) counts octaves of measured grain:
 
@@ -8,7 +8,7 @@ One slider s from -3 (texture) through 0 to +3 (smooth) counts octaves of measur
 With --grain, --target-grain, --match or --sweep it renders files. Without them it opens a window. At 0 the output
 has the samples of the input, bit for bit.
 
-Reads: a model that stage 3 made, and audio files
+Reads: a model that stage 3 made, if there is one, and audio files
 Writes: NAME_grain-2.0.wav in the current folder, or where -o says; never an input
 Exit status: 0 all files rendered; 1 some could not be rendered (each is named);
              2 wrong usage or nothing rendered; 130 interrupted
@@ -40,11 +40,13 @@ from neural_grain.app.batch import (
 )
 from neural_grain.app.processor import (
     DEFAULT_MODEL,
+    NOTHING_LEARNED,
     SLIDER_RANGE,
     GrainProcessor,
     RenderTarget,
     describe_left_behind,
     describe_rendering,
+    find_model,
     rendering_report,
 )
 from neural_grain.audio.formats import check_subtype
@@ -81,6 +83,8 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
     subtype = None if args.subtype is None else check_subtype(args.subtype)
     # The other machines of a cluster may not have the accelerator of this one.
     device = "cpu" if args.dask is not None and args.device == "auto" else args.device
+    if args.model is None:
+        warn(NOTHING_LEARNED)
     processor = GrainProcessor.load(args.model, device)
     for folder in {job.output.parent for job in plan.jobs if job.output.parent.is_dir()}:
         remove_leftovers(folder)
@@ -192,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_parallel_arguments(parser, 1)
     parser.add_argument("--json", action="store_true", help="print one report for machines instead of lines")
     parser.add_argument(
-        "--model", type=Path, default=Path(DEFAULT_MODEL), metavar="PATH", help="(default: %(default)s)"
+        "--model", type=Path, metavar="PATH", help=f"(default: {DEFAULT_MODEL}, or a built-in pattern without it)"
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
@@ -285,8 +289,7 @@ def _run(args: argparse.Namespace) -> int:
     option = next((name for name in RENDER_OPTIONS if getattr(args, name) is not None), None)
     if option is None and not args.demo:
         _check_window_options(args)
-    if not args.model.exists():
-        raise PipelineError(f"{args.model}: no model there yet; make one with: python cak_grain_processor.py")
+    args.model = find_model(args.model)
     if args.demo and args.inputs:
         raise PipelineError("--demo brings its own sound; leave INPUT out")
     if option is None:

@@ -70,7 +70,7 @@ class LogRecord:
     ----------
     output : POSIX path relative to the folder of the log
     asked : octaves and grain of the `RenderTarget`
-    model_and_subtype : SHA-256 of the model file, and the requested sample format
+    model_and_subtype : SHA-256 of the model file ("" without one), and the requested sample format
     stamps : `file_stamp` of input and output when the rendering was done; None when it was begun
     """
 
@@ -242,13 +242,14 @@ class BatchLog:
     Parameters
     ----------
     folder : Path, the output folder
-    model_path, subtype : of this run; a rendering with another model or sample format is not up to date
+    model_path, subtype : of this run, or None; a rendering with another model or sample format is not up to date
     """
 
-    def __init__(self, folder: Path, model_path: Path, subtype: str | None):
+    def __init__(self, folder: Path, model_path: Path | None, subtype: str | None):
         self._path = folder / BATCH_LOG
         try:
-            self._model_and_subtype = (hashlib.sha256(model_path.read_bytes()).hexdigest(), subtype)
+            model = "" if model_path is None else hashlib.sha256(model_path.read_bytes()).hexdigest()
+            self._model_and_subtype = (model, subtype)
         except OSError as err:
             raise PipelineError(f"{model_path}: not readable ({err.strerror})") from err
         self._lock = threading.Lock()
@@ -306,7 +307,7 @@ class BatchLog:
 
 
 @contextmanager
-def open_batch_log(folder: Path | None, model_path: Path, subtype: str | None) -> Iterator[BatchLog | None]:
+def open_batch_log(folder: Path | None, model_path: Path | None, subtype: str | None) -> Iterator[BatchLog | None]:
     """Keep the log of a folder, which no other run can use at the same time; without a folder there is none."""
     if folder is None:
         yield None

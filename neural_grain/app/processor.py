@@ -1,7 +1,7 @@
-"""Renders audio with a trained model: the Python interface of the program.
+"""Renders audio with a trained model, or without one: the Python interface of the program.
 
-`GrainProcessor` holds a model. It moves the grain of samples or of a whole file by a number of octaves, or to a grain
-(`RenderTarget`), and returns what it measured:
+`GrainProcessor` holds a model, or none, in which case the whole texture of a sound gets the same gain. It moves the grain
+of samples or of a whole file by a number of octaves, or to a grain (`RenderTarget`), and returns what it measured:
 
     grain(out) = grain(in) * 2 ** -octaves
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -38,9 +38,10 @@ from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
 from neural_grain.dsp.analysis import Analysis, analyse
 from neural_grain.dsp.flatness import measure_grain
-from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.gain_field import UNIFORM_PATTERN, GainField
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.move import Rendering, move_grain
+from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
 from neural_grain.learn.settings import DEFAULT_MODEL_DIR, FINAL_NAME
 
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from neural_grain.learn.checkpoint import LoadedModel
 
 DEFAULT_MODEL = f"{DEFAULT_MODEL_DIR}/{FINAL_NAME}"
+NOTHING_LEARNED = (
+    "nothing was learned yet, so all texture gets the same gain; learn from your sounds with: "
+    "python measure_audio_grain.py, then convert_to_spectrograms.py, then cak_grain_processor.py"
+)
 SLIDER_RANGE = 3.0  # octaves in either direction
 MAX_NAME_BYTES = 255  # of a file name, on every common file system
 HASH_DIGITS = 8  # keep shortened names apart
@@ -134,10 +139,30 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
             raise PipelineError(f"{output}: exists already; give --overwrite to replace it")
 
 
-class GrainProcessor:
-    """A loaded model that renders sounds and files.
+def find_model(path: Path | None) -> Path | None:
+    """The model to use: the one that was asked for, else the default one if it exists.
 
-    >>> processor = GrainProcessor.load(MODEL, device="cpu")
+    Returns
+    -------
+    Path or None
+        None if there is no model, where the built-in pattern is used
+
+    Raises
+    ------
+    PipelineError
+        If the model that was asked for does not exist.
+    """
+    if path is None:
+        return Path(DEFAULT_MODEL) if Path(DEFAULT_MODEL).exists() else None
+    if not path.exists():
+        raise PipelineError(f"{path}: no model there; make one with: python cak_grain_processor.py")
+    return path
+
+
+class GrainProcessor:
+    """A loaded model, or none, that renders sounds and files.
+
+    >>> processor = GrainProcessor()
     >>> y = np.sin(440 * 2 * np.pi * np.arange(44100) / 44100)
     >>> y += 0.001 * np.random.default_rng(0).standard_normal(44100)
     >>> z = processor.render(y, 44100, grain=-2)
@@ -150,34 +175,43 @@ class GrainProcessor:
 
     Parameters
     ----------
-    loaded : LoadedModel
+    loaded : LoadedModel, or None for the built-in pattern, which gives the whole texture the same gain
     threads : int > 0, for one sound; all cores if None
+
+    Attributes
+    ----------
+    settings : SpectrogramSettings, of the model
+    check : called before every block that is rendered to a file; what it raises stops the rendering
     """
 
-    def __init__(self, loaded: LoadedModel, threads: int | None = None):
+    def __init__(self, loaded: LoadedModel | None = None, threads: int | None = None):
         self.loaded = loaded
+        self.check: Callable[[], None] = lambda: None
+        self.settings: SpectrogramSettings = loaded.settings if loaded else default_settings(GrainSettings())
         self.threads = threads or os.cpu_count() or 1
         self._last: _FileSolver | None = None
 
     @classmethod
-    def load(cls, path: Path | str, device: str = "auto") -> GrainProcessor:
+    def load(cls, path: Path | str | None, device: str = "auto") -> GrainProcessor:
         """Read a model that stage 3 made.
 
         Parameters
         ----------
+        path : of the model, or None for the built-in pattern
         device : "auto", "cpu", "cuda" or "mps"
         """
+        if path is None:
+            return cls()
         # torch is imported here and not at the top, so that --help and the window appear without waiting for it.
         from neural_grain.learn.checkpoint import load_model
         from neural_grain.learn.device import choose_device
 
-        if not Path(path).exists():
-            raise PipelineError(f"{path}: no model there yet; make one with: python cak_grain_processor.py")
+        find_model(Path(path))
         return cls(load_model(Path(path), choose_device(device)))
 
     def measure(self, y: ArrayLike, sr: int) -> float:
         """Grain of samples, given as to `render`, which says what is raised."""
-        return measure_grain(_sound_of(y, sr), self.loaded.settings.grain)
+        return measure_grain(_sound_of(y, sr), self.settings.grain)
 
     def render(self, y: ArrayLike, sr: int, *, grain: float) -> np.ndarray:
         """Move the grain of samples by some octaves, or as far as the sound allows.
@@ -216,9 +250,9 @@ class GrainProcessor:
         ----------
         on_analysed : called with the analysis before the pattern, which takes longer, is computed
         """
-        analysis = analyse(sound, self.loaded.settings, self.threads)
+        analysis = analyse(sound, self.settings, self.threads)
         on_analysed(analysis)
-        return AmountSolver(GainField(analysis, self.loaded.pattern_db(analysis)))
+        return AmountSolver(GainField(analysis, self.loaded.pattern_db(analysis) if self.loaded else UNIFORM_PATTERN))
 
     def adopt_solver(self, source: Path, stamp: tuple[int, int], solver: AmountSolver) -> None:
         """Use this solver when the file is rendered next, unless the file has changed.
@@ -267,7 +301,7 @@ class GrainProcessor:
                 rendering = self._unmoved(sound)
             else:
                 solver = self._file_solver(source, sound)
-                rendering = _render_to(temporary, solver, target.octaves_from(solver.analysis.grain), wanted)
+                rendering = self._render_to(temporary, solver, target, wanted)
                 copy = None
                 if rendering.sound is solver.analysis.sound:  # nothing could be moved, but attempts were written
                     copy = copy_samples(source, stored, temporary, wanted)
@@ -279,10 +313,19 @@ class GrainProcessor:
         rendering = rendering and replace(rendering, sound=open_sound(output))
         return FileRendering(source, output, rendering, tuple(left_behind))
 
+    def _render_to(self, path: Path, solver: AmountSolver, target: RenderTarget, wanted: OutputFormat) -> Rendering:
+        """Render into a file of a format. Integer formats need a ceiling, float formats do not."""
+
+        def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+            return written_sound(path, checked_blocks(blocks, self.check), like, wanted)
+
+        ceiling = max(1.0, solver.analysis.peak) if has_headroom(wanted.subtype) else CEILING
+        return move_grain(solver, target.octaves_from(solver.analysis.grain), ceiling=ceiling, store=store)
+
     def _unmoved(self, sound: Sound) -> Rendering | None:
         """Result of a copy; None if the sound has no grain, which a copy does not need."""
         try:
-            grain = measure_grain(sound, self.loaded.settings.grain, self.threads)
+            grain = measure_grain(sound, self.settings.grain, self.threads)
         except PipelineError:
             return None
         return Rendering(sound, 0.0, grain, grain, True, Amounts(0.0, 0.0), 0.0, 0.0)
@@ -292,7 +335,7 @@ class GrainProcessor:
         if copy.is_identical:
             return rendering
         try:
-            grain = measure_grain(open_sound(path), self.loaded.settings.grain, self.threads)
+            grain = measure_grain(open_sound(path), self.settings.grain, self.threads)
         except PipelineError as err:
             raise PipelineError(f"the output has no grain to measure: {err}") from err
         return replace(rendering, grain_after=grain, limited_db=copy.limited_db)
@@ -306,14 +349,11 @@ def _sound_of(y: ArrayLike, sr: int) -> Sound:
     return sound
 
 
-def _render_to(path: Path, solver: AmountSolver, octaves: float, wanted: OutputFormat) -> Rendering:
-    """Move grain by some octaves into a file of a format. Integer formats need a ceiling, float formats do not."""
-
-    def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
-        return written_sound(path, blocks, like, wanted)
-
-    ceiling = max(1.0, solver.analysis.peak) if has_headroom(wanted.subtype) else CEILING
-    return move_grain(solver, octaves, ceiling=ceiling, store=store)
+def checked_blocks(blocks: Iterable[np.ndarray], check: Callable[[], None]) -> Iterator[np.ndarray]:
+    """The same blocks, with a call of ``check`` before each."""
+    for block in blocks:
+        check()
+        yield block
 
 
 def describe_rendering(rendering: Rendering | None) -> str:

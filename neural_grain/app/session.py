@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job
-from neural_grain.app.processor import GrainProcessor, RenderTarget, describe_left_behind, describe_rendering
+from neural_grain.app.processor import (
+    NOTHING_LEARNED,
+    GrainProcessor,
+    RenderTarget,
+    describe_left_behind,
+    describe_rendering,
+)
 from neural_grain.app.worker import (
     Analysed,
     BatchDone,
@@ -61,6 +67,8 @@ def describe_model(processor: GrainProcessor | None) -> str:
     """Sheet about a model: what it was trained on, and the verdict of its audit."""
     if processor is None:
         return "no model is loaded"
+    if processor.loaded is None:
+        return NOTHING_LEARNED
     training = processor.loaded.training
     return (
         f"trained on {training.get('files', '?')} files, {training.get('tiles', '?')} tiles, "
@@ -116,6 +124,11 @@ class Session:
     def file_text(self) -> str:
         """Line about the file whose picture is shown."""
         return " " if self.visible is None else describe_file(self.visible.path, self.visible.analysis.sound)
+
+    @property
+    def idle_status(self) -> str:
+        """What the status line says while there is nothing else to say."""
+        return NOTHING_LEARNED if self.processor is not None and self.processor.loaded is None else ""
 
     def is_measured(self, octaves: float) -> bool:
         """Whether the last measurement was at this position."""
@@ -208,14 +221,14 @@ class Session:
                 self.preview, self.progress = message, None
             case ModelLoaded(processor):
                 self.processor = processor
-                self.set_status(f"model ready: {audit_verdict(processor)}")
+                self.set_status(self.idle_status or f"model ready: {audit_verdict(processor)}")
             case FileOpened():
                 self.close_file()
                 self.opened, self.saved_octaves = message, 0.0
-                self.set_background_status("")
+                self.set_background_status(self.idle_status)
             case RenderingDone(opened, rendering):
                 if self.status == MEASURING:
-                    self.status = ""
+                    self.status = self.idle_status
                 if rendering is not None and opened is self.opened:
                     self.rendering = rendering
             case FileSaved(saved):

@@ -83,7 +83,7 @@ class GrainWindow:
     def __init__(
         self,
         root: tk.Tk,
-        model_path: Path,
+        model_path: Path | None,
         device: str,
         source: Path | None = None,
         dialogs: Dialogs | None = None,
@@ -177,7 +177,7 @@ class GrainWindow:
         self._settle = self.root.after(WINDOW.settle_ms, self._measure)
         self.worker.abandon_rendering()
         if self.session.is_error:
-            self.session.set_status("")
+            self.session.set_status(self.session.idle_status)
         self._update_sound()
 
     def _cancel_settling(self) -> None:
@@ -348,7 +348,7 @@ class GrainWindow:
     def _close_file(self) -> None:
         self.playback.close()
         self.session.close_file()
-        self.session.set_status("")
+        self.session.set_status(self.session.idle_status)
         self._refresh()
 
     def close(self) -> None:
@@ -423,7 +423,7 @@ def replacing_question(paths: list[Path]) -> str:
     return "\n".join(("These files exist already. Replace them?", "", *names, *more))
 
 
-def open_window(model_path: Path, device: str, source: Path | None) -> int:
+def open_window(model_path: Path | None, device: str, source: Path | None) -> int:
     """Show the window until it is closed.
 
     Returns

@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,16 +20,33 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
-from neural_grain.app.processor import FileRendering, GrainProcessor, describe_left_behind
+from neural_grain.app.processor import FileRendering, GrainProcessor, checked_blocks, describe_left_behind
 from neural_grain.audio.limiter import CEILING
-from neural_grain.audio.sound import Sound, open_sound, sound_from_array
+from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.move import Rendering, move_grain
 from neural_grain.dsp.solver import AmountSolver
 
-PROGRESS_STEPS = 20  # progress messages while a file is read
+PROGRESS_STEPS = 20  # progress messages while a file is read once
+
+
+@dataclass(frozen=True)
+class ReadingPass:
+    """One reading of a sound while it is opened, and which part of the work that is, within 0 to 1."""
+
+    activity: str
+    start: float
+    stop: float
+
+
+# The parts are those of the time that they take: a stereo minute was read in 0.1, split in 1.0 and analysed in 0.4 s.
+OPENING = (
+    ReadingPass("reading", 0.0, 0.07),
+    ReadingPass("splitting tones and texture", 0.07, 0.7),
+    ReadingPass("analysing", 0.7, 1.0),
+)
 
 
 class Message:
@@ -129,16 +146,16 @@ class Worker:
 
     Parameters
     ----------
-    model_path : Path, the model to load first
+    model_path : Path or None, the model to load first; None for the built-in pattern
     device : str, for `GrainProcessor.load`
 
     Attributes
     ----------
     messages : queue.Queue of Message
-    model_path : Path, the model in use, or the one that will be
+    model_path : Path or None, the model in use, or the one that will be
     """
 
-    def __init__(self, model_path: Path, device: str):
+    def __init__(self, model_path: Path | None, device: str):
         # The thread needs this module. If it were imported there, the window would stop for 0.3 s.
         import scipy.optimize  # noqa: F401
 
@@ -150,13 +167,12 @@ class Worker:
         self._newest_rendering = 0
         self._stop = threading.Event()
         self._is_closed = False
-        self._is_reading = False
         self._is_overtaken: Callable[[], bool] = lambda: False  # whether a later rendering replaces this task
         self._thread = threading.Thread(target=self._work, name="grain worker", daemon=True)
         self._thread.start()
         self.load(model_path)
 
-    def load(self, model_path: Path) -> None:
+    def load(self, model_path: Path | None) -> None:
         """Load a model; ends with `ModelLoaded`."""
         self._tasks.put(lambda: self._load(model_path))
 
@@ -222,53 +238,56 @@ class Worker:
             place = f"{Path(at.filename).name}:{at.lineno}"
             return WorkFailed(f"internal fault, please report it: {printable(repr(err))} at {place}")
 
-    def _stoppable(self, sound: Sound, activity: str) -> Sound:
-        """The same sound, whose reading stops when the task is cancelled or overtaken, and reports its progress."""
+    def _check(self) -> None:
+        """Stop the task if it was cancelled or overtaken."""
+        if self._stop.is_set() or self._is_overtaken():
+            raise Cancelled
+
+    def _observed(self, sound: Sound, passes: Iterable[ReadingPass]) -> Sound:
+        """The same sound, whose first readings report their progress, and every reading stops when the task does."""
+        waiting = list(passes)
 
         def blocks() -> Iterator[np.ndarray]:
+            current = waiting.pop(0) if waiting else None
             n_read = n_reported = 0
-            for block in sound.blocks():
-                if self._stop.is_set() or self._is_overtaken():
-                    raise Cancelled
+            for block in checked_blocks(sound.blocks(), self._check):
                 n_read += len(block)
-                if self._is_reading and n_read - n_reported > sound.n_samples / PROGRESS_STEPS:
+                if current and n_read - n_reported > sound.n_samples / PROGRESS_STEPS:
                     n_reported = n_read
-                    self.messages.put(Progress(activity, n_read / sound.n_samples))
+                    share = current.start + (current.stop - current.start) * n_read / sound.n_samples
+                    self.messages.put(Progress(current.activity, share))
                 yield block
 
         return replace(sound, blocks=blocks)
 
-    def _load(self, path: Path) -> ModelLoaded:
-        if "neural_grain.learn.checkpoint" not in sys.modules:
+    def _load(self, path: Path | None) -> ModelLoaded:
+        if path is not None and "neural_grain.learn.checkpoint" not in sys.modules:
             _import_torch()
         self._processor, self.model_path = GrainProcessor.load(path, self._device), path
+        self._processor.check = self._check
         return ModelLoaded(self._processor)
 
     def _open(self, path: Path) -> FileOpened:
         if self._processor is None:
             raise PipelineError(f"{self.model_path}: no usable model; make one with: python cak_grain_processor.py")
-        self._is_reading = True
         try:
             stamp = file_stamp(path)
             y, sr = self._read(path)
             solver = self._processor.solver(
-                self._stoppable(sound_from_array(y, sr), "analysing"),
+                self._observed(sound_from_array(y, sr), OPENING[1:]),
                 lambda analysis: self.messages.put(Analysed(path, analysis)),
             )
-            if self._stop.is_set():
-                raise Cancelled
+            self._check()
             for sign in (-1.0, 1.0):
                 solver.reach(sign)  # the solver keeps it; the first move of the slider would have to wait for it
             self._processor.adopt_solver(path, stamp, solver)
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        finally:
-            self._is_reading = False
         return FileOpened(path, y, solver)
 
     def _read(self, path: Path) -> tuple[np.ndarray, int]:
         """Samples of a file, shape (n_samples, channels), and their rate."""
-        sound = self._stoppable(open_sound(path), "reading")
+        sound = self._observed(open_sound(path), OPENING[:1])
         y = scratch_array((sound.n_samples, sound.channels))
         start = 0
         for block in sound.blocks():
@@ -281,7 +300,12 @@ class Worker:
         if self._is_overtaken():
             return RenderingDone(opened, None)
         try:
-            rendering = move_grain(opened.solver, octaves, ceiling=max(CEILING, opened.analysis.peak))
+            rendering = move_grain(
+                opened.solver,
+                octaves,
+                ceiling=max(CEILING, opened.analysis.peak),
+                store=lambda like, blocks: cached_sound(like, checked_blocks(blocks, self._check)),
+            )
         except Cancelled:
             if self._is_overtaken():
                 return RenderingDone(opened, None)

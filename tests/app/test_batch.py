@@ -252,12 +252,12 @@ class TestCommand:
             sf.write(tmp_path / "in" / name, drone(-45, 1.0, seed=len(name)), SR)
         return tmp_path
 
-    def render(self, library: Path, project) -> Ran:
-        args = ("in", "--grain", "-1", "-o", "out/", "-j", 2, "--model", project.model)
+    def render(self, library: Path) -> Ran:
+        args = ("in", "--grain", "-1", "-o", "out/", "-j", 2)
         return run("neural_audio_processor.py", *args, cwd=library)
 
-    def test_a_second_run_renders_only_what_changed(self, library, project):
-        assert "3 rendered, 0 unchanged" in self.render(library, project).out
+    def test_a_second_run_renders_only_what_changed(self, library):
+        assert "3 rendered, 0 unchanged" in self.render(library).out
         outputs = [library / "out" / name for name in OUTPUTS]
         sources = [library / "in" / name for name in NAMES]
         for source, output in zip(sources, outputs, strict=True):
@@ -265,15 +265,15 @@ class TestCommand:
         sf.write(sources[0], drone(-35, 1.0), SR)
         outputs[1].unlink()
         before = outputs[2].stat().st_mtime_ns
-        ran = self.render(library, project)
+        ran = self.render(library)
         assert ran.status == 0, ran.err
         assert "2 rendered, 1 unchanged since the last run, 0 failed" in ran.out
         assert outputs[2].stat().st_mtime_ns == before
 
     @pytest.mark.parametrize("name", [".", "in"])
-    def test_a_batch_can_run_again_where_its_inputs_are(self, library, project, name):
+    def test_a_batch_can_run_again_where_its_inputs_are(self, library, name):
         before = {path: path.read_bytes() for path in library.rglob("*.*")}
-        command = ("neural_audio_processor.py", name, "--grain", "-1", "-o", f"{name}/", "--model", project.model)
+        command = ("neural_audio_processor.py", name, "--grain", "-1", "-o", f"{name}/")
         for rendered, unchanged in ((3, 0), (0, 3)):
             ran = run(*command, cwd=library)
             assert ran.status == 0, ran.err
@@ -282,17 +282,17 @@ class TestCommand:
         assert len(list(library.rglob("*_grain*.*"))) == 3
         assert before == {path: path.read_bytes() for path in before}
 
-    def test_a_folder_with_one_file_can_be_rendered_again(self, library, project):
+    def test_a_folder_with_one_file_can_be_rendered_again(self, library):
         for said in ("wrote c_grain-1.0.wav", "0 rendered, 1 unchanged since the last run"):
-            ran = run("neural_audio_processor.py", "in/x/y", "--grain", "-1", "--model", project.model, cwd=library)
+            ran = run("neural_audio_processor.py", "in/x/y", "--grain", "-1", cwd=library)
             assert ran.status == 0, ran.err
             assert said in ran.out
 
-    def test_an_input_is_refused_as_output_before_anything_is_written(self, library, project):
+    def test_an_input_is_refused_as_output_before_anything_is_written(self, library):
         sf.write(library / "in/a_grain-1.0.wav", drone(-30, 1.0), SR)
         before = {path: path.read_bytes() for path in library.rglob("*.*") if path.is_file()}
         for output in ("in", "in/"):
-            options = ("--grain", "-1", "-o", output, "--overwrite", "--model", project.model)
+            options = ("--grain", "-1", "-o", output, "--overwrite")
             ran = run("neural_audio_processor.py", "in", *options, cwd=library)
             assert ran.status == 2
             assert (
@@ -301,25 +301,25 @@ class TestCommand:
             )
         assert before == {path: path.read_bytes() for path in library.rglob("*.*") if path.is_file()}
 
-    def test_a_file_of_the_user_is_never_replaced(self, library, project):
+    def test_a_file_of_the_user_is_never_replaced(self, library):
         output = library / "out" / OUTPUTS[0]
         output.parent.mkdir()
         output.write_bytes(b"mine")
         for _ in range(2):  # the first run leaves a log, which must not claim the file
-            ran = self.render(library, project)
+            ran = self.render(library)
             assert ran.status == 1
             assert f"{OUTPUTS[0]}: exists already" in ran.err
             assert output.read_bytes() == b"mine"
 
-    def test_a_rendering_that_the_user_edited_is_not_replaced(self, library, project):
-        self.render(library, project)
+    def test_a_rendering_that_the_user_edited_is_not_replaced(self, library):
+        self.render(library)
         (library / "out" / OUTPUTS[0]).write_bytes(b"edited")
-        assert self.render(library, project).status == 1
+        assert self.render(library).status == 1
         assert (library / "out" / OUTPUTS[0]).read_bytes() == b"edited"
 
-    def test_a_batch_that_was_killed_is_continued(self, library, project):
+    def test_a_batch_that_was_killed_is_continued(self, library):
         log = library / "out" / BATCH_LOG
-        args = ["in", "--grain", "-1", "-o", "out/", "--model", str(project.model)]
+        args = ["in", "--grain", "-1", "-o", "out/"]
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "neural_audio_processor.py"), *args], cwd=library, stderr=subprocess.DEVNULL
         )
@@ -327,7 +327,7 @@ class TestCommand:
             time.sleep(0.01)
         process.kill()
         process.wait()
-        ran = self.render(library, project)
+        ran = self.render(library)
         assert ran.status == 0, ran.err
         found = [path for path in (library / "out").rglob("*.wav") if not path.name.startswith(".")]
         assert {path.relative_to(library / "out").as_posix() for path in found} == set(OUTPUTS)

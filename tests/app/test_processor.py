@@ -35,8 +35,8 @@ def grain_of(path: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def processor(project) -> GrainProcessor:
-    return GrainProcessor.load(project.model, "cpu")
+def processor() -> GrainProcessor:
+    return GrainProcessor()
 
 
 class TestZero:
@@ -224,10 +224,10 @@ class TestArrays:
             RenderTarget(**values)
 
 
-def test_the_example_in_the_documentation_works_with_the_import_from_the_script(project):
+def test_the_example_in_the_documentation_works_with_the_import_from_the_script():
     from neural_audio_processor import GrainProcessor
 
-    names = {"GrainProcessor": GrainProcessor, "MODEL": project.model, "np": np}
+    names = {"GrainProcessor": GrainProcessor, "np": np}
     example = doctest.DocTestFinder(recurse=False).find(GrainProcessor, "GrainProcessor", globs=names)
     result = doctest.DocTestRunner().run(example[0])
     assert result.attempted == 7
@@ -265,7 +265,7 @@ def test_an_adopted_solver_is_used_unless_the_file_has_changed(processor, tmp_pa
     assert len(analysed) == (1 if is_used else 2)
 
 
-def test_the_number_of_threads_of_blas_and_torch_does_not_change_a_rendering(project, tmp_path):
+def test_the_number_of_threads_of_blas_does_not_change_a_rendering(tmp_path):
     sf.write(tmp_path / "a.wav", drone(), SR)
     outputs = []
     for n_threads in ("1", "2"):
@@ -279,8 +279,6 @@ def test_the_number_of_threads_of_blas_and_torch_does_not_change_a_rendering(pro
                 "-1",
                 "-o",
                 output,
-                "--model",
-                project.model,
             ],
             env=os.environ | {"OMP_NUM_THREADS": n_threads, "OMP_WAIT_POLICY": "passive"},
             check=True,

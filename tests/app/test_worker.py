@@ -11,6 +11,7 @@ import soundfile as sf
 from conftest import SR, drone
 
 from neural_grain.app.worker import (
+    OPENING,
     Analysed,
     FileOpened,
     Message,
@@ -25,8 +26,8 @@ Wanted = TypeVar("Wanted", bound=Message)
 
 
 @pytest.fixture
-def worker(project) -> Iterator[Worker]:
-    worker = Worker(project.model, "cpu")
+def worker() -> Iterator[Worker]:
+    worker = Worker(None, "cpu")
     yield worker
     worker.close()
     assert not worker.is_alive
@@ -51,6 +52,20 @@ def test_a_rendering_stops_when_the_slider_leaves_its_position(worker, tmp_path,
     done = wait_for(worker, RenderingDone)
     assert done.opened is opened
     assert (done.rendering is None) == is_abandoned
+
+
+def test_the_progress_of_opening_rises_once_through_all_readings(worker, tmp_path):
+    path = tmp_path / "long.wav"
+    sf.write(path, np.tile(drone(-40), 20), SR, "PCM_16")
+    worker.open(path)
+    progress = []
+    while not isinstance(message := worker.messages.get(timeout=60), FileOpened):
+        progress += [message] if isinstance(message, Progress) else []
+    shares = [each.share for each in progress]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1, abs=0.05)
+    assert np.diff(shares).max() < 0.1
+    assert list(dict.fromkeys(each.text for each in progress)) == [each.activity for each in OPENING]
 
 
 def test_a_rendering_that_is_done_keeps_no_audio_but_the_input(worker, tmp_path):

@@ -69,7 +69,7 @@ class Driver:
 
     def __init__(
         self,
-        model: Path,
+        model: Path | None,
         preferences_file: Path,
         source: Path | None = None,
         player: Player | None = None,
@@ -189,14 +189,17 @@ class Driver:
 
 
 @pytest.fixture
-def start(display, project, tmp_path):
-    """Start windows: with a ``source`` until it is measured, else until the model is loaded, unless ``wait`` is False."""
+def start(display, tmp_path):
+    """Start windows, without a model unless one is given.
+
+    Unless ``wait`` is False, this waits until the ``source`` is measured, or without one until the window is ready.
+    """
     drivers: list[Driver] = []
 
     def start_window(
         source: Path | None = None, *, model: Path | None = None, player: Player | None = None, wait: bool = True
     ) -> Driver:
-        driver = Driver(model or project.model, tmp_path / "preferences" / "window.json", source, player)
+        driver = Driver(model, tmp_path / "preferences" / "window.json", source, player)
         drivers.append(driver)
         if wait:
             driver.wait_until(lambda: driver.session.processor if source is None else driver.session.rendering)

@@ -22,14 +22,13 @@ from neural_grain.app.processor import GrainProcessor, RenderTarget
 from neural_grain.app.window import accept_drops
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.settings import GrainSettings
-from neural_grain.learn.checkpoint import LoadedModel
 
 pytest_plugins = ["driving"]
 
 
 @pytest.mark.parametrize(("texture_db", "octaves", "within_reach"), [(-75, -1.5, True), (20, -3.0, False)])
 def test_saving_needs_no_second_analysis_and_writes_what_the_command_writes(
-    texture_db, octaves, within_reach, start, project, tmp_path, monkeypatch
+    texture_db, octaves, within_reach, start, tmp_path, monkeypatch
 ):
     source, saved, other = (tmp_path / name for name in ("in.wav", "saved.wav", "other.wav"))
     sf.write(source, 0.3 * drone(texture_db), SR, "PCM_16")
@@ -42,7 +41,7 @@ def test_saving_needs_no_second_analysis_and_writes_what_the_command_writes(
         patch.setattr("neural_grain.app.processor.analyse", None)
         d.click(d.layout.save_button)
         d.wait_for_status("saved ")
-    processor = GrainProcessor.load(project.model, "cpu")
+    processor = GrainProcessor()
     processor.render_file(source, other, RenderTarget(d.octaves))
     assert saved.read_bytes() == other.read_bytes()
     sf.write(source, drone(-40, seed=1), SR, "PCM_16")  # the analysis of the window is of the old content
@@ -91,8 +90,9 @@ def test_a_picture_is_shown_while_the_pattern_is_computed(is_cancelled, start, s
     d.drag_slider(-1.0)
     d.settle()
     d.session.saved_octaves = d.octaves
-    pattern_db = LoadedModel.pattern_db
-    monkeypatch.setattr(LoadedModel, "pattern_db", lambda *args: may_continue.wait(60) and pattern_db(*args))
+    monkeypatch.setattr(
+        "neural_grain.app.processor.GainField", lambda *args: may_continue.wait(60) and GainField(*args)
+    )
     d.window.open(other)
     d.wait_until(lambda: "other.wav" in d.layout.file_label["text"] and d.panel.is_drawn)
     canvas = d.panel.before.canvas

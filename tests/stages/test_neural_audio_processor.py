@@ -19,6 +19,7 @@ from conftest import BAD_FILES, ROOT, SR, Ran, drone, noise, run, write_bad_file
 from measure_audio_grain import measure_file
 from neural_audio_processor import DEMO_INPUT
 from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.processor import DEFAULT_MODEL
 from neural_grain.dsp.settings import GrainSettings
 
 HEADLESS = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "CUDA_VISIBLE_DEVICES": ""}  # no display and no graphics card
@@ -30,14 +31,40 @@ def grain_of(path: Path) -> float:
 
 
 @pytest.fixture
-def render(project, tmp_path):
-    """Run stage 4 in ``tmp_path`` with the model that the tests share."""
+def render(tmp_path):
+    """Run stage 4 in ``tmp_path``, where there is no model."""
 
     def run_stage(*args: object) -> Ran:
-        model = () if "--model" in args else ("--model", project.model)
-        return run("neural_audio_processor.py", *args, *model, cwd=tmp_path, env=HEADLESS)
+        return run("neural_audio_processor.py", *args, cwd=tmp_path, env=HEADLESS)
 
     return run_stage
+
+
+class TestModel:
+    def test_without_one_the_built_in_pattern_works_without_torch_and_a_line_says_how_to_learn(self, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-40, 1.0), SR)
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); import neural_audio_processor as stage4\n"
+            "assert stage4.main(['in.wav', '--grain', '1']) == 0 and 'torch' not in sys.modules"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("warning: nothing was learned yet")
+        assert all(f"{script}.py" in line for script in SCRIPTS[:3])
+        assert "got x0.50" in done.stdout
+
+    def test_the_default_one_is_used_where_it_exists_and_earlier_renderings_are_then_outdated(
+        self, render, project, tmp_path
+    ):
+        sf.write(tmp_path / "in.wav", drone(-40, 1.0), SR)
+        args = ("in.wav", "--grain", "1", "-o", "out/")
+        assert render(*args).status == 0
+        (tmp_path / DEFAULT_MODEL).parent.mkdir()
+        shutil.copy(project.model, tmp_path / DEFAULT_MODEL)
+        for said in ("wrote out/in_grain+1.0.wav", "0 rendered, 1 unchanged"):
+            ran = render(*args)
+            assert (ran.status, ran.err) == (0, "")
+            assert said in ran.out
 
 
 class TestOneFile:
@@ -166,7 +193,7 @@ class TestSeveralOutputs:
             assert grain_of(tmp_path / name) / grain_of(source) == pytest.approx(factor, rel=0.02)
 
 
-NO_MODEL = "none.pt: no model there yet; make one with: python cak_grain_processor.py"
+NO_MODEL = "none.pt: no model there; make one with: python cak_grain_processor.py"
 ERRORS = [
     (("in.wav", "--grain", "1", "--model", "none.pt"), NO_MODEL),
     (("--model", "none.pt"), NO_MODEL),
@@ -190,7 +217,7 @@ ERRORS = [
     (("in.wav", "--grain", "1", "-o", "x.opus"), "can't write OGG OPUS with 1 channels at 44100 Hz"),
     (("--demo",), "make the demo library with: python measure_audio_grain.py --demo"),
     (("in.wav",), "no window: no display to show it on; render without one"),
-    (("in.wav", "--grain", "1", "--device", "cuda"), "--device cuda: not available here"),
+    (("in.wav", "--grain", "1", "--model", "in.wav", "--device", "cuda"), "--device cuda: not available here"),
     (("in.wav", "--target-grain", "0"), "0 is no grain"),
     (("in.wav", "--sweep", "9"), "9 is not within 0.05 to 3 octaves"),
     (("in.wav", "--match", "none.wav"), "--match none.wav: not readable (No such file or directory)"),
@@ -206,10 +233,10 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("args", "message"), ERRORS)
-def test_an_error_is_one_line_with_status_2_and_writes_nothing(render, project, tmp_path, args, message):
+def test_an_error_is_one_line_with_status_2_and_writes_nothing(render, tmp_path, args, message):
     sf.write(tmp_path / "in.wav", drone(-40, 1.0), SR)
     sf.write(tmp_path / "zero.wav", np.zeros(SR), SR)
-    (tmp_path / "cut.pt").write_bytes(project.model.read_bytes()[:3000])
+    (tmp_path / "cut.pt").write_bytes(b"PK\3\4" + bytes(3000))
     (tmp_path / "sub").mkdir()
     shutil.copy(tmp_path / "in.wav", tmp_path / "sub" / "in.wav")
     before = sorted(path.name for path in tmp_path.iterdir())
