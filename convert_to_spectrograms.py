@@ -174,7 +174,7 @@ def _write_tile(tile: Tile, pictures: TilePictures, painter: TilePainter | None)
             np.save(file, np.ascontiguousarray(x), allow_pickle=False)
     if painter:
         title = f"{printable(tile.source.name)[:60]}, {tile.start_s:.1f} s: grain {tile.grain:.2e}"
-        painter.save(tile.image, pictures.whole, title)
+        painter.save(tile.image, pictures, title)
 
 
 def convert_dataset(

@@ -1,18 +1,19 @@
-"""Tiles as PNG pictures with axes, a title and a colour bar.
+"""Tiles as PNG pictures: the whole sound and its texture side by side, with axes, a title and a colour bar.
 
-matplotlib draws the empty axes once. Every tile is then pasted into them as palette indices, which takes a few
-milliseconds instead of half a second.
+matplotlib draws the empty axes once. The two pictures of every tile are then pasted into them as palette indices, which
+takes a few milliseconds instead of half a second.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from neural_grain.base.files import atomic_write
+from neural_grain.data.tiles import TilePictures
 from neural_grain.dsp.settings import SpectrogramSettings
 
 if TYPE_CHECKING:
@@ -25,29 +26,38 @@ TICKS_HZ = (100, 500, 1_000, 2_000, 5_000, 10_000, 15_000)
 class PictureSettings:
     """Look of a picture. Lengths of the layout are fractions of the figure: left, bottom, width, height."""
 
-    size_inches: tuple[float, float] = (7.6, 4.4)
+    size_inches: tuple[float, float] = (12.0, 4.6)
     dpi: int = 100
-    axes_box: tuple[float, float, float, float] = (0.11, 0.13, 0.75, 0.75)
-    colour_bar_box: tuple[float, float, float, float] = (0.88, 0.13, 0.02, 0.75)
+    whole_box: tuple[float, float, float, float] = (0.07, 0.12, 0.415, 0.74)
+    texture_box: tuple[float, float, float, float] = (0.50, 0.12, 0.415, 0.74)
+    colour_bar_box: tuple[float, float, float, float] = (0.93, 0.12, 0.013, 0.74)
     colour_map: str = "magma"
     #: Colours of the 256 in the palette, 0.45 dB each; the others are greys for text. Pictures with three bytes per
     #: pixel take five times as long to write.
     n_levels: int = 224
     title_height_pixels: int = 20
-    title_gap_pixels: int = 22  # from the top of the title to the top of the axes
+    title_gap_pixels: int = 42  # from the top of the title to the top of the axes, with a line between them
     font_size: int = 12
+    axes_title_size: float = 9.0  # points
 
 
 PICTURE = PictureSettings()
 
 
+class PanelColumns(NamedTuple):
+    """The columns of pixels that show each of the two pictures of a tile."""
+
+    whole: slice
+    texture: slice
+
+
 @dataclass(frozen=True)
 class EmptyAxes:
-    """Axes without a tile: RGB pixels, shape (height, width, 3), and where the tile belongs."""
+    """Axes without a tile: RGB pixels, shape (height, width, 3), and where the pictures of a tile belong."""
 
     pixels: np.ndarray
     rows: slice
-    columns: slice
+    columns: PanelColumns
 
 
 class TilePainter:
@@ -59,7 +69,8 @@ class TilePainter:
 
     Attributes
     ----------
-    rows, columns : slice, the pixels of a picture that show the tile
+    rows : slice, the pixels of a picture that show the tile
+    columns : PanelColumns
     """
 
     def __init__(self, settings: SpectrogramSettings):
@@ -67,30 +78,29 @@ class TilePainter:
         self.rows, self.columns = axes.rows, axes.columns
         self._palette = colour_palette()
         self._empty = nearest_colours(axes.pixels, self._palette)
-        n_rows, n_columns = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-        self._band_of_row = np.arange(n_rows)[::-1] * settings.n_mels // n_rows
-        self._frame_of_column = np.arange(n_columns) * settings.tile_frames // n_columns
+        self._band_of_row = _indices(self.rows, settings.n_mels)[::-1]
+        self._frames_of_columns = [_indices(columns, settings.tile_frames) for columns in self.columns]
 
-    def save(self, path: Path, x: np.ndarray, title: str) -> None:
-        """Write one tile as a PNG. It is not flushed to the disk; see `atomic_write`.
-
-        Parameters
-        ----------
-        path : Path
-        x : np.ndarray, shape (n_mels, tile_frames), in [0, 1]
-        title : str
-        """
+    def save(self, path: Path, pictures: TilePictures, title: str) -> None:
+        """Write one tile as a PNG. It is not flushed to the disk; see `atomic_write`."""
         from PIL import Image
 
         pixels = self._empty.copy()
-        levels = np.round((PICTURE.n_levels - 1) * np.clip(x, 0, 1)).astype(np.uint8)
-        pixels[self.rows, self.columns] = levels[self._band_of_row][:, self._frame_of_column]
+        for x, columns, frames in zip(pictures, self.columns, self._frames_of_columns, strict=True):
+            levels = np.round((PICTURE.n_levels - 1) * np.clip(x, 0, 1)).astype(np.uint8)
+            pixels[self.rows, columns] = levels[self._band_of_row][:, frames]
         top = self.rows.start - PICTURE.title_gap_pixels
-        _write_title(pixels[top : top + PICTURE.title_height_pixels, self.columns.start :], title)
+        _write_title(pixels[top : top + PICTURE.title_height_pixels, self.columns.whole.start :], title)
         picture = Image.fromarray(pixels)
         picture.putpalette(self._palette.tobytes())
         with atomic_write(path, flush=False) as temporary:
             picture.save(temporary, format="PNG", compress_level=1)
+
+
+def _indices(pixels: slice, n: int) -> np.ndarray:
+    """Which of ``n`` values each of some pixels shows."""
+    n_pixels = pixels.stop - pixels.start
+    return np.arange(n_pixels) * n // n_pixels
 
 
 def draw_empty_axes(settings: SpectrogramSettings) -> EmptyAxes:
@@ -100,20 +110,25 @@ def draw_empty_axes(settings: SpectrogramSettings) -> EmptyAxes:
 
     figure = Figure(figsize=PICTURE.size_inches, dpi=PICTURE.dpi)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes(PICTURE.axes_box)
     duration_s = settings.tile_frames * (settings.grain.hop_length / settings.grain.sample_rate_hz)
-    mesh = axes.imshow(
-        np.zeros((settings.n_mels, settings.tile_frames)), PICTURE.colour_map, aspect="auto", origin="lower",
-        vmin=-settings.dynamic_range_db, vmax=0, extent=(0, duration_s, 0, settings.n_mels),
-    )  # fmt: skip
-    label_axes(axes, settings)
-    axes.set_xlabel("time in the tile (s)")
-    figure.colorbar(mesh, cax=figure.add_axes(PICTURE.colour_bar_box), label="level (dB under the loudest band)")
+    boxes = []
+    for place, name in ((PICTURE.whole_box, "whole sound"), (PICTURE.texture_box, "texture: transients and noise")):
+        axes = figure.add_axes(place)
+        mesh = axes.imshow(
+            np.zeros((settings.n_mels, settings.tile_frames)), PICTURE.colour_map, aspect="auto", origin="lower",
+            vmin=-settings.dynamic_range_db, vmax=0, extent=(0, duration_s, 0, settings.n_mels),
+        )  # fmt: skip
+        label_axes(axes, settings)
+        axes.set_title(name, loc="left", fontsize=PICTURE.axes_title_size)
+        axes.set_xlabel("time in the tile (s)")
+        boxes.append(axes.get_window_extent())
+    axes.set_ylabel("")
+    axes.set_yticklabels([])
+    figure.colorbar(mesh, cax=figure.add_axes(PICTURE.colour_bar_box), label="dB below the loudest band of the sound")
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-    box, height = axes.get_window_extent(), len(pixels)
-    rows = slice(height - round(box.y1), height - round(box.y0))
-    return EmptyAxes(pixels, rows, slice(round(box.x0), round(box.x1)))
+    rows = slice(len(pixels) - round(boxes[0].y1), len(pixels) - round(boxes[0].y0))
+    return EmptyAxes(pixels, rows, PanelColumns(*(slice(round(box.x0), round(box.x1)) for box in boxes)))
 
 
 def label_axes(axes: Axes, settings: SpectrogramSettings) -> None:

@@ -23,6 +23,7 @@ from neural_grain.base import files
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import write_json
 from neural_grain.data.pictures import TilePainter
+from neural_grain.data.tiles import TilePictures
 from neural_grain.dsp.settings import GrainSettings, default_settings
 from neural_grain.learn.checkpoint import save_checkpoint
 from neural_grain.learn.figures import save_figure
@@ -50,7 +51,7 @@ def write_picture(path):
     x = np.random.default_rng(0).random(
         (128, 256), np.float32
     )  # the same seed each time, because the size depends on the content
-    TilePainter(default_settings(SETTINGS)).save(path, x, "x")
+    TilePainter(default_settings(SETTINGS)).save(path, TilePictures(x, x), "x")
 
 
 def write_figure(path):
