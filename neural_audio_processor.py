@@ -5,8 +5,9 @@ One slider s from -3 (texture) through 0 to +3 (smooth) counts octaves of measur
 
     grain(out) = grain(in) * 2 ** -s
 
-With --grain, --target-grain, --match or --sweep it renders files. Without them it opens a window. At 0 the output
-has the samples of the input, bit for bit.
+With --grain, --target-grain, --match, --sweep or --layer it renders files. Without them it opens a window. At 0 the
+output has the samples of the input, bit for bit. --layer writes only the tones or only the texture of the result; both
+files add up to it. Alone, it splits the sound as it is.
 
 Reads: a model that stage 3 made, if there is one, and audio files
 Writes: NAME_grain-2.0.wav in the current folder, or where -o says; never an input
@@ -28,6 +29,7 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +42,7 @@ from neural_grain.app.batch import (
 )
 from neural_grain.app.processor import (
     DEFAULT_MODEL,
+    LAYER_NAMES,
     NOTHING_LEARNED,
     SLIDER_RANGE,
     GrainProcessor,
@@ -70,7 +73,7 @@ from neural_grain.dsp.flatness import measure_grain
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_TARGETS = [RenderTarget(-2.0), RenderTarget(2.0)]
 MIN_SWEEP_STEP = 0.05  # octaves; smaller steps are below the precision of the result
-RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep")
+RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep", "layer")
 NO_WINDOW_OPTIONS = ("output", "overwrite", "subtype", "jobs", "dask", "json")  # without effect where the window opens
 JSON_VERSION = 2
 
@@ -130,7 +133,8 @@ class BatchReport:
             if left_behind := describe_left_behind(result.rendering):
                 warn(f"{job.source.name}: {left_behind}")
             if not self._as_json:
-                print(f"{printable(job.source.name)}: {describe_rendering(result.rendering.rendering)}")
+                line = describe_rendering(result.rendering.rendering, result.rendering.layer)
+                print(f"{printable(job.source.name)}: {line}")
                 print(f"wrote {printable(job.output)}")
 
     def finish(self) -> int:
@@ -180,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser._negative_number_matcher = re.compile(r"-\.?\d")
     add_version_argument(parser)
     parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="audio files or folders")
-    _add_render_options(parser.add_argument_group("what to render (one of them; without, the window opens)"))
+    _add_render_options(parser.add_argument_group("what to render (without any of these, the window opens)"))
     parser.add_argument(
         "-o",
         "--output",
@@ -230,10 +234,20 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="open a demo sound in the window, or where there is no display, render it at -2 and +2",
     )
+    group.add_argument(
+        "--layer",
+        choices=LAYER_NAMES,
+        help="write only this part of the result, or of the sound as it is if nothing else is chosen here",
+    )
 
 
 def _targets(args: argparse.Namespace) -> list[RenderTarget]:
     """What each input is rendered to."""
+    return [replace(target, layer=args.layer) for target in _whole_targets(args)]
+
+
+def _whole_targets(args: argparse.Namespace) -> list[RenderTarget]:
+    """The same without the choice of a layer."""
     if args.sweep is not None:
         return sweep_targets(args.sweep)
     if args.match is not None:
@@ -243,7 +257,7 @@ def _targets(args: argparse.Namespace) -> list[RenderTarget]:
             raise PipelineError(f"--match {printable(args.match)}: {err}") from err
     if args.target_grain is not None:
         return [RenderTarget(target_grain=args.target_grain)]
-    return [RenderTarget(args.grain)]
+    return [RenderTarget(args.grain or 0.0)]
 
 
 def _demo_source() -> Path:

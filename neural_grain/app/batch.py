@@ -69,7 +69,7 @@ class LogRecord:
     Attributes
     ----------
     output : POSIX path relative to the folder of the log
-    asked : octaves and grain of the `RenderTarget`
+    asked : octaves and grain of the `RenderTarget`; its layer is a part of the name of the output
     model_and_subtype : SHA-256 of the model file ("" without one), and the requested sample format
     stamps : `file_stamp` of input and output when the rendering was done; None when it was begun
     """

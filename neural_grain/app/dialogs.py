@@ -28,7 +28,7 @@ class Dialogs:
     Attributes
     ----------
     open_name : folder -> file to open
-    save_name : (folder, suggested name) -> file to write
+    save_name : (title, folder, suggested name) -> file to write
     model_name : -> model file
     many_names : -> files to render
     folder_name : title -> folder to write into
@@ -38,7 +38,7 @@ class Dialogs:
     """
 
     open_name: Callable[[str], str]
-    save_name: Callable[[str, str], str]
+    save_name: Callable[[str, str, str], str]
     model_name: Callable[[], str]
     many_names: Callable[[], list[str]]
     folder_name: Callable[[str], str]
@@ -54,8 +54,8 @@ def system_dialogs(root: tk.Misc) -> Dialogs:
         open_name=lambda folder: filedialog.askopenfilename(
             title="Open audio", filetypes=audio, initialdir=folder or None
         ),
-        save_name=lambda folder, name: filedialog.asksaveasfilename(
-            title="Save the result",
+        save_name=lambda title, folder, name: filedialog.asksaveasfilename(
+            title=title,
             initialdir=folder or None,
             initialfile=name,
             defaultextension=".wav",

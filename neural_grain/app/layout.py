@@ -14,6 +14,7 @@ from pathlib import Path
 from tkinter import ttk
 
 from neural_grain.app.actions import ACTIONS, Action, Needs
+from neural_grain.app.mixer import VERSIONS
 from neural_grain.app.panels import PanelCallbacks, PicturePanel
 from neural_grain.app.playback import PLAYBACK
 from neural_grain.app.preferences import Preferences
@@ -23,7 +24,6 @@ from neural_grain.base.errors import printable
 
 MIN_SIZE = (900, 600)  # of the window, in pixels of a standard screen
 KEY_TAG = "GrainKeys"  # for which the keys are bound; every widget has it as its first bind tag
-VERSIONS = ("before", "after", "difference")  # of the sound, in the order of their buttons
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class LayoutCallbacks:
     ----------
     perform : action -> None; the method that the action names
     release : action -> None; the method for the release of its key
-    press_version, release_version : for the buttons "Before", "After" and "Difference"
+    press_version, release_version : for the buttons of the versions, such as "Before" and "Tones"
     slide : the slider was moved
     set_volume : volume within 0 to 1 -> None
     open_recent : path -> None
@@ -103,8 +103,7 @@ class Layout:
         outer.pack(fill="both", expand=True)
         # Tk squeezes last what is packed first, so everything below the pictures is packed before them.
         self._build_bar()
-        self.file_label = ttk.Label(outer)
-        self.file_label.pack(fill="x", pady=(self._px(6), 0))
+        self._build_file_row()
         self._build_status()
         keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
         self.octave_slider = OctaveSlider(outer, self.scale, keys, callbacks.slide)
@@ -135,14 +134,20 @@ class Layout:
             each.bind("<Button-1>", lambda _, version=version: self._callbacks.press_version(version))
             each.bind("<ButtonRelease-1>", lambda _: self._callbacks.release_version())
         self.save_button = button("Save as ...", "ask_save")
+        ends_of_groups = (self.play_button, self.version_buttons[VERSIONS[-1]])
         for child in bar.winfo_children():
-            child.pack(side="left", padx=(0, self._px(6)))
+            child.pack(side="left", padx=(0, self._px(18 if child in ends_of_groups else 6)))
+
+    def _build_file_row(self) -> None:
+        """What is open, and how loud it is."""
+        row = ttk.Frame(self.outer)
+        row.pack(fill="x", pady=(self._px(6), 0))
         style = "Accent.Horizontal.TProgressbar"
-        self.meter = ttk.Progressbar(bar, length=self._px(80), maximum=PLAYBACK.meter_range_db, style=style)
+        self.meter = ttk.Progressbar(row, length=self._px(80), maximum=PLAYBACK.meter_range_db, style=style)
         self.meter.pack(side="right")
-        ttk.Label(bar, text="level").pack(side="right", padx=self._px(6))
+        ttk.Label(row, text="level").pack(side="right", padx=self._px(6))
         volume = ttk.Scale(
-            bar,
+            row,
             from_=0,
             to=1,
             length=self._px(80),
@@ -150,7 +155,9 @@ class Layout:
             command=lambda value: self._callbacks.set_volume(float(value)),
         )
         volume.pack(side="right")
-        ttk.Label(bar, text="volume").pack(side="right", padx=self._px(6))
+        ttk.Label(row, text="volume").pack(side="right", padx=self._px(6))
+        self.file_label = ttk.Label(row)
+        self.file_label.pack(side="left")
 
     def _build_status(self) -> None:
         self._status_row = row = ttk.Frame(self.outer)

@@ -1,7 +1,7 @@
-"""Makes the samples that are played: the sound before, after, or the difference, without a click at any change.
+"""Makes the samples that are played: the sound before, after, the difference, or a layer, without a click at any change.
 
-The sound "after" is rendered a little ahead of the playhead (`Mixer.prepare`) by the path that also renders files, with
-the same gains, level and limiter, and is played from there (`Mixer.fill`). Every change, such as another amount, another
+The sound "after" and its tones are rendered a little ahead of the playhead (`Mixer.prepare`) by the path that also renders files, with
+the same gains, level and limiter, and are played from there (`Mixer.fill`). Every change, such as another amount, another
 version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few milliseconds between what would
 have been played without the change and what is played from now on. The volume moves as slowly.
 
@@ -21,7 +21,7 @@ from neural_grain.audio.limiter import CEILING
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.solver import AmountSolver
 
-VERSIONS = ("before", "after", "difference")
+VERSIONS = ("before", "after", "difference", "tones", "texture")  # the last two are layers of the sound "after"
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Mixer:
 
     def __init__(self, y: np.ndarray, sr: int, solver: AmountSolver):
         self.y, self.sr, self._field = y, sr, solver.field
+        self._tones = solver.analysis.layers.tones  # of the sound before
         self.position = 0
         self.underruns = 0
         self.peak = 0.0
@@ -95,7 +96,7 @@ class Mixer:
         self._loop: tuple[int, int] | None = None
         self._is_playing = False
         self._seek_target: int | None = None  # the playhead moves there as soon as the sound is rendered there
-        # The sound "after", by amounts and number of the piece.
+        # The sound "after" and its tones in further channels, by amounts and number of the piece.
         self._pieces: dict[tuple[Amounts, int], np.ndarray] = {}
         self._tail = np.zeros((0, y.shape[1]), np.float32)  # what is left of the sound from which a fade leads away
         self._gain = 1.0  # follows the volume
@@ -107,7 +108,7 @@ class Mixer:
         self.changed.set()
 
     def listen(self, version: str) -> None:
-        """Play "before", "after" or "difference"."""
+        """Play one of the `VERSIONS`."""
         if version not in VERSIONS:
             raise ValueError(f"version={version!r} must be one of {', '.join(VERSIONS)}")
         with self._lock:
@@ -175,7 +176,7 @@ class Mixer:
         while n_pieces < MIXER.pieces_at_once and first + n_pieces in missing:
             n_pieces += 1
         start, stop = first * size, min(len(self.y), (first + n_pieces) * size)
-        rendered = self._field.render_part(amounts, start, stop, self._ceiling)
+        rendered = self._field.render_part(amounts, start, stop, self._ceiling, with_tones=True)
         with self._lock:
             for i in range(n_pieces):
                 self._pieces[amounts, first + i] = rendered[i * size : (i + 1) * size]
@@ -282,17 +283,17 @@ class Mixer:
             return np.zeros((n, self.y.shape[1]), np.float32)
         stop = min(start + n, len(self.y))
         start = min(start, stop - 1)
-        signal = self.y[start:stop]
+        before = after = self.y[start:stop]
+        tones = self._tones[start:stop]
         if source.is_rendered:
             size = self._piece_samples
             pieces = [
                 self._pieces[source.amounts, i][max(0, start - i * size) : stop - i * size]
                 for i in self._pieces_of(start, stop)
             ]
-            after = np.concatenate(pieces)
-            signal = after if source.version == "after" else after - signal
-        elif source.version == "difference":
-            signal = np.zeros_like(signal)
+            after, tones = np.split(np.concatenate(pieces), 2, axis=1)
+        versions = (before, after, after - before, tones, after - tones)
+        signal = versions[VERSIONS.index(source.version)]
         return np.concatenate((signal, np.repeat(signal[-1:], n - len(signal), axis=0)))
 
     def _apply_volume(self, out: np.ndarray) -> None:

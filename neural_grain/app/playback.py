@@ -1,4 +1,4 @@
-"""What the user hears of an open sound: before, after or the difference, from a place on, perhaps in a loop.
+"""What the user hears of an open sound: which of its versions, from a place on, perhaps in a loop.
 
 `Playback` joins a `Mixer` (which makes the samples) with a `Player` (which sends them to the sound card). It also
 holds the switch between before and after. A short press on it stays, a long press lasts until it is released.
@@ -51,7 +51,7 @@ class Playback:
     Attributes
     ----------
     mixer : Mixer or None, of the open sound
-    listening : "before", "after" or "difference"; kept from sound to sound
+    listening : one of the `VERSIONS`; kept from sound to sound
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Playback:
             self.mixer.loop(None if region_s is None else (round(region_s[0] * sr), round(region_s[1] * sr)))
 
     def listen(self, version: str) -> None:
-        """Hear "before", "after" or "difference"."""
+        """Hear a version."""
         self.listening = version
         if self.mixer is not None:
             self.mixer.listen(version)

@@ -32,8 +32,8 @@ from neural_grain.audio.formats import (
     read_format,
     written_sound,
 )
-from neural_grain.audio.limiter import CEILING
-from neural_grain.audio.sound import Sound, float_samples, open_sound, sound_from_array
+from neural_grain.audio.limiter import CEILING, limit_peaks
+from neural_grain.audio.sound import LevelMeter, Sound, float_samples, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
 from neural_grain.dsp.analysis import Analysis, analyse
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = f"{DEFAULT_MODEL_DIR}/{FINAL_NAME}"
 NOTHING_LEARNED = (
-    "nothing was learned yet, so all texture gets the same gain; learn from your sounds with: "
-    "python measure_audio_grain.py, then convert_to_spectrograms.py, then cak_grain_processor.py"
+    "nothing learned yet; to learn, run measure_audio_grain.py, convert_to_spectrograms.py and cak_grain_processor.py"
 )
 SLIDER_RANGE = 3.0  # octaves in either direction
+LAYER_NAMES = ("tones", "texture")  # that can be rendered alone
 MAX_NAME_BYTES = 255  # of a file name, on every common file system
 HASH_DIGITS = 8  # keep shortened names apart
 REPORTED_LIMITING_DB = 0.1  # less is inaudible
@@ -64,16 +64,18 @@ REPORTED_LEVEL_DB = 0.5  # a smaller change of level is within what the program 
 
 @dataclass(frozen=True)
 class RenderTarget:
-    """What a rendering shall reach: a number of octaves, or a grain.
+    """What a rendering shall reach: a number of octaves, or a grain; and which part of it is written.
 
     Parameters
     ----------
     octaves : float, finite, positive is smoother
     target_grain : float in (0, 1], or None to use the octaves
+    layer : "tones" or "texture" to write only that part of the result, or None for all of it
     """
 
     octaves: float = 0.0
     target_grain: float | None = None
+    layer: str | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -81,15 +83,22 @@ class RenderTarget:
             raise ValueError(f"octaves={self.octaves} must be finite")
         if self.target_grain is not None and not 0 < self.target_grain <= 1:
             raise ValueError(f"target_grain={self.target_grain} must be within 0 (excluded) to 1")
+        if self.layer not in (None, *LAYER_NAMES):
+            raise ValueError(f"layer={self.layer!r} must be one of {', '.join(LAYER_NAMES)}, or None")
 
     def octaves_from(self, grain: float) -> float:
         """Octaves between a sound of this grain and the target."""
         return self.octaves if self.target_grain is None else math.log2(grain / self.target_grain)
 
     @property
+    def is_unmoved(self) -> bool:
+        """True if grain stays as it is."""
+        return self.target_grain is None and self.octaves == 0
+
+    @property
     def is_copy(self) -> bool:
         """True if the samples must stay as they are."""
-        return self.target_grain is None and self.octaves == 0
+        return self.is_unmoved and self.layer is None
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,7 @@ class FileRendering:
     output: Path
     rendering: Rendering | None  # None for a copy of a file that has no grain, such as silence
     left_behind: tuple[str, ...] = ()  # what the input holds besides samples and the output has no place for
+    layer: str | None = None  # the part of the rendering that the output holds, None for all of it
 
 
 @dataclass(frozen=True)
@@ -114,11 +124,13 @@ class _FileSolver:
 def output_name(source: Path, target: RenderTarget) -> str:
     """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain.
 
-    A name that would be too long is shortened, and a hash of the whole name keeps shortened names apart.
+    The tones alone are drone_grain-2.0_tones.wav, and those of the sound as it is drone_tones.wav. A name that would be
+    too long is shortened, and a hash of the whole name keeps shortened names apart.
     """
     octaves_label = f"{target.octaves:+.2f}".removesuffix("0")
     label = octaves_label if target.target_grain is None else f"{target.target_grain:.3g}"
-    ending, stem = f"_grain{label}.wav", os.fsencode(source.stem)
+    position = "" if target.layer and target.is_unmoved else f"_grain{label}"
+    ending, stem = f"{position}{'_' + target.layer if target.layer else ''}.wav", os.fsencode(source.stem)
     max_stem_bytes = MAX_NAME_BYTES - len(ending)
     if len(stem) <= max_stem_bytes:
         return source.stem + ending
@@ -303,7 +315,9 @@ class GrainProcessor:
                 solver = self._file_solver(source, sound)
                 rendering = self._render_to(temporary, solver, target, wanted)
                 copy = None
-                if rendering.sound is solver.analysis.sound:  # nothing could be moved, but attempts were written
+                if (
+                    target.layer is None and rendering.sound is solver.analysis.sound
+                ):  # nothing could be moved, but attempts were written
                     copy = copy_samples(source, stored, temporary, wanted)
             if copy is None or not copy.is_identical:
                 left_behind = copy_embedded(source, stored, temporary, wanted)
@@ -311,16 +325,30 @@ class GrainProcessor:
                 rendering = self._measured_copy(rendering, copy, temporary)
             check_unchanged(source, stamp)
         rendering = rendering and replace(rendering, sound=open_sound(output))
-        return FileRendering(source, output, rendering, tuple(left_behind))
+        return FileRendering(source, output, rendering, tuple(left_behind), target.layer)
 
     def _render_to(self, path: Path, solver: AmountSolver, target: RenderTarget, wanted: OutputFormat) -> Rendering:
-        """Render into a file of a format. Integer formats need a ceiling, float formats do not."""
+        """Render into a file of a format. Integer formats need a ceiling, float formats do not.
+
+        A layer replaces the whole rendering, which is written and measured first: only so has the layer exactly the
+        amounts with which the whole is rendered to a file of this format.
+        """
 
         def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
             return written_sound(path, checked_blocks(blocks, self.check), like, wanted)
 
         ceiling = max(1.0, solver.analysis.peak) if has_headroom(wanted.subtype) else CEILING
-        return move_grain(solver, target.octaves_from(solver.analysis.grain), ceiling=ceiling, store=store)
+        rendering = move_grain(solver, target.octaves_from(solver.analysis.grain), ceiling=ceiling, store=store)
+        if target.layer is None:
+            return rendering
+        sound, level = solver.analysis.sound, LevelMeter()
+        blocks = solver.field.render_layer(rendering.amounts, target.layer, ceiling)
+        if has_headroom(wanted.subtype):
+            ceiling = math.inf  # a layer may have higher peaks than the whole
+        for _ in store(sound, limit_peaks(level.through(blocks), ceiling, sound)).blocks():
+            pass  # reading is what writes the file
+        limited_db = 20 * math.log10(max(1.0, level.peak / ceiling))
+        return replace(rendering, limited_db=max(rendering.limited_db, limited_db))
 
     def _unmoved(self, sound: Sound) -> Rendering | None:
         """Result of a copy; None if the sound has no grain, which a copy does not need."""
@@ -356,21 +384,39 @@ def checked_blocks(blocks: Iterable[np.ndarray], check: Callable[[], None]) -> I
         yield block
 
 
-def describe_rendering(rendering: Rendering | None) -> str:
-    """A rendering in one line, such as "grain 0.0031 -> 0.0124 (asked x4.00, got x3.97)"."""
+def describe_rendering(rendering: Rendering | None, layer: str | None = None) -> str:
+    """A rendering in one line, such as "grain 0.0031 -> 0.0124 (asked x4.00, got x3.97), only texture moved: +9.1 dB".
+
+    Parameters
+    ----------
+    layer : that was written instead of the whole rendering
+    """
     if rendering is None:
         return "no grain to measure; copied as it is"
+    if layer is not None and rendering.requested_octaves == 0:
+        return f"the {layer} of the sound as it is"
     requested, achieved = 2.0**-rendering.requested_octaves, 2.0**-rendering.achieved_octaves
     reach = "" if rendering.within_reach else ": as far as this sound goes"
     line = (
         f"grain {rendering.grain_before:.3g} -> {rendering.grain_after:.3g} "
-        f"(asked x{requested:#.3g}, got x{achieved:#.3g}{reach})"
+        f"(asked x{requested:#.3g}, got x{achieved:#.3g}{reach}){describe_amounts(rendering.amounts)}"
     )
+    if layer is not None:
+        line = f"the {layer} of: {line}"
     if rendering.limited_db > REPORTED_LIMITING_DB:
         line += f", peaks limited by {rendering.limited_db:.1f} dB"
     if abs(rendering.level_db) > REPORTED_LEVEL_DB:
         line += f", {abs(rendering.level_db):.1f} dB {'quieter' if rendering.level_db < 0 else 'louder'}"
     return line
+
+
+def describe_amounts(amounts: Amounts) -> str:
+    """What was moved, as the end of a line; empty if nothing was."""
+    moved = f"texture moved: {amounts.texture_db:+.1f} dB"
+    if not amounts.expander:
+        return f", only {moved}" if amounts.texture_db else ""
+    partials = "weak partials raised" if amounts.to_texture else "weak partials thinned out"
+    return f", {moved}, and {partials}" if amounts.texture_db else f", no texture to move: {partials}"
 
 
 def describe_left_behind(result: FileRendering) -> str:
@@ -380,10 +426,11 @@ def describe_left_behind(result: FileRendering) -> str:
 
 def rendering_report(result: FileRendering) -> dict[str, object]:
     """A rendered file as plain values for JSON, without NaN."""
-    paths = {"input": str(result.input), "output": str(result.output), "left_behind": list(result.left_behind)}
+    paths = {"input": str(result.input), "output": str(result.output), "layer": result.layer}
+    paths["left_behind"] = list(result.left_behind)
     rendering = result.rendering
     if rendering is None:
         return paths | {"grain_before": None, "grain_after": None}
     numbers = {name: value for name, value in vars(rendering).items() if name not in ("sound", "amounts")}
-    expander = rendering.amounts.expander
-    return paths | numbers | {"achieved_octaves": rendering.achieved_octaves, "expander_amount": expander}
+    amounts = {"texture_db": rendering.amounts.texture_db, "expander_amount": rendering.amounts.expander}
+    return paths | numbers | {"achieved_octaves": rendering.achieved_octaves} | amounts

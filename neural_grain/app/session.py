@@ -191,10 +191,10 @@ class Session:
             self.worker.render(self.opened, octaves)
             self._add_task()
 
-    def save(self, output: Path, octaves: float) -> None:
-        """Render the open file to disk."""
+    def save(self, output: Path, octaves: float, layer: str | None) -> None:
+        """Render the open file to disk, or only a layer of the result."""
         self.set_status(f"saving {printable(output.name)} ...")
-        self.worker.save(Job(self.opened.path, output, RenderTarget(octaves)))
+        self.worker.save(Job(self.opened.path, output, RenderTarget(octaves, layer=layer)))
         self._add_task(writes=True)
 
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
@@ -232,9 +232,11 @@ class Session:
                 if rendering is not None and opened is self.opened:
                     self.rendering = rendering
             case FileSaved(saved):
-                lines = filter(None, (describe_rendering(saved.rendering), describe_left_behind(saved)))
+                line = describe_rendering(saved.rendering, saved.layer)
+                lines = filter(None, (line, describe_left_behind(saved)))
                 self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
-                self.saved_octaves = saved.rendering.requested_octaves if saved.rendering else 0.0
+                if saved.layer is None:
+                    self.saved_octaves = saved.rendering.requested_octaves if saved.rendering else 0.0
             case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""

@@ -18,7 +18,7 @@ from neural_grain.app.batch import BatchLog, plan_batch
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
-from neural_grain.app.processor import RenderTarget, output_name
+from neural_grain.app.processor import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.app.session import VARIATIONS, Session, describe_model
 from neural_grain.app.worker import (
     Analysed,
@@ -276,13 +276,18 @@ class GrainWindow:
         self.session.open(path)
         self._refresh()
 
-    def ask_save(self) -> Path | None:
+    def ask_save(self) -> None:
+        """Ask for a name and save the result, or the layer of it that the user listens to."""
+        listening = self.playback.listening
+        self._ask_save(listening if listening in LAYER_NAMES else None)
+
+    def _ask_save(self, layer: str | None) -> Path | None:
         """Ask for a name and render the open file to it; returns the name, or None if none was given."""
-        suggestion = output_name(self.session.opened.path, RenderTarget(self.octaves))
-        name = self.dialogs.save_name(self._dialog_folder(), suggestion)
+        suggestion = output_name(self.session.opened.path, RenderTarget(self.octaves, layer=layer))
+        name = self.dialogs.save_name(f"Save the {layer or 'result'}", self._dialog_folder(), suggestion)
         if not name:
             return None
-        self.session.save(Path(name), self.octaves)
+        self.session.save(Path(name), self.octaves, layer)
         self._refresh()
         return Path(name)
 
@@ -333,7 +338,7 @@ class GrainWindow:
         if self.session.is_unsaved(self.octaves):
             should_save = self.dialogs.should_save()
             if should_save:
-                if output := self.ask_save():
+                if output := self._ask_save(None):
                     self._after_save = PendingAction(output, action)
                 return
             if should_save is None:

@@ -30,20 +30,24 @@ def limiter_reach(sr: int) -> int:
     return 2 * max(1, round(LOOK_AHEAD_S * sr))
 
 
-def limit_peaks(blocks: Iterable[np.ndarray], ceiling: float, sound: Sound) -> Iterator[np.ndarray]:
+def limit_peaks(
+    blocks: Iterable[np.ndarray], ceiling: float, sound: Sound, *, carried: int = 0
+) -> Iterator[np.ndarray]:
     """Limit the peaks of a stream of blocks, with the same gain for all channels.
 
     Parameters
     ----------
-    blocks : np.ndarray, shape (samples, channels), full scale 1.0
+    blocks : np.ndarray, shape (samples, channels + carried), full scale 1.0
     ceiling : float > 0, largest absolute sample of the output
     sound : Sound, gives the sample rate and the number of channels
+    carried : further channels, which get the gain of the others whatever their own peaks are
 
     Yields
     ------
-    np.ndarray, shape (samples, channels)
+    np.ndarray, shape (samples, channels + carried)
     """
-    margin = np.zeros((limiter_reach(sound.sr), sound.channels), np.float32)
+    own = slice(sound.channels)
+    margin = np.zeros((limiter_reach(sound.sr), sound.channels + carried), np.float32)
     look_ahead = len(margin) // 2
     kernel = np.hanning(2 * look_ahead + 3)[1:-1].astype(np.float32)
     kernel /= kernel.sum()
@@ -52,16 +56,18 @@ def limit_peaks(blocks: Iterable[np.ndarray], ceiling: float, sound: Sound) -> I
         buffer = np.concatenate([buffer, block])
         n_ready = len(buffer) - 2 * len(margin)
         if n_ready > 0:
-            limited = _limit_buffer(buffer, ceiling, look_ahead, kernel) if sample_peak(buffer) > ceiling else buffer
+            limited = buffer
+            if sample_peak(buffer[:, own]) > ceiling:
+                limited = buffer * _limiter_gain(buffer[:, own], ceiling, look_ahead, kernel)[:, None]
+                limited[:, own].clip(-ceiling, ceiling, out=limited[:, own])  # removes an excess of rounding
             yield limited[len(margin) : len(margin) + n_ready]
             buffer = buffer[n_ready:]
 
 
-def _limit_buffer(y: np.ndarray, ceiling: float, look_ahead: int, kernel: np.ndarray) -> np.ndarray:
-    """Limit samples (n, channels); the result holds except within ``2 * look_ahead`` of the ends."""
+def _limiter_gain(y: np.ndarray, ceiling: float, look_ahead: int, kernel: np.ndarray) -> np.ndarray:
+    """Gain (n,) of the limiter for samples (n, channels); the result holds except within ``2 * look_ahead`` of the ends."""
     from scipy.ndimage import convolve1d, minimum_filter1d
 
     peaks = np.abs(y).max(axis=1)
     gain = np.minimum(1, ceiling / np.maximum(peaks, ceiling)).astype(np.float32)
-    gain = convolve1d(minimum_filter1d(gain, 2 * look_ahead + 1, mode="nearest"), kernel, mode="nearest")
-    return np.clip(y * gain[:, None], -ceiling, ceiling)  # the clip removes an excess of float32 rounding
+    return convolve1d(minimum_filter1d(gain, 2 * look_ahead + 1, mode="nearest"), kernel, mode="nearest")

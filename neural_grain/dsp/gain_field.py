@@ -115,22 +115,41 @@ class GainField:
         """Render the whole sound in blocks of samples, without a limiter."""
         return self._renderer.render(partial(self.gains, amounts), amounts.level, threads=self.analysis.threads)
 
-    def render_part(self, amounts: Amounts, start: int, stop: int, ceiling: float = math.inf) -> np.ndarray:
+    def render_layer(self, amounts: Amounts, layer: str, ceiling: float) -> Iterator[np.ndarray]:
+        """Render the "tones" or the "texture" of the whole sound, in blocks of samples.
+
+        Both add up to what `render` and `limit_peaks` give: they have the gain by which the whole is limited.
+        """
+        sound = self.analysis.sound
+        blocks = self._renderer.render(
+            partial(self.gains, amounts), amounts.level, with_tones=True, threads=self.analysis.threads
+        )
+        for block in limit_peaks(blocks, ceiling, sound, carried=sound.channels):
+            whole, tones = np.split(block, 2, axis=1)
+            yield tones if layer == "tones" else whole - tones
+
+    def render_part(
+        self, amounts: Amounts, start: int, stop: int, ceiling: float = math.inf, *, with_tones: bool = False
+    ) -> np.ndarray:
         """Render the samples from ``start`` up to but not including ``stop``, as `render` and `limit_peaks` give them.
 
         Parameters
         ----------
         ceiling : float > 0, of the limiter
+        with_tones : whether the tones of the result follow in further channels
 
         Returns
         -------
-        np.ndarray, shape (stop - start, channels), float32
+        np.ndarray, shape (stop - start, channels or 2 channels), float32
         """
         sound = self.analysis.sound
         # The limiter has no memory, so it gives these samples the same gain with only its own reach around them.
         first, last = max(0, start - limiter_reach(sound.sr)), min(sound.n_samples, stop + limiter_reach(sound.sr))
-        part = self._renderer.render_range(partial(self.gains, amounts), first, last, amounts.level)
-        return np.concatenate(list(limit_peaks([part], ceiling, sound)))[start - first : stop - first]
+        part = self._renderer.render_range(
+            partial(self.gains, amounts), first, last, amounts.level, with_tones=with_tones
+        )
+        carried = sound.channels if with_tones else 0
+        return np.concatenate(list(limit_peaks([part], ceiling, sound, carried=carried)))[start - first : stop - first]
 
     def probe_components(self, to_texture: bool) -> GainComponents:
         """What the gains at the steps around the frames of the probe are made of."""

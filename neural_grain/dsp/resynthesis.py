@@ -89,35 +89,46 @@ class LayerRenderer:
         self._unit_noise = np.full(self.n_fft // 2 + 1, np.sqrt(analysis.band_peak / np.square(self._window).sum()))
         self._unit_noise[:below] = 0
 
-    def render(self, gains: GainsOfSteps, level: float = 1.0, *, threads: int = 1) -> Iterator[np.ndarray]:
-        """Render the whole sound with a factor ``level``, piece by piece.
-
-        Yields
-        ------
-        np.ndarray, shape (samples, channels), float32
-        """
+    def render(
+        self, gains: GainsOfSteps, level: float = 1.0, *, with_tones: bool = False, threads: int = 1
+    ) -> Iterator[np.ndarray]:
+        """Render the whole sound piece by piece; the parameters and the pieces are those of `render_range`."""
         n_samples = self.analysis.sound.n_samples
         pieces = (range(i, min(i + PIECE_SAMPLES, n_samples)) for i in range(0, n_samples, PIECE_SAMPLES))
-        yield from map_in_order(lambda piece: self.render_range(gains, piece.start, piece.stop, level), pieces, threads)
+
+        def render(piece: range) -> np.ndarray:
+            return self.render_range(gains, piece.start, piece.stop, level, with_tones=with_tones)
+
+        yield from map_in_order(render, pieces, threads)
 
     @ONE_BLAS_THREAD
-    def render_range(self, gains: GainsOfSteps, start: int, stop: int, level: float = 1.0) -> np.ndarray:
+    def render_range(
+        self, gains: GainsOfSteps, start: int, stop: int, level: float = 1.0, *, with_tones: bool = False
+    ) -> np.ndarray:
         """Render the samples from ``start`` up to but not including ``stop``.
+
+        Parameters
+        ----------
+        level : float, factor on the samples
+        with_tones : whether the tones of the result follow in further channels
 
         Returns
         -------
-        np.ndarray, shape (stop - start, channels), float32
+        np.ndarray, shape (stop - start, channels or 2 channels), float32
         """
         hop_length, layers = self.hop_length, self.analysis.layers
         first_frame, last_frame = start // hop_length, (stop - 1 + self.lead) // hop_length
         first_step = max(0, first_frame // STEP_FRAMES - 1)
         at_steps = gains(first_step, last_frame // STEP_FRAMES + 2)
         times = (np.arange(first_frame, last_frame + 1) + 0.5) / STEP_FRAMES - first_step
-        moved = self._moved_frames(at_steps.bands, times, first_frame, last_frame)
+        moved = self._moved_frames(at_steps.bands, times, first_frame, last_frame, with_tones)
         skip = start + self.lead - first_frame * hop_length
         out = np.ascontiguousarray(moved[:, skip : skip + stop - start].T)
+        tones = layers.tones[start:stop]
         if at_steps.bands.expander_db is None:
-            out += layers.tones[start:stop]
+            out += tones
+            if with_tones:
+                out = np.concatenate((out, tones), axis=1)
         # Places of samples among the steps; a frame stands for the middle of its window.
         middle = (np.arange(start, stop) + self.lead - self.n_fft / 2) / hop_length
         places, centres = (middle + 0.5) / STEP_FRAMES - first_step, np.arange(len(at_steps.level_db)) + 0.5
@@ -125,12 +136,17 @@ class LayerRenderer:
             np.exp(NEPER_PER_DB / 2 * np.interp(places, centres, db)).astype(np.float32)[:, None]
             for db in (at_steps.transients_db, at_steps.level_db)
         )
-        out += transients * layers.transients[start:stop]
+        out[:, : tones.shape[1]] += transients * layers.transients[start:stop]
         out *= np.float32(level) * factor
         return out
 
-    def _moved_frames(self, gains: BandGains, times: np.ndarray, first_frame: int, last_frame: int) -> np.ndarray:
-        """All that goes through a transform, as samples from the start of the first frame on: (channels, samples)."""
+    def _moved_frames(
+        self, gains: BandGains, times: np.ndarray, first_frame: int, last_frame: int, with_tones: bool
+    ) -> np.ndarray:
+        """All that goes through a transform, as samples from the start of the first frame on: (channels, samples).
+
+        If the tones go through it, they are a part of that, and follow in further channels if they are wanted.
+        """
         from scipy.fft import irfft, rfft
 
         layers = self.analysis.layers
@@ -146,7 +162,10 @@ class LayerRenderer:
             amplitude = self._unit_noise * np.exp(interpolate_gains(gains.generated_db, times, self._to_log_gain))
             D += spectra(white_noise(start, stop, len(D))) * amplitude.astype(np.float32)
         if gains.expander_db is not None:
-            D += spectra(padded_range(layers.tones, start, stop, self.n_fft, self.lead))
+            tones = spectra(padded_range(layers.tones, start, stop, self.n_fft, self.lead))
+            D += tones
+            if with_tones:
+                D = np.concatenate((D, tones))
             D *= np.exp(interpolate_gains(gains.expander_db, times, self._to_log_gain))
         frames = irfft(D, self.n_fft, axis=-1)
         frames *= self._window / np.float32(0.375 * self.n_fft / self.hop_length)

@@ -16,7 +16,7 @@ import pytest
 import soundfile as sf
 from conftest import SR, FakeDevice, drone, noise
 
-from neural_grain.app.mixer import Mixer
+from neural_grain.app.mixer import VERSIONS, Mixer
 from neural_grain.app.player import Player
 from neural_grain.app.processor import GrainProcessor, RenderTarget
 from neural_grain.audio.limiter import CEILING
@@ -66,15 +66,19 @@ def largest_step(y: np.ndarray) -> float:
     return float(np.abs(np.diff(y, axis=0)).max())
 
 
-@pytest.mark.parametrize("version", ["before", "after", "difference"])
-def test_what_is_played_is_what_is_rendered(mixer, solver, version):
-    amounts = solver.estimate(-1.5)
+@pytest.mark.parametrize("amounts", [Amounts(9.0, 0.0, 0.9), Amounts(-20.0, 0.2), None])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_played_is_what_is_rendered(mixer, solver, version, amounts):
     mixer.set_amounts(amounts)
     mixer.listen(version)
     mixer.play()
     played = play_blocks(mixer, 100)
-    after, before = rendered(solver, amounts)[: len(played)], mixer.y[: len(played)]
-    expected = {"before": before, "after": after, "difference": after - before}[version]
+    before, tones = mixer.y, solver.analysis.layers.tones
+    after = before if amounts is None else rendered(solver, amounts)
+    if amounts is not None:
+        tones = np.concatenate(list(solver.field.render_layer(amounts, "tones", CEILING)))
+    every = {"before": before, "after": after, "difference": after - before, "tones": tones, "texture": after - tones}
+    expected = every[version][: len(played)]
     fade = mixer.fade_samples
     np.testing.assert_allclose(played[fade:], expected[fade:], atol=TOLERANCE)
     assert mixer.underruns == 0
@@ -256,6 +260,8 @@ CHANGES = {
     "loop": loop_from_here,
     "before": lambda mixer: mixer.listen("before"),
     "difference": lambda mixer: mixer.listen("difference"),
+    "tones": lambda mixer: mixer.listen("tones"),
+    "texture": lambda mixer: mixer.listen("texture"),
     "no change": lambda mixer: mixer.set_amounts(None),
     "end": play_to_the_end,
     "mute": set_volume(0.0),
@@ -309,9 +315,9 @@ def test_a_place_rendered_while_the_playhead_jumps_does_not_replace_the_sound_th
     assert mixer.prepare()
     render, block = solver.field.render_part, np.zeros((BLOCK, 2), np.float32)
 
-    def jump_meanwhile(*args):
+    def jump_meanwhile(*args, **options):
         mixer.fill(block)
-        return render(*args)
+        return render(*args, **options)
 
     monkeypatch.setattr(solver.field, "render_part", jump_meanwhile)
     mixer.prepare()

@@ -15,11 +15,12 @@ import soundfile as sf
 from conftest import ROOT, SR, drone, noise, sine
 
 from measure_audio_grain import measure_file
-from neural_grain.app.processor import GrainProcessor, RenderTarget, output_name
+from neural_grain.app.processor import LAYER_NAMES, GrainProcessor, RenderTarget, describe_amounts, output_name
 from neural_grain.audio.formats import native_dtype
 from neural_grain.audio.sound import open_sound
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import file_stamp
+from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.settings import GrainSettings
 
 FORMATS = [
@@ -112,6 +113,58 @@ class TestLaw:
             rendering = processor.render_file(source, output, RenderTarget(octaves), overwrite=True).rendering
             assert not rendering.within_reach or rendering.achieved_octaves == pytest.approx(octaves, abs=0.05)
             assert sf.info(output).frames == 2 * SR
+
+
+class TestLayers:
+    @pytest.mark.parametrize(
+        ("octaves", "subtype", "tolerance"), [(-2.0, "FLOAT", 1e-6), (2.5, "PCM_24", 1e-6), (0.0, "PCM_16", 4 / 2**15)]
+    )
+    def test_tones_and_texture_as_saved_add_up_to_the_rendering_as_saved(
+        self, processor, tmp_path, octaves, subtype, tolerance
+    ):
+        source = tmp_path / "in.wav"
+        sf.write(source, np.stack([drone(-45), drone(-40, seed=1)], axis=1), SR, subtype)
+        files = {}
+        for layer in (None, *LAYER_NAMES):
+            output = tmp_path / f"{layer}.wav"
+            result = processor.render_file(source, output, RenderTarget(octaves, layer=layer))
+            assert (result.layer, sf.info(output).subtype) == (layer, subtype)
+            files[layer], _ = sf.read(output)
+        np.testing.assert_allclose(files["tones"] + files["texture"], files[None], atol=tolerance)
+        assert np.std(files["texture"]) < 0.1 * np.std(files["tones"])
+
+    def test_they_add_up_where_the_limiter_works(self, processor, tmp_path):
+        y = drone(-60) + 0.9 * noise(3.0, level=1.0) * (np.arange(3 * SR) % SR < 40)  # clicks
+        sf.write(tmp_path / "in.wav", 0.9 * y / np.abs(y).max(), SR, "FLOAT")
+        files = {}
+        for layer in (None, *LAYER_NAMES):
+            result = processor.render_file(
+                tmp_path / "in.wav", tmp_path / "out.wav", RenderTarget(-2, layer=layer), overwrite=True
+            )
+            files[layer], _ = sf.read(tmp_path / "out.wav")
+            assert result.rendering.limited_db > 1
+        np.testing.assert_allclose(files["tones"] + files["texture"], files[None], atol=1e-6)
+
+    def test_silence_has_no_layers(self, processor, tmp_path):
+        sf.write(tmp_path / "in.wav", np.zeros(SR), SR)
+        with pytest.raises(PipelineError, match="silent"):
+            processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", RenderTarget(layer="tones"))
+        assert not (tmp_path / "out.wav").exists()
+
+
+class TestReport:
+    @pytest.mark.parametrize(
+        ("amounts", "words"),
+        [
+            (Amounts(9.12, 0.0), ", only texture moved: +9.1 dB"),
+            (Amounts(-20.0, 0.3), ", texture moved: -20.0 dB, and weak partials thinned out"),
+            (Amounts(40.0, -0.3), ", texture moved: +40.0 dB, and weak partials raised"),
+            (Amounts(0.0, 0.3), ", no texture to move: weak partials thinned out"),
+            (Amounts(0.0, 0.0), ""),
+        ],
+    )
+    def test_it_says_in_words_what_was_moved(self, amounts, words):
+        assert describe_amounts(amounts) == words
 
 
 class TestArrays:
@@ -216,7 +269,14 @@ class TestArrays:
         assert processor.measure(far, SR) > 2 * processor.measure(self.Y, SR)
 
     @pytest.mark.parametrize(
-        "values", [{"octaves": math.nan}, {"octaves": math.inf}, {"target_grain": 0.0}, {"target_grain": math.nan}]
+        "values",
+        [
+            {"octaves": math.nan},
+            {"octaves": math.inf},
+            {"target_grain": 0.0},
+            {"target_grain": math.nan},
+            {"layer": "x"},
+        ],
     )
     def test_a_target_that_no_rendering_can_reach_is_refused(self, values):
         (name,) = values
@@ -241,6 +301,8 @@ def test_the_example_in_the_documentation_works_with_the_import_from_the_script(
         (RenderTarget(0.25), "x_grain+0.25.wav"),
         (RenderTarget(3.0), "x_grain+3.0.wav"),
         (RenderTarget(target_grain=0.02), "x_grain0.02.wav"),
+        (RenderTarget(-2.0, layer="tones"), "x_grain-2.0_tones.wav"),
+        (RenderTarget(layer="texture"), "x_texture.wav"),
     ],
 )
 def test_an_output_is_named_after_its_target(target, name):

@@ -84,6 +84,7 @@ class Driver:
             "should_save": False,
             "confirm": True,
         }
+        self.suggestions: list[tuple[str, str]] = []  # title and name that the save dialog offered
         self.questions: list[str] = []  # that were to be confirmed
         self.sheets: list[tuple[str, str]] = []  # title and text of each that was shown
         self.root = tk.Tk()
@@ -91,7 +92,7 @@ class Driver:
         answers = self.answers
         self.dialogs = Dialogs(
             open_name=lambda folder: answers["open"],
-            save_name=lambda folder, name: answers["save"],
+            save_name=lambda title, folder, name: self.suggestions.append((title, name)) or answers["save"],
             model_name=lambda: answers["model"],
             many_names=lambda: answers["many"],
             folder_name=lambda title: answers["folder"],

@@ -158,7 +158,7 @@ def test_preferences_are_kept_and_a_damaged_file_of_them_is_no_error(start, soun
 
 def test_without_a_model_the_window_works_and_says_that_nothing_was_learned(start, sound):
     d = start()
-    assert d.layout.status_label["text"].startswith("nothing was learned yet")
+    assert d.layout.status_label["text"].startswith("nothing learned yet")
     d.window.show_model()
     assert "measure_audio_grain.py" in d.sheets[-1][1]
     d.window.open(sound)
@@ -166,7 +166,7 @@ def test_without_a_model_the_window_works_and_says_that_nothing_was_learned(star
     d.drag_slider(-1.0)
     d.settle()
     assert d.session.rendering.achieved_octaves == pytest.approx(d.octaves, abs=0.02)
-    assert d.layout.status_label["text"].startswith("nothing was learned yet")
+    assert d.layout.status_label["text"].startswith("nothing learned yet")
 
 
 def test_a_damaged_model_is_reported_in_the_window(start, sound, tmp_path):

@@ -67,6 +67,28 @@ def test_a_short_press_on_before_stays_and_a_long_one_ends_on_release(start, sou
     d.wait_until(lambda: not d.playback.is_held and d.playback.listening == "after")
 
 
+def test_the_layer_that_is_heard_is_the_one_that_is_saved_and_the_result_stays_unsaved(start, sound, tmp_path):
+    d = start(sound, player=Player(FakeDevice()))
+    d.drag_slider(-1.5)
+    d.settle()
+    position = f"{d.octaves:+.1f}"
+    d.click(d.layout.version_buttons["tones"])
+    d.click(d.layout.play_button)
+    d.wait_until(lambda: d.playback.mixer.source and d.playback.mixer.source.version == "tones")
+    for layer in ("tones", "texture"):
+        d.click(d.layout.version_buttons[layer])
+        d.answers["save"] = str(tmp_path / f"{layer}.wav")
+        d.click(d.layout.save_button)
+        d.wait_for_status(f"saved {tmp_path / layer}.wav: the {layer} of: grain ")
+        assert d.suggestions[-1] == (f"Save the {layer}", f"a drone_grain{position}_{layer}.wav")
+    d.answers.update(should_save=True, save=str(tmp_path / "after.wav"))
+    d.window.close_file()
+    d.settle()
+    assert d.suggestions[-1] == ("Save the result", f"a drone_grain{position}.wav")
+    tones, texture, after = (sf.read(tmp_path / f"{name}.wav")[0] for name in ("tones", "texture", "after"))
+    np.testing.assert_allclose(tones + texture, after, atol=1e-6)
+
+
 def test_the_level_meter_follows_the_sound(start, tmp_path):
     path = tmp_path / "loud, then quiet.wav"
     sf.write(path, drone(-40, 2) * np.repeat([1.0, 0.05], SR), SR)

@@ -49,7 +49,7 @@ class TestModel:
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
         (line,) = done.stderr.splitlines()
-        assert line.startswith("warning: nothing was learned yet")
+        assert line.startswith("warning: nothing learned yet")
         assert all(f"{script}.py" in line for script in SCRIPTS[:3])
         assert "got x0.50" in done.stdout
 
@@ -73,7 +73,8 @@ class TestOneFile:
         ran = render("a sound.flac", "--grain", "-2")
         assert ran.status == 0, ran.err
         match = re.fullmatch(
-            r"a sound\.flac: grain (\S+) -> (\S+) \(asked x4\.00, got x(\S+)\)\nwrote a sound_grain-2\.0\.wav\n",
+            r"a sound\.flac: grain (\S+) -> (\S+) \(asked x4\.00, got x(\S+)\), only texture moved: \+\d+\.\d dB\n"
+            r"wrote a sound_grain-2\.0\.wav\n",
             ran.out,
         )
         assert match, ran.out
@@ -160,6 +161,8 @@ class TestSeveralOutputs:
         assert row["grain_after"] == pytest.approx(grain_of(tmp_path / row["output"]), rel=1e-6)
         assert math.log2(row["grain_before"] / row["grain_after"]) == pytest.approx(row["achieved_octaves"])
         assert row["within_reach"] is True
+        assert row["texture_db"] > 1
+        assert (row["expander_amount"], row["layer"]) == (0, None)
         assert failure["input"].endswith("bad.wav")
 
     def test_demo_replaces_no_file_of_the_user(self, render, tmp_path):
@@ -193,6 +196,29 @@ class TestSeveralOutputs:
             assert grain_of(tmp_path / name) / grain_of(source) == pytest.approx(factor, rel=0.02)
 
 
+class TestLayers:
+    def test_a_layer_of_the_sound_itself_and_of_a_rendering_are_named_and_reported(self, render, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-40, 1.0), SR)
+        ran = render("in.wav", "--layer", "texture")
+        assert (ran.status, ran.out) == (0, "in.wav: the texture of the sound as it is\nwrote in_texture.wav\n")
+        ran = render("in.wav", "--grain", "1", "--layer", "tones")
+        assert ran.out.startswith("in.wav: the tones of: grain ")
+        assert ran.out.endswith("wrote in_grain+1.0_tones.wav\n")
+
+    def test_batches_write_layers_beside_whole_renderings(self, render, tmp_path):
+        (tmp_path / "in").mkdir()
+        for name in ("a.wav", "b.wav"):
+            sf.write(tmp_path / "in" / name, drone(-40, 0.5), SR)
+        args = ("in", "--grain", "-1", "-o", "out/")
+        assert render(*args).status == 0
+        report = json.loads(render(*args, "--layer", "texture", "--json").out)
+        assert [row["layer"] for row in report["rendered"]] == ["texture", "texture"]
+        assert "0 rendered, 2 unchanged" in render(*args, "--layer", "texture").out
+        assert "0 rendered, 2 unchanged" in render(*args).out
+        names = {path.name for path in (tmp_path / "out").glob("*.wav")}
+        assert names == {f"{stem}_grain-1.0{end}.wav" for stem in "ab" for end in ("", "_texture")}
+
+
 NO_MODEL = "none.pt: no model there; make one with: python cak_grain_processor.py"
 ERRORS = [
     (("in.wav", "--grain", "1", "--model", "none.pt"), NO_MODEL),
@@ -201,6 +227,8 @@ ERRORS = [
     (("in.wav", "--grain", "1", "--model", "in.wav"), "in.wav: not readable as a model"),
     (("gone.wav", "--grain", "1"), "gone.wav: no such file or folder"),
     (("--grain", "1"), "--grain needs an INPUT"),
+    (("--layer", "tones"), "--layer needs an INPUT"),
+    (("in.wav", "--layer", "noise"), "argument --layer: invalid choice: 'noise'"),
     (("in.wav", "--grain", "4"), "4 is not within -3 to +3"),
     (("in.wav", "--grain", "nan"), "nan is not within -3 to +3"),
     (("in.wav", "--grain", "1,5"), "argument --grain: 1,5 is not a number; write 1.5"),
