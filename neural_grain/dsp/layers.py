@@ -10,6 +10,8 @@ level 1), and a bin of power P above noise of level L belongs to the texture wit
     1                           if P / L < tonal_ratio
     1 / (P / L - tonal_ratio + 1)   otherwise
 
+Partials that a vibrato moves on within the long window are taken out of what remains with a shorter one.
+
 A long window spreads a click over its whole length: the share of the click that falls on bins of tones is then missing
 from the texture and lies before the click as a pre-echo. So the moments at which the texture is much louder than around
 them, which are the transients, are taken out of the sound and the split is made again, twice.
@@ -36,26 +38,36 @@ from neural_grain.dsp.stft import edge_padding, hann_window, mean_power, overlap
 class LayerSettings:
     """How a sound is split."""
 
-    windows: int = 4  # windows of the grain that last as long as one of the split: 186 ms
-    overlap: int = 4  # windows of the split that cover a sample
-    mean_frames: int = 5  # over which power is averaged before it is judged: 0.4 s, which steadies the mask
-    surroundings_hz: float = 400.0  # wide enough to hold quiet bins between the partials of a low chord
+    overlap: int = 4  # windows that cover a sample
     quantile: float = 0.3  # of the power in the surroundings: partials may fill more than half of them
-    tonal_ratio: float = 3.5  # of power to the level of the noise; at 2.2 a fifth of the noise counted as tones
-    gate_hops: int = 512  # in a window: 0.4 ms each; a power of two, so that pieces of a sound begin with a hop
+    gate_hops: int = 512  # in a long window: 0.4 ms each; a power of two, so that pieces of a sound begin with a hop
     gate_group: int = 16  # hops: the surroundings of a moment are compared in steps of 6 ms
     transient_percentile: float = 20.0
     transient_min_db: float = 7.0  # above the median of the surroundings in time; noise fluctuates by less
     transient_full_db: float = 10.0
     spread_ratio: float = 1e-3  # of the power of a transient: what the long window spreads around it is no transient
     transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
-    bound_hops: int = 1024  # in a window
+    bound_hops: int = 1024  # in a long window
     bound_window: int = 24  # hops, 4 ms: longer than the period of most tones
     max_excess: float = 2.0  # power of the texture to that of the sound, beyond which tones would cancel texture
-    chunk_windows: int = 64  # split at a time, 12 s
+    chunk_windows: int = 64  # long ones, split at a time: 12 s
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How tones are told from noise with windows of one length."""
+
+    windows: int  # of the grain, that last as long as one of these
+    mean_frames: int  # over which power is averaged before it is judged, which steadies the mask
+    surroundings_hz: float  # wide enough to hold quiet bins between partials
+    tonal_ratio: float  # of power to the level of the noise, from which a bin is a tone
 
 
 LAYERS = LayerSettings()
+#: 186 ms, which tell the partials of a chord apart. At a ratio of 2.2 a fifth of the noise counted as tones.
+LONG = MaskSettings(windows=4, mean_frames=5, surroundings_hz=400.0, tonal_ratio=3.5)
+#: 46 ms, for partials that a vibrato moves on too fast for the long window.
+SHORT = MaskSettings(windows=1, mean_frames=3, surroundings_hz=800.0, tonal_ratio=5.0)
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class Chunk(NamedTuple):
 
 def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Layers:
     """Split a sound into its layers, piece by piece."""
-    n_fft = LAYERS.windows * settings.n_fft_for(sound.sr)
+    n_fft = LONG.windows * settings.n_fft_for(sound.sr)
     margin = 3 * n_fft  # a pass reaches one and a half windows far, and the second one looks only around transients
     layers = Layers(*(scratch_array((sound.n_samples, sound.channels)) for _ in range(3)))
 
@@ -135,57 +147,58 @@ def split_texture(y: np.ndarray, n_fft: int, sr: int) -> Texture:
     Parameters
     ----------
     y : np.ndarray, shape (samples, channels), float32
-    n_fft : int > 0, window of the split in samples
+    n_fft : int > 0, long window in samples
     sr : int > 0, Hz
     """
-    texture = without_tones(y, n_fft, sr)
+    texture = without_tones(y, n_fft, sr, LONG)
     transients = np.zeros_like(y)
     for _ in range(LAYERS.transient_passes):
         gate = transient_gate(texture, n_fft)
         if not gate.any():
             break
         transients = gate[:, None] * texture
-        texture = without_tones(y - transients, n_fft, sr) + transients
-    share = _possible_share(y, texture, n_fft)
-    return Texture(transients * share, (texture - transients) * share)
+        texture = without_tones(y - transients, n_fft, sr, LONG) + transients
+    noise = without_tones(texture - transients, n_fft // LONG.windows * SHORT.windows, sr, SHORT)
+    share = _possible_share(y, transients + noise, n_fft)
+    return Texture(transients * share, noise * share)
 
 
-def without_tones(y: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
-    """What remains of samples (n, channels) without the tones: the long STFT times the share of the texture."""
+def without_tones(y: np.ndarray, n_fft: int, sr: int, mask: MaskSettings) -> np.ndarray:
+    """What remains of samples (n, channels) without the tones: the STFT times the share of the texture."""
     from scipy.fft import irfft, rfft
 
     hop_length, window = n_fft // LAYERS.overlap, hann_window(n_fft)
     lead = n_fft - hop_length
     padded = np.pad(y.T, ((0, 0), (lead, lead + -len(y) % hop_length)))
     D = rfft(np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=1)[:, ::hop_length] * window, axis=-1)
-    D *= texture_share(mean_power(D), n_fft, sr)
+    D *= texture_share(mean_power(D), sr / n_fft, mask)
     frames = irfft(D, n_fft, axis=-1)
     frames *= window / np.float32(0.375 * LAYERS.overlap)
     return np.ascontiguousarray(overlap_add(frames, hop_length)[:, lead : lead + len(y)].T)
 
 
-def texture_share(P: np.ndarray, n_fft: int, sr: int) -> np.ndarray:
+def texture_share(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarray:
     """Share of the texture in each bin.
 
     Parameters
     ----------
     P : np.ndarray, shape (frames, bins), power averaged over channels
-    n_fft, sr : int > 0
+    bin_hz : float > 0, distance between bins
 
     Returns
     -------
     np.ndarray, shape (frames, bins), in (0, 1]
     """
-    n = LAYERS.mean_frames
+    n = mask.mean_frames
     padded = np.pad(P, ((n // 2, n // 2), (0, 0)), mode="edge")
     P = sum(padded[i : i + len(P)] for i in range(n)) / np.float32(n)  # a fifth of the time of scipy.ndimage
-    width = max(3, round(LAYERS.surroundings_hz * n_fft / sr))
-    level = noise_level(P, min(width, P.shape[1]))
+    width = max(3, round(mask.surroundings_hz / bin_hz))
+    level = noise_level(P, min(width, P.shape[1]), n)
     ratio = P / np.maximum(level, np.finfo(np.float32).tiny)
-    return 1 / np.maximum(ratio - np.float32(LAYERS.tonal_ratio - 1), 1)
+    return 1 / np.maximum(ratio - np.float32(mask.tonal_ratio - 1), 1)
 
 
-def noise_level(P: np.ndarray, width: int) -> np.ndarray:
+def noise_level(P: np.ndarray, width: int, mean_frames: int) -> np.ndarray:
     """Level of the noise at each bin: a quantile of the power around it over that quantile of noise of level 1.
 
     The quantile is taken of every third of ``width`` and interpolated, which differs from a quantile at every bin by
@@ -195,6 +208,7 @@ def noise_level(P: np.ndarray, width: int) -> np.ndarray:
     ----------
     P : np.ndarray, shape (frames, bins), averaged over ``mean_frames``
     width : int > 0, of the surroundings in bins
+    mean_frames : int > 0
 
     Returns
     -------
@@ -202,7 +216,7 @@ def noise_level(P: np.ndarray, width: int) -> np.ndarray:
     """
     every, rank = max(1, width // 3), int(LAYERS.quantile * width)
     groups = np.lib.stride_tricks.sliding_window_view(P, width, axis=1)[:, ::every]
-    level = np.partition(groups, rank, axis=-1)[..., rank] / np.float32(_quantile_of_noise())
+    level = np.partition(groups, rank, axis=-1)[..., rank] / np.float32(_quantile_of_noise(mean_frames))
     position = np.clip((np.arange(P.shape[1]) - width // 2) / every, 0, level.shape[1] - 1)
     below = np.minimum(position.astype(int), max(level.shape[1] - 2, 0))
     above = np.minimum(below + 1, level.shape[1] - 1)
@@ -210,7 +224,7 @@ def noise_level(P: np.ndarray, width: int) -> np.ndarray:
     return level[:, below] * (1 - share) + level[:, above] * share
 
 
-def _quantile_of_noise() -> float:
+def _quantile_of_noise(mean_frames: int) -> float:
     """The quantile of the power of noise of level 1, averaged over frames that overlap.
 
     The mean of correlated chi-square values is close to a gamma distribution (Welch, "The use of fast Fourier transform
@@ -218,7 +232,7 @@ def _quantile_of_noise() -> float:
     """
     from scipy.special import gammaincinv
 
-    n, window = LAYERS.mean_frames, hann_window(64).astype(float)
+    n, window = mean_frames, hann_window(64).astype(float)
     hop_length = 64 // LAYERS.overlap
     lags = range(1, min(n, LAYERS.overlap))
     correlations = {
@@ -237,7 +251,7 @@ def transient_gate(x: np.ndarray, n_fft: int) -> np.ndarray:
     Parameters
     ----------
     x : np.ndarray, shape (samples, channels), texture
-    n_fft : int > 0, window of the split in samples
+    n_fft : int > 0, long window in samples
 
     Returns
     -------

@@ -29,14 +29,12 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from scipy.signal import lfilter, sosfilt
 from scipy.signal import butter as butterworth
+from scipy.signal import lfilter, sosfilt
 
+from neural_grain.app.processor import GrainProcessor
 from neural_grain.audio.sound import sound_from_array
-from neural_grain.dsp.analysis import Analysis, analyse
-from neural_grain.dsp.gain_field import UNIFORM_PATTERN, GainField
 from neural_grain.dsp.move import Rendering, move_grain
-from neural_grain.dsp.settings import GrainSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
 
 SR = 44_100
@@ -284,19 +282,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pads", default=",".join(PADS), help="names, separated by commas")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    settings = default_settings(GrainSettings())
-    pattern_db: Callable[[Analysis], np.ndarray] = lambda analysis: UNIFORM_PATTERN  # noqa: E731
-    if args.model:
-        from neural_grain.learn.checkpoint import load_model
-
-        loaded = load_model(args.model)
-        settings, pattern_db = loaded.settings, loaded.pattern_db
+    processor = GrainProcessor.load(args.model, "cpu")
     print("pad            partials ask   done   move  between  texture  expander  limited  wrong")
     faults = []
     for name in args.pads.split(","):
         pad = PADS[name](np.random.default_rng(args.seed))
-        analysis = analyse(sound_from_array(pad.samples().astype(np.float32), SR), settings)
-        faults += print_pad(name, pad, AmountSolver(GainField(analysis, pattern_db(analysis))))
+        faults += print_pad(name, pad, processor.solver(sound_from_array(pad.samples().astype(np.float32), SR)))
     print(f"{len(faults)} of {len(POSITIONS) * len(args.pads.split(','))} rows are wrong")
     return len(faults)
 
