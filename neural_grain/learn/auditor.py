@@ -1,104 +1,90 @@
-"""The auditor: how many octaves of grain a change of a picture is worth, computed from band powers alone.
+"""The auditor: how many octaves of grain a change of the texture is worth, computed from band powers alone.
 
-Grain is spectral flatness, the geometric over the arithmetic mean of the bin powers of a frame. A gain that is
-constant inside each mel band does not change the structure inside the band. The change of ln flatness therefore
-follows from the band powers P_k and the gains g_k (in nepers of power) alone:
+Grain is spectral flatness, the geometric over the arithmetic mean of the bin powers of a frame. Within a mel band the
+tones take a share s of the bins, and the texture lies in all of them. With T and N as the powers of tones and texture,
 
-    mean_k(g_k) - ln mean_k(P_k exp(g_k)) + ln mean_k(P_k)
+    mean of ln power in the band = (1 - s) ln N + s ln(N + T / s),   mean of power = N + T
 
-where the means over bands are weighted by the fraction of the analysis band's bins that each band stands for.
+What noise adds to the logarithm by its fluctuation is the same before and after, so the change of flatness follows from
+T, N and s. Of s only the width of a partial is known: four bins, the main lobe of the Hann window.
 
-Pictures are normalised log-mel spectrograms x of shape (batch, n_mels, frames): 1 is the file's loudest band,
-0 is ``dynamic_range_db`` below it. Changes of pictures are in the same unit.
+Levels are natural logarithms of power, shape (batch, n_mels, cells), 0 for the file's loudest band.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neural_grain.dsp.mel import band_fractions
 from neural_grain.dsp.settings import NEPER_PER_DB, SpectrogramSettings
 
+PARTIAL_BINS = 4  # width of the main lobe of a Hann window
 
-def band_levels(x: Tensor, dynamic_range_db: float) -> Tensor:
-    """Natural logarithm of the band powers of a picture; 0 for the file's loudest band."""
+
+class Bands(NamedTuple):
+    """What the auditor knows about the mel bands; columns of shape (n_mels, 1)."""
+
+    fractions: Tensor  # of the bins of the analysis band that each band stands for, summing to 1
+    log_fractions: Tensor
+    tonal: Tensor  # share of the band's bins that a partial takes
+    floor: float  # level below which power counts as this
+    active_range: float  # of the level of a cell below the loudest cell, within which it counts
+
+
+def bands_of(settings: SpectrogramSettings, device: str | torch.device = "cpu") -> Bands:
+    """The mel bands of pictures with some settings."""
+    edges, grain = np.array(settings.band_edges_hz), settings.grain
+    bins = (edges[2:] - edges[:-2]) / 2 * grain.n_fft / grain.sample_rate_hz
+    fractions, tonal = (
+        torch.tensor(values, dtype=torch.float32, device=device)[:, None]
+        for values in (band_fractions(settings), np.minimum(0.999, PARTIAL_BINS / bins))
+    )
+    floor, active_range = -NEPER_PER_DB * settings.dynamic_range_db, NEPER_PER_DB * grain.active_range_db
+    return Bands(fractions, fractions.log(), tonal, floor, active_range)
+
+
+def picture_levels(x: Tensor, dynamic_range_db: float) -> Tensor:
+    """Levels of a picture whose values 0 to 1 span ``dynamic_range_db``."""
     return NEPER_PER_DB * dynamic_range_db * (x - 1)
 
 
-def band_fractions_column(settings: SpectrogramSettings) -> Tensor:
-    """`band_fractions` as a column of shape (n_mels, 1)."""
-    return torch.tensor(band_fractions(settings), dtype=torch.float32)[:, None]
+def log_flatness(tones: Tensor, texture: Tensor, bands: Bands) -> Tensor:
+    """Natural logarithm of the flatness of each cell, up to what the fluctuation of noise adds: (batch, cells)."""
+    texture = texture.clamp(min=bands.floor)
+    in_partials = torch.logaddexp(texture, tones - bands.tonal.log())
+    mean_log = (bands.fractions * ((1 - bands.tonal) * texture + bands.tonal * in_partials)).sum(1)
+    return mean_log - energy(tones, texture, bands)
 
 
-def log2_flatness(x: Tensor, fractions: Tensor, dynamic_range_db: float) -> Tensor:
-    """log2 of the flatness of pictures: the flatness over bands, averaged over all frames.
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, n_mels, frames)
-    fractions : Tensor, shape (n_mels, 1), `band_fractions_column`
-    dynamic_range_db : float > 0
-
-    Returns
-    -------
-    Tensor, shape (batch,), <= 0
-    """
-    levels = band_levels(x, dynamic_range_db)
-    flatness = (fractions * levels).sum(1) - torch.logsumexp(levels + fractions.log(), 1)
-    return flatness.exp().mean(1).log2()
+def energy(tones: Tensor, texture: Tensor, bands: Bands) -> Tensor:
+    """Natural logarithm of the mean power over bands of each cell: (batch, cells)."""
+    return torch.logsumexp(torch.logaddexp(tones, texture) + bands.log_fractions, 1)
 
 
-def audited_octaves(
-    x: Tensor, change: Tensor, fractions: Tensor, dynamic_range_db: float, active_range_db: float
-) -> Tensor:
-    """Octaves by which a change of pictures lowers their grain; negative if it raises it.
-
-    As in stage 1, only active frames count, and the grain of a picture is the mean flatness over them. Each
-    picture is treated as a whole file.
+def log2_grain(tones: Tensor, texture: Tensor, bands: Bands, reference: Tensor | None = None) -> Tensor:
+    """log2 of the grain of tiles, the mean flatness of their active cells: (batch,).
 
     Parameters
     ----------
-    x, change : Tensor, shape (batch, n_mels, frames)
-    fractions : Tensor, shape (n_mels, 1), `band_fractions_column`
-    dynamic_range_db : float > 0
-    active_range_db : float > 0, frames further below the loudest one do not count
-
-    Returns
-    -------
-    Tensor, shape (batch,)
+    tones, texture : Tensor, shape (batch, n_mels, cells)
+    reference : Tensor, texture before a change, whose active cells count; ``texture`` itself if None
     """
-    before, gain = band_levels(x, dynamic_range_db), NEPER_PER_DB * dynamic_range_db * change
-    log_fractions = fractions.log()
-    energy_before = torch.logsumexp(before + log_fractions, 1)  # (batch, frames)
-    energy_after = torch.logsumexp(before + gain + log_fractions, 1)
-    flatness_before = (fractions * before).sum(1) - energy_before
-    flatness_change = (fractions * gain).sum(1) - energy_after + energy_before
-    silent = energy_before < energy_before.amax(1, keepdim=True) - NEPER_PER_DB * active_range_db
-    weight = flatness_before.masked_fill(silent, -math.inf)
-    return (torch.logsumexp(weight, 1) - torch.logsumexp(weight + flatness_change, 1)) / math.log(2)
+    levels = energy(tones, texture if reference is None else reference, bands)
+    silent = levels < levels.amax(1, keepdim=True) - bands.active_range
+    flatness = log_flatness(tones, texture, bands).masked_fill(silent, -math.inf)
+    return (torch.logsumexp(flatness, 1) - (~silent).sum(1).log()) / math.log(2)
 
 
-def renormalise(x: Tensor, change: Tensor, log_fractions: Tensor, dynamic_range_db: float) -> Tensor:
-    """Apply a change to pictures as rendering does: x + change with the energy over time of x.
-
-    Every frame gets back the energy it had, and the whole picture is then shifted so that its loudest band is as
-    loud as before.
+def audited_octaves(tones: Tensor, before: Tensor, after: Tensor, bands: Bands) -> Tensor:
+    """Octaves by which a change of the texture lowers the grain of tiles; negative if it raises it: (batch,).
 
     Parameters
     ----------
-    x, change : Tensor, shape (batch, n_mels, frames)
-    log_fractions : Tensor, shape (n_mels, 1), logarithm of `band_fractions_column`
-    dynamic_range_db : float > 0
-
-    Returns
-    -------
-    Tensor, shape (batch, n_mels, frames), not clipped to [0, 1]
+    tones, before, after : Tensor, shape (batch, n_mels, cells), tones and the texture before and after
     """
-    before, after = band_levels(x, dynamic_range_db), band_levels(x + change, dynamic_range_db)
-    energy_before = torch.logsumexp(before + log_fractions, 1, keepdim=True)
-    energy_after = torch.logsumexp(after + log_fractions, 1, keepdim=True)
-    y = x + change + (energy_before - energy_after) / (NEPER_PER_DB * dynamic_range_db)
-    return y - y.amax((1, 2), keepdim=True) + x.amax((1, 2), keepdim=True)
+    return log2_grain(tones, before, bands) - log2_grain(tones, after, bands, before)

@@ -1,17 +1,17 @@
-"""The model: the conditioning-aware kernel (CAK) of Rockman, arXiv 2508.02643, on mel pictures.
+"""The model: the conditioning-aware kernel (CAK) of Rockman, arXiv 2508.02643, on the powers of tones and texture.
 
-    y = x + D(x) c gate(c) scale
+    output = input + learned pattern x control:   N' = N + V(T, N) d(c),   d(c) = 10**(-c gate(c) scale / 10) - 1
 
-D is a small convolutional detector that returns a pattern, the change of the picture for one octave of grain. The
-control c is in octaves: positive is smoother, negative is more texture. The gate is 0 at c = 0, so a control of 0
-changes nothing. Afterwards the amount is corrected until the auditor measures c octaves.
+N and T are the powers of texture and tones in each mel band and cell of 0.37 s, and c is the control in octaves:
+positive is smoother, negative is more texture. The pattern V is the part of the texture that takes part, and a small
+convolutional detector D gives its level relative to N for each direction. D starts at 0 dB, where the whole texture gets
+one gain. The gate is 0 at c = 0, so a control of 0 changes nothing.
 
-In: pictures x of shape (batch, n_mels, frames) in [0, 1] and controls of shape (batch,). Out: changes of x.
+In: levels (natural logarithms of power) of shape (batch, n_mels, cells). Out: levels of the texture after the change.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neural_grain.dsp.settings import CELL_FRAMES, SpectrogramSettings
-from neural_grain.learn.auditor import audited_octaves, band_fractions_column
-from neural_grain.learn.modulation import (
-    MODULATION,
-    band_fluctuation,
-    noise_modulation,
-    noise_share,
-    relative_modulation,
-)
+from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES, SpectrogramSettings
+from neural_grain.learn.auditor import bands_of
 
 
 @dataclass(frozen=True)
@@ -39,45 +32,29 @@ class DetectorSettings:
     channels: int = 24
     kernel_bands: int = 5
     dilations: tuple[int, ...] = (1, 4, 16)  # together the three layers see 85 of 128 bands
-    chunk_cells: int = 128  # of a long picture that are processed at once, to bound the memory
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames of a long picture that are processed at once."""
-        return self.chunk_cells * CELL_FRAMES
+    context_cells: int = 8  # on both sides, whose mean the detector sees as well: 3 s
+    chunk_cells: int = 512  # of a long sound that are processed at once, to bound the memory
+    range_db: float = 20.0  # the pattern lies within this much of the texture, on both sides
 
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """How a pattern becomes a change of a given number of octaves."""
+    """How the control becomes an amount."""
 
     gate_temperatures: tuple[float, float] = (2.0, 20.0)  # in the first and last epoch: a soft gate learns faster
-    slope_step: float = 0.01  # share of a pattern that is small enough to measure the slope of grain
-    unit_pattern: float = 0.03  # typical root mean square of a pattern for one octave, in units of x
-    min_slope: float = 0.25  # of the slope of such a pattern: bounds the size of patterns that hardly move grain
-    secant_steps: int = 2  # one leaves twice the violation where a few bands must do everything
-    secant_limits: tuple[float, float] = (0.4, 2.5)  # factors by which one step may change the amount
+    start_scale_db: float = 4.0  # of the texture for an octave, typical of real libraries
 
 
 DETECTOR = DetectorSettings()
 KERNEL = KernelSettings()
 
 
-def extend_by_reflection(x: Tensor, n_frames: int) -> Tensor:
-    """Repeat a picture (batch, n_mels, frames) backwards and forwards until it has ``n_frames`` frames."""
-    index = torch.arange(n_frames, device=x.device) % (2 * x.shape[2])
-    return x[..., torch.minimum(index, 2 * x.shape[2] - 1 - index)]
-
-
 class PatternDetector(nn.Module):
-    """D: from a picture to a pattern of the same shape for each direction, with zero mean over bands.
+    """D: from tones and texture to the level of the texture that takes part, for each direction.
 
-    The two directions have separate patterns, because less noise is not the opposite of more noise: where noise
-    and tones are equally loud, a band rises with the noise but hardly falls without it.
-
-    The inputs are cells of 0.37 s: the mean level of each band and the share of it that is noise. A frequency
-    coordinate lets D learn that texture lives in certain bands even if a sound has none there yet. D starts as
-    the spectral expander, x - mean(x).
+    The two directions have patterns of their own, because less noise is not the opposite of more noise. The inputs are
+    levels relative to the loudest band, the mean of the texture around in time, which tells what stands still from what
+    does not, and the frequency.
 
     Parameters
     ----------
@@ -87,97 +64,35 @@ class PatternDetector(nn.Module):
 
     def __init__(self, settings: SpectrogramSettings, channels: int = DETECTOR.channels):
         super().__init__()
-        n_inputs = 6  # level, level minus mean, mean, share of noise, its logarithm, frequency
+        n_inputs = 6
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels)[:, None], persistent=False)
-        self.register_buffer("modulation", noise_modulation(settings), persistent=False)
-        self.register_buffer("full_fluctuation", torch.ones(settings.n_mels))  # of the library
-        self.dynamic_range_db = settings.dynamic_range_db
+        self.unit = 2 / (NEPER_PER_DB * settings.dynamic_range_db)
         self.layers = nn.ModuleList(
             nn.Conv1d(channels if i else n_inputs, channels, DETECTOR.kernel_bands, dilation=dilation)
             for i, dilation in enumerate(DETECTOR.dilations)
         )
         self.mix = nn.Conv1d(channels, 2, 1)
-        self.direct = nn.Conv1d(n_inputs, 2, 1, bias=False)
-        for layer in (self.mix, self.direct):
-            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
 
-    def noise_share_of_cells(self, x: Tensor, n_cells: int) -> Tensor:
-        """Share of noise in each band of the first cells of a picture: (batch, n_mels, n_cells).
-
-        The fluctuation of a cell is the mean over all windows that contain it, which together are nearly as long
-        as a tile.
-        """
-        spectra = relative_modulation(x, self.modulation, self.dynamic_range_db)
-        spectra = F.pad(spectra, (0, 0, MODULATION.window_cells - 1, MODULATION.window_cells - 1), mode="replicate")
-        spectra = F.avg_pool2d(spectra, (MODULATION.window_cells, 1), 1)
-        return noise_share(band_fluctuation(spectra)[:, :, :n_cells], self.full_fluctuation[:, None])
-
-    def cells(self, x: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """Patterns of each cell for a unit of control, before scaling.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, n_mels, frames)
-        fluctuations : Tensor, shape (batch, n_mels), if x is a crop that is too short to measure them
-
-        Returns
-        -------
-        Tensor, shape (batch, 2, n_mels, cells): for smoothing and for texture
-        """
-        n_cells = -(-x.shape[2] // CELL_FRAMES)
-        x = extend_by_reflection(x, max(n_cells, MODULATION.window_cells) * CELL_FRAMES)
-        cells = x.unflatten(2, (x.shape[2] // CELL_FRAMES, CELL_FRAMES))  # (batch, n_mels, cells, CELL_FRAMES)
-        level = cells[:, :, :n_cells].mean(3)
-        mean = level.mean(1, keepdim=True)
-        if fluctuations is None:
-            share = self.noise_share_of_cells(x, n_cells)
-        else:
-            share = noise_share(fluctuations, self.full_fluctuation)[:, :, None].expand_as(level)
-        inputs = torch.stack(
-            (
-                2 * level - 1,
-                2 * (level - mean),
-                (2 * mean - 1).expand_as(level),
-                2 * share - 1,
-                1 + share.log10() / 2,
-                self.frequency.expand_as(level),
-            ),
+    def forward(self, tones: Tensor, texture: Tensor) -> Tensor:
+        """Level of the pattern relative to the texture, in dB, shape (batch, 2, n_mels, cells): smoothing, texture."""
+        around = F.avg_pool1d(
+            F.pad(texture, (DETECTOR.context_cells, DETECTOR.context_cells), mode="replicate"),
+            2 * DETECTOR.context_cells + 1,
             1,
-        )  # (batch, 6, n_mels, cells)
-        learned = self._convolve(inputs.permute(0, 3, 1, 2).flatten(0, 1))  # (batch * cells, 2, n_mels)
-        learned = learned.unflatten(0, level.shape[::2])  # (batch, cells, 2, n_mels)
-        pattern = (level - mean)[:, None] + learned.permute(0, 2, 3, 1)
-        return pattern - pattern.mean(2, keepdim=True)
-
-    def _convolve(self, h: Tensor) -> Tensor:
-        """The learned part of the patterns, (batch * cells, 2, n_mels), from inputs (batch * cells, 6, n_mels)."""
-        learned = 4 * self.direct(h)
+        )
+        whole = torch.logaddexp(tones, texture).amax(1, keepdim=True)
+        levels = [1 + self.unit * level for level in (tones, texture)]
+        relative = [self.unit * (tones - texture), self.unit * (texture - around), 1 + self.unit * whole.expand_as(tones)]
+        inputs = torch.stack((*levels, *relative, self.frequency.expand_as(tones)), 1)  # (batch, 6, n_mels, cells)
+        h = inputs.permute(0, 3, 1, 2).flatten(0, 1)  # (batch * cells, 6, n_mels)
         for i, layer in enumerate(self.layers):
             padding = DETECTOR.dilations[i] * (DETECTOR.kernel_bands // 2)
             new = F.silu(layer(F.pad(h, (padding, padding), mode="replicate")))
             h = h + new if i else new
-        return learned + 4 * self.mix(h)
-
-    def forward(self, x: Tensor, direction: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """Pattern for a unit of control, before scaling; it is interpolated linearly between the centres of cells.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, n_mels, frames)
-        direction : Tensor, shape (batch,), negative for texture
-        fluctuations : Tensor, shape (batch, n_mels), as for `cells`
-
-        Returns
-        -------
-        Tensor, shape (batch, n_mels, frames)
-        """
-        n_frames = x.shape[2]
-        pattern = self.cells(x, fluctuations)[torch.arange(len(x), device=x.device), (direction < 0).long()]
-        if pattern.shape[2] > 1:
-            pattern = F.interpolate(F.pad(pattern, (1, 1), mode="replicate"), scale_factor=CELL_FRAMES, mode="linear")
-            return pattern[..., CELL_FRAMES : CELL_FRAMES + n_frames]
-        return pattern.expand(-1, -1, n_frames)
+        pattern = torch.tanh(self.mix(h)).unflatten(0, (len(tones), -1))  # (batch, cells, 2, n_mels)
+        return DETECTOR.range_db * pattern.permute(0, 2, 3, 1)
 
 
 class GrainModel(nn.Module):
@@ -192,67 +107,43 @@ class GrainModel(nn.Module):
     def __init__(self, settings: SpectrogramSettings, channels: int = DETECTOR.channels):
         super().__init__()
         self.detector = PatternDetector(settings, channels)
-        self.scale = nn.Parameter(torch.tensor(1.0))
-        self.dynamic_range_db, self.active_range_db = settings.dynamic_range_db, settings.grain.active_range_db
-        self.register_buffer("fractions", band_fractions_column(settings), persistent=False)
+        self.scale = nn.Parameter(torch.full((2,), KERNEL.start_scale_db))  # dB for an octave, smoothing and texture
+        self.bands = bands_of(settings)
         self.register_buffer("temperature", torch.tensor(KERNEL.gate_temperatures[0]))
 
     def gate(self, control: Tensor) -> Tensor:
         """Soft gate in [0, 1): 0 at control 0, above 3/4 beyond 2 / temperature."""
         return torch.tanh(0.5 * self.temperature * control.abs())
 
-    def octaves(self, x: Tensor, change: Tensor) -> Tensor:
-        """Octaves by which a change lowers the grain of pictures, as the auditor measures it: (batch,)."""
-        return audited_octaves(x, change, self.fractions, self.dynamic_range_db, self.active_range_db)
+    def pattern_db(self, tones: Tensor, texture: Tensor, direction: Tensor) -> Tensor:
+        """D for one direction of each tile, (batch,), negative for texture: (batch, n_mels, cells)."""
+        return self.detector(tones, texture)[torch.arange(len(tones), device=tones.device), (direction < 0).long()]
 
-    def pattern(self, x: Tensor, direction: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """D(x) scale: the change of x for one unit of c gate(c), scaled so that a unit is ``scale`` octaves for small changes.
+    def forward(self, tones: Tensor, texture: Tensor, control: Tensor) -> Tensor:
+        """Levels of the texture after controls (batch,) in octaves."""
+        scale = self.scale[(control < 0).long()]
+        amount_db = -control * self.gate(control) * scale
+        return move_texture(texture, self.pattern_db(tones, texture, control), amount_db)
 
-        Parameters
-        ----------
-        x : Tensor, shape (batch, n_mels, frames)
-        direction : Tensor, shape (batch,), negative for texture
-        fluctuations : Tensor, shape (batch, n_mels), of longer parts of the same sounds if x are crops
 
-        Returns
-        -------
-        Tensor, shape (batch, n_mels, frames)
-        """
-        pattern = self.detector(x, direction, fluctuations)
-        slope = self.octaves(x, KERNEL.slope_step * pattern) / KERNEL.slope_step
-        size = pattern.square().mean((1, 2)).clamp(min=1e-12).sqrt()
-        # The sign of a pattern that moves grain the wrong way is left alone: the violation has to correct it.
-        unit = torch.maximum(slope, KERNEL.min_slope / KERNEL.unit_pattern * size)
-        return pattern * (self.scale / unit)[:, None, None]
+def move_texture(texture: Tensor, pattern_db: Tensor, amount_db: Tensor) -> Tensor:
+    """Levels of the texture N + V d, as `dsp.gains.texture_factor` renders them.
 
-    def forward(self, x: Tensor, control: Tensor, fluctuations: Tensor | None = None) -> Tensor:
-        """Change of pictures for controls (batch,) in octaves; ``x`` and ``fluctuations`` as for `pattern`.
-
-        Grain is not exactly linear in the amount of the pattern. Starting from the amount c gate(c), secant steps
-        correct it, and the amount that comes nearest to c octaves is used.
-        """
-        pattern = self.pattern(x, control, fluctuations)
-        amount = control * self.gate(control)
-        best, smallest_error = amount, torch.full_like(control, math.inf)
-        for step in range(KERNEL.secant_steps + 1):
-            moved = self.octaves(x, pattern * amount[:, None, None])
-            error = (moved - control).abs()
-            is_better = error < smallest_error
-            best, smallest_error = torch.where(is_better, amount, best), torch.where(is_better, error, smallest_error)
-            if step < KERNEL.secant_steps:
-                # Where grain moved the wrong way, the amount went past the turning point and is halved.
-                is_forward = moved * control > 1e-6
-                factor = torch.where(is_forward, control / torch.where(is_forward, moved, 1.0), 0.5)
-                amount = amount * factor.clamp(*KERNEL.secant_limits)
-        return pattern * best[:, None, None]
+    Parameters
+    ----------
+    texture, pattern_db : Tensor, shape (batch, n_mels, cells)
+    amount_db : Tensor, shape (batch,), positive for more texture
+    """
+    amount = NEPER_PER_DB * amount_db[:, None, None]
+    pattern = NEPER_PER_DB * torch.where(amount > 0, pattern_db, pattern_db.clamp(max=0))
+    return texture + torch.log1p(torch.expm1(amount) * pattern.exp())
 
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Let torch compute on one thread, so that the number of cores does not change how sums are rounded.
 
-    The layers are so small that several threads are slower, too: 1.5 to 2.7 s instead of 0.4 s for two minutes on two
-    cores.
+    The layers are so small that several threads are slower, too.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -262,28 +153,34 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def pattern_in_db(model: GrainModel, x: np.ndarray, settings: SpectrogramSettings) -> np.ndarray:
-    """Patterns of a whole sound as gains, computed in chunks so that memory does not grow with its length.
+def cell_levels(level_db: np.ndarray) -> np.ndarray:
+    """Levels of cells, (n_mels, cells), as natural logarithms, from those of steps, (n_mels, steps), in dB."""
+    size = CELL_FRAMES // STEP_FRAMES
+    power = np.exp(NEPER_PER_DB * level_db)
+    starts = np.arange(0, power.shape[1], size)
+    counts = np.diff(np.append(starts, power.shape[1]))
+    return np.log(np.add.reduceat(power, starts, axis=1) / counts).astype(np.float32)
+
+
+def pattern_in_db(model: GrainModel, tones_db: np.ndarray, texture_db: np.ndarray) -> np.ndarray:
+    """Patterns of a whole sound, computed in chunks so that memory does not grow with its length.
 
     Parameters
     ----------
     model : GrainModel
-    x : np.ndarray, shape (n_mels, frames), float32
-    settings : SpectrogramSettings
+    tones_db, texture_db : np.ndarray, shape (n_mels, steps), dB
 
     Returns
     -------
-    np.ndarray, shape (2, n_mels, cells): gain in dB for a unit amount of smoothing and of texture
+    np.ndarray, shape (2, n_mels, cells): for smoothing and for texture
     """
-    device = next(model.parameters()).device
-    chunk_frames, context_cells = DETECTOR.chunk_frames, MODULATION.window_cells - 1
+    device, context = next(model.parameters()).device, DETECTOR.context_cells
+    levels = np.stack([cell_levels(tones_db), cell_levels(texture_db)])
     chunks = []
     with torch.inference_mode(), one_torch_thread():
-        for start in range(0, x.shape[1], chunk_frames):
-            cells_before = min(context_cells, start // CELL_FRAMES)
-            first = start - cells_before * CELL_FRAMES
-            end = start + chunk_frames + context_cells * CELL_FRAMES
-            chunk = torch.from_numpy(np.ascontiguousarray(x[:, first:end])).to(device)
-            cells = model.detector.cells(chunk[None])[0, ..., cells_before:][..., : DETECTOR.chunk_cells]
-            chunks.append(cells.cpu().numpy())
-    return settings.dynamic_range_db * np.concatenate(chunks, axis=2)
+        for start in range(0, levels.shape[2], DETECTOR.chunk_cells):
+            first = max(0, start - context)
+            chunk = torch.from_numpy(levels[..., first : start + DETECTOR.chunk_cells + context].copy()).to(device)
+            pattern = model.detector(chunk[:1], chunk[1:])[0, ..., start - first :]
+            chunks.append(pattern[..., : DETECTOR.chunk_cells].cpu().numpy())
+    return np.concatenate(chunks, axis=2)
