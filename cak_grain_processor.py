@@ -51,7 +51,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, so --help and most errors co
     from neural_grain.learn.audit import AuditReport
     from neural_grain.learn.training import TrainedModel
 
-AUDIT_VERSION = 2
+AUDIT_VERSION = 3
 MAX_SEED = 2**63 - 1  # of torch
 
 
@@ -115,7 +115,7 @@ def audit_and_save(
         pairs,
         trained.model,
         held_out_violation=trained.history[-1].held_out_violation,
-        nearer_than_expander=trained.nearer_than_expander,
+        nearer_than_one_gain=trained.nearer_than_one_gain,
         seed=options.seed,
         folder=args.pairs.absolute().parent,
         progress=progress_bar("auditing"),

@@ -131,15 +131,14 @@ def draw_empty_axes(settings: SpectrogramSettings) -> EmptyAxes:
     return EmptyAxes(pixels, rows, PanelColumns(*(slice(round(box.x0), round(box.x1)) for box in boxes)))
 
 
-def label_axes(axes: Axes, settings: SpectrogramSettings) -> None:
-    """Label the mel axis of a picture, whose rows are band numbers, with frequencies in Hz."""
+def label_axes(axes: Axes, settings: SpectrogramSettings, along: str = "y") -> None:
+    """Label the mel axis of a picture, "x" or "y", which counts bands, with frequencies in Hz."""
     edges = settings.band_edges_hz
     ticks = [hz for hz in TICKS_HZ if edges[0] <= hz <= edges[-1]]
-    axes.set_yticks(
-        np.clip(np.interp(ticks, edges[1:-1], np.arange(settings.n_mels)) + 0.5, 0, settings.n_mels),
-        [f"{hz:,}" for hz in ticks],
-    )
-    axes.set_ylabel("frequency (Hz)")
+    places = np.clip(np.interp(ticks, edges[1:-1], np.arange(settings.n_mels)) + 0.5, 0, settings.n_mels)
+    axis = getattr(axes, f"{along}axis")
+    axis.set_ticks(places, [f"{hz:,}" for hz in ticks])
+    axis.set_label_text("frequency (Hz)")
 
 
 def colour_palette() -> np.ndarray:

@@ -2,7 +2,9 @@
 
 Held-out files are rendered at seven positions of the slider, and the output is measured with the function of
 stage 1. The verdict says in plain words how exactly the requested octaves were achieved, how many positions
-are within reach, whether the learned pattern is better than a plain spectral expander, and what to do if not.
+are within reach, how many positions the texture
+reaches alone, how well the tones were kept, whether the learned pattern is better than the same gain for the whole
+texture, and what to do if not.
 
 In: `TrainingPairs` and a trained model. Out: an `AuditReport`, which becomes audit.json, audit.png and a part of
 the model file.
@@ -10,27 +12,27 @@ the model file.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.audio.limiter import CEILING
-from neural_grain.audio.sound import open_sound
+from neural_grain.audio.sound import Sound, open_sound
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import is_inside
 from neural_grain.base.records import relative_posix
 from neural_grain.data.metadata import FEW_FILES, NARROW_OCTAVES
 from neural_grain.data.tiles import TrainingPairs, check_as_measured, group_copies
-from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.analysis import Analysis, analyse, with_texture
 from neural_grain.dsp.flatness import grain_spread_octaves
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.move import move_grain
 from neural_grain.dsp.settings import SpectrogramSettings
 from neural_grain.dsp.solver import AmountSolver
+from neural_grain.dsp.stft import mean_power, stft_blocks
 from neural_grain.learn.dataset import split_files
 from neural_grain.learn.model import GrainModel, pattern_in_db
 
@@ -43,7 +45,10 @@ class AuditSettings:
     positions_octaves: tuple[float, ...] = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
     monotone_tolerance_octaves: float = 0.02  # rendering corrects grain to within this
     accurate_octaves: float = 0.05  # 3.5 % of grain, with room above the 0.02 octaves that rendering corrects to
-    min_nearer_share: float = 0.01  # an improvement over the expander smaller than this is none
+    min_nearer_share: float = 0.01  # an improvement over one gain smaller than this is none
+    tone_over_texture: float = 100.0  # power of a bin that counts as a tone: texture can't move it by more than 1 dB
+    tone_over_loudest: float = 1e-4  # quieter bins are hardly heard beside the loudest
+    good_tones_db: float = 1.0  # partials that move less against each other keep their sound
     min_reach_share: float = 0.5  # with fewer positions within reach, most of the slider has no effect
 
 
@@ -58,7 +63,9 @@ class AuditRow:
     requested_octaves: float
     achieved_octaves: float
     within_reach: bool
-    loudness_change_db: float
+    level_change_db: float
+    texture_alone: bool  # False if the expander thinned out partials as well
+    tones_moved_db: float | None  # `tones_moved`; None if the file has no tones
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,11 @@ class AuditSummary:
     error_median_octaves: float | None
     error_95th_octaves: float | None
     within_reach_share: float | None
-    loudness_change_max_db: float | None
-    held_out_violation_octaves: float | None
-    nearer_than_expander_share: float | None
+    texture_alone_share: float | None  # of the positions within reach
+    tones_moved_db: float | None  # 95th percentile over the files where texture alone was moved
+    level_change_max_db: float | None
+    held_out_violation_octaves: float
+    nearer_than_one_gain_share: float
 
 
 class AuditReport(NamedTuple):
@@ -90,7 +99,7 @@ def audit_model(
     model: GrainModel,
     *,
     held_out_violation: float,
-    nearer_than_expander: float,
+    nearer_than_one_gain: float,
     seed: int,
     folder: Path,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
@@ -100,7 +109,7 @@ def audit_model(
     Parameters
     ----------
     held_out_violation : float, octaves, of held-out tiles after training; reported as it is
-    nearer_than_expander : float, `share_nearer`; reported as it is
+    nearer_than_one_gain : float, `share_nearer`; reported as it is
     seed : int, that the model was trained with: it decides which files were held out
     folder : the folder of training_pairs.json. Audio outside it is read only if it is the file that stage 1
         measured, so that a JSON from elsewhere can't make the program open any other file.
@@ -121,7 +130,7 @@ def audit_model(
     summary = summarise_audit(
         rows,
         held_out_violation=held_out_violation,
-        nearer_than_expander=nearer_than_expander,
+        nearer_than_one_gain=nearer_than_one_gain,
         n_files=len(group_copies(pairs)),
         spread_octaves=grain_spread_octaves(source.grain for source in pairs.sources),
     )
@@ -131,19 +140,59 @@ def audit_model(
 def audit_file(path: Path, name: str, model: GrainModel, settings: SpectrogramSettings) -> list[AuditRow]:
     """Render one file, called ``name`` in the report, at every position and measure the output."""
     analysis = analyse(open_sound(path), settings)
-    solver = AmountSolver(GainField(analysis, pattern_in_db(model, analysis.x, settings)))
+    pattern_db = pattern_in_db(model, analysis.tones_db, analysis.texture_db)
+    solver = AmountSolver(GainField(analysis, pattern_db))
     rows = []
     for octaves in AUDIT.positions_octaves:
         rendering = move_grain(solver, octaves, ceiling=CEILING)
-        rows.append(AuditRow(name, octaves, rendering.achieved_octaves, rendering.within_reach, rendering.level_db))
+        rows.append(
+            AuditRow(
+                file=name,
+                requested_octaves=octaves,
+                achieved_octaves=rendering.achieved_octaves,
+                within_reach=rendering.within_reach,
+                level_change_db=rendering.level_db,
+                texture_alone=rendering.amounts.expander == 0,
+                tones_moved_db=tones_moved(analysis, rendering.sound) if octaves else 0.0,
+            )
+        )
     return rows
+
+
+def tones_moved(analysis: Analysis, sound: Sound) -> float | None:
+    """How far a rendering moved the tones of a sound against each other, in dB; None if the sound has no tones.
+
+    Tones are the bins whose power over time lies far above that of the texture, and not far below the loudest. Of the
+    changes of their levels, less the median, it is the 95th percentile.
+    """
+    grain, n = analysis.settings.grain, analysis.sound.channels
+    before = with_texture(analysis.sound, analysis.layers)
+
+    def blocks() -> Iterator[np.ndarray]:
+        after = np.concatenate(list(sound.blocks()))
+        start = 0
+        for y in before.blocks():
+            yield np.concatenate((y, after[start : start + len(y)]), axis=1)
+            start += len(y)
+
+    stacked, band = replace(before, channels=3 * n, blocks=blocks), grain.band_for(sound.sr)
+
+    def powers(D: np.ndarray, _: float) -> np.ndarray:
+        return np.stack([mean_power(D[i * n : (i + 1) * n, :, band]).sum(axis=0) for i in range(3)])
+
+    total = np.sum(list(stft_blocks(stacked, grain, powers)), axis=0, dtype=float)
+    is_tone = (total[0] > AUDIT.tone_over_texture * total[1]) & (total[0] > AUDIT.tone_over_loudest * total[0].max())
+    if not is_tone.any():
+        return None
+    change_db = 10 * np.log10(total[2, is_tone] / total[0, is_tone])
+    return float(np.percentile(np.abs(change_db - np.median(change_db)), 95))
 
 
 def summarise_audit(
     rows: list[AuditRow],
     *,
     held_out_violation: float,
-    nearer_than_expander: float,
+    nearer_than_one_gain: float,
     n_files: int,
     spread_octaves: float,
 ) -> AuditSummary:
@@ -156,13 +205,16 @@ def summarise_audit(
     files = sorted({row.file for row in rows})
     moved = [row for row in rows if row.requested_octaves]
     errors_by_file = {name: errors for name in files if (errors := errors_within_reach(moved, name))}
+    reached = [row for row in moved if row.within_reach]
+    tones = [row.tones_moved_db for row in reached if row.texture_alone and row.tones_moved_db is not None]
     errors = [error for of_file in errors_by_file.values() for error in of_file]
     n_accurate = sum(max(of_file) <= AUDIT.accurate_octaves for of_file in errors_by_file.values())
     reach_share = float(np.mean([row.within_reach for row in moved])) if moved else None
     clauses = (
         describe_accuracy(len(files), len(errors_by_file), n_accurate, max(errors, default=0.0)),
         describe_reach(reach_share),
-        describe_improvement(nearer_than_expander),
+        describe_tones(tones),
+        describe_improvement(nearer_than_one_gain),
         *describe_library(n_files, spread_octaves),
     )
     return AuditSummary(
@@ -173,9 +225,11 @@ def summarise_audit(
         error_median_octaves=float(np.median(errors)) if errors else None,
         error_95th_octaves=float(np.percentile(errors, 95)) if errors else None,
         within_reach_share=reach_share,
-        loudness_change_max_db=max((abs(row.loudness_change_db) for row in rows), default=None),
-        held_out_violation_octaves=held_out_violation if math.isfinite(held_out_violation) else None,
-        nearer_than_expander_share=nearer_than_expander if math.isfinite(nearer_than_expander) else None,
+        texture_alone_share=float(np.mean([row.texture_alone for row in reached])) if reached else None,
+        tones_moved_db=float(np.percentile(tones, 95)) if tones else None,
+        level_change_max_db=max((abs(row.level_change_db) for row in rows), default=None),
+        held_out_violation_octaves=held_out_violation,
+        nearer_than_one_gain_share=nearer_than_one_gain,
     )
 
 
@@ -212,15 +266,23 @@ def describe_reach(reach_share: float | None) -> str:
     )
 
 
-def describe_improvement(nearer_than_expander: float) -> str:
-    """Whether training was worth it; nothing if it is unknown (NaN)."""
-    if nearer_than_expander >= AUDIT.min_nearer_share:
+def describe_tones(moved_db: list[float]) -> str:
+    """How well tones were kept where texture alone was moved."""
+    if not moved_db:
+        return ""
+    worst = float(np.percentile(moved_db, 95))
+    kept = "the tones stay" if worst <= AUDIT.good_tones_db else "the tones do not stay everywhere"
+    return f"{kept}: where texture alone moves, they move against each other by {worst:.1f} dB (95th percentile)"
+
+
+def describe_improvement(nearer_than_one_gain: float) -> str:
+    """Whether training was worth it."""
+    if nearer_than_one_gain >= AUDIT.min_nearer_share:
         return (
-            f"the learned pattern is {nearer_than_expander:.0%} nearer to what the critics expect than a plain expander"
+            f"the learned pattern is {nearer_than_one_gain:.0%} nearer to this library's texture than "
+            "the same gain for the whole texture"
         )
-    if nearer_than_expander < AUDIT.min_nearer_share:
-        return "the learned pattern is no better than a plain expander: train longer, or add recordings"
-    return ""
+    return "the learned pattern is no better than the same gain for the whole texture: train longer, or add recordings"
 
 
 def describe_library(n_files: int, spread_octaves: float) -> list[str]:

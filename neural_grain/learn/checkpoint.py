@@ -21,13 +21,14 @@ from torch import Tensor
 from neural_grain.base.errors import PipelineError, short_repr
 from neural_grain.base.files import atomic_write
 from neural_grain.data.tiles import TrainingPairs, group_copies
+from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import grain_spread_octaves
 from neural_grain.dsp.settings import SpectrogramSettings, parse_spectrogram_settings, settings_record
 from neural_grain.learn.history import EpochScores
 from neural_grain.learn.model import GrainModel, pattern_in_db
 from neural_grain.learn.settings import TrainOptions
 
-CHECKPOINT_VERSION = 6
+CHECKPOINT_VERSION = 7
 MAX_CHECKPOINT_BYTES = 1 << 26  # a model takes 0.1 MB, and its history 0.3 kB for each epoch
 MAX_CHANNELS = 256  # the default model has 24
 MAX_TEXT_LENGTH = 10_000  # characters of a text in a model, so that it can be shown
@@ -60,9 +61,9 @@ class LoadedModel:
     training: dict
     audit: dict
 
-    def pattern_db(self, x: np.ndarray) -> np.ndarray:
-        """Gain in dB for unit amounts of smoothing and of texture, (2, n_mels, cells), of the picture ``x``."""
-        return pattern_in_db(self.model, x, self.settings)
+    def pattern_db(self, analysis: Analysis) -> np.ndarray:
+        """Level of the texture that takes part, relative to the texture that is there, as `GainField` wants it."""
+        return pattern_in_db(self.model, analysis.tones_db, analysis.texture_db)
 
 
 def model_content(

@@ -1,18 +1,17 @@
 """The tiles that a model learns from and the tiles that it is judged on.
 
-A tile is a picture x of shape (n_mels, tile_frames), 0 to 1, float32. Files are split into a training
+Of a tile, the power of tones and texture is kept in each band and cell of 0.37 s. Files are split into a training
 part and a held-out part, so that no tile is judged whose file, or a copy of it, was learned from. Each part is limited
 to a fixed number of tiles, spread evenly over the order of grain: a model of a few thousand weights learns
 no more from a million tiles, and training must not take longer for a larger library or need more memory.
 
-In: training_pairs.json as `TrainingPairs`. Out: `Tiles`, held in memory with what the referees measure
-of each tile.
+In: training_pairs.json as `TrainingPairs`. Out: `Tiles`, held in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -22,10 +21,14 @@ from torch import Tensor
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.metadata import FEW_FILES
-from neural_grain.data.tiles import Tile, TrainingPairs, group_copies, load_tile
-from neural_grain.dsp.settings import CELL_FRAMES, DYNAMIC_RANGE_DB, SpectrogramSettings, settings_record
-from neural_grain.learn.auditor import band_fractions_column, log2_flatness
-from neural_grain.learn.modulation import band_fluctuation, mean_level, noise_modulation, relative_modulation
+from neural_grain.data.tiles import Tile, TilePictures, TrainingPairs, group_copies, load_tile
+from neural_grain.dsp.settings import (
+    CELL_FRAMES,
+    DYNAMIC_RANGE_DB,
+    NEPER_PER_DB,
+    SpectrogramSettings,
+    settings_record,
+)
 from neural_grain.learn.settings import CLAIM_OCTAVES, TrainOptions
 
 
@@ -33,10 +36,9 @@ from neural_grain.learn.settings import CLAIM_OCTAVES, TrainOptions
 class DatasetSettings:
     """How a library is divided and how much of it is used."""
 
-    crop_frames: int = 2 * CELL_FRAMES  # the referees see this much of a tile: two cells of the detector
     held_out_every: int = 4  # files, in the order of grain: a quarter is enough to judge on
     min_files: int = 4  # fewer leave no held-out file
-    max_train_tiles: int = 8192  # 1 GB in memory
+    max_train_tiles: int = 8192  # 67 MB in memory
     max_held_out_tiles: int = 1024  # judging draws fewer than 256 of them
 
 
@@ -64,66 +66,29 @@ class Library(NamedTuple):
     held_out: Tiles
 
 
-class Crops(NamedTuple):
-    """Random parts of tiles.
-
-    ``x`` has the shape (n, n_mels, crop_frames); ``fluctuations``, of the shape (n, n_mels), are those of the
-    whole tiles, because a crop is too short to measure them.
-    """
-
-    x: Tensor
-    fluctuations: Tensor
-
-
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles in memory, and what the referees measure of each.
+    """Levels (natural logarithms of power, 0 for the file's loudest band) of tiles, shape (tiles, n_mels, cells)."""
 
-    Parameters
-    ----------
-    arrays : sequence of float32 arrays, shape (n_mels, tile_frames), 0 to 1
-    log2_grain : array, shape (tiles,), log2 of the flatness of the bands, which is what the referees measure
-    means : Tensor, shape (tiles, n_mels), mean over time, for the resemblance critic
-    levels, fluctuations : Tensor, shape (tiles, n_mels), for the noise critic
-    device : where the tensors are, and where `crops` puts its own
-    """
-
-    arrays: Sequence[np.ndarray]
-    log2_grain: np.ndarray
-    means: Tensor
-    levels: Tensor
-    fluctuations: Tensor
-    device: str
+    tones: Tensor
+    texture: Tensor
 
     @classmethod
-    def of(cls, arrays: Iterable[np.ndarray], settings: SpectrogramSettings, device: str = "cpu") -> Tiles:
-        """Measure tiles and keep them in memory."""
-        fractions, modulation = band_fractions_column(settings), noise_modulation(settings)
-        dynamic_range_db = settings.dynamic_range_db
-        kept, grains, means, levels, fluctuations = [], [], [], [], []
-        for array in arrays:
-            x = torch.from_numpy(np.array(array))[None]
-            kept.append(array)
-            grains.append(log2_flatness(x, fractions, dynamic_range_db))
-            means.append(x.clamp(0, 1).mean(2))
-            levels.append(mean_level(x, dynamic_range_db))
-            fluctuations.append(band_fluctuation(relative_modulation(x, modulation, dynamic_range_db).mean(2)))
-        measured = (torch.cat(values).to(device) for values in (means, levels, fluctuations))
-        return cls(kept, torch.cat(grains).numpy(), *measured, device)
+    def of(cls, pictures: Iterable[TilePictures], settings: SpectrogramSettings, device: str = "cpu") -> Tiles:
+        """Reduce tiles to their cells."""
+        levels = np.stack([_cell_levels(tile, settings.dynamic_range_db) for tile in pictures])
+        tones, texture = (torch.from_numpy(levels[:, layer].copy()).to(device) for layer in (0, 1))
+        return cls(tones, texture)
 
-    def crops(self, n: int, rng: np.random.Generator, among: np.ndarray | None = None) -> Crops:
-        """Cut a random part out of each of ``n`` random tiles.
 
-        Parameters
-        ----------
-        n : int > 0
-        rng : np.random.Generator
-        among : indices of the tiles to choose from; all tiles by default
-        """
-        index = rng.choice(len(self.arrays) if among is None else among, n)
-        starts = rng.integers(0, self.arrays[0].shape[1] - DATASET.crop_frames + 1, n)
-        x = np.stack([self.arrays[i][:, a : a + DATASET.crop_frames] for i, a in zip(index, starts, strict=True)])
-        return Crops(torch.from_numpy(x).to(self.device), self.fluctuations[index])
+def _cell_levels(tile: TilePictures, dynamic_range_db: float) -> np.ndarray:
+    """Levels of tones and texture in each cell of a tile, shape (2, n_mels, cells), not below the floor."""
+    neper = np.float32(NEPER_PER_DB * dynamic_range_db)
+    power, texture = (
+        np.exp(neper * (x.reshape(len(x), -1, CELL_FRAMES) - 1)).mean(axis=2) for x in (tile.whole, tile.texture)
+    )
+    # Where noise and tones overlap, their powers do not add up exactly.
+    return np.log(np.maximum(np.stack([power - texture, texture]), np.exp(-neper)))
 
 
 def check_library(pairs: TrainingPairs) -> None:
@@ -191,14 +156,14 @@ def split_tiles(pairs: TrainingPairs, seed: int) -> TileSplit:
 
 
 def load_tiles(tiles: Iterable[Tile], settings: SpectrogramSettings, device: str = "cpu") -> Tiles:
-    """Read, check and measure tiles.
+    """Read, check and reduce tiles.
 
     Raises
     ------
     PipelineError
         If an array is missing or damaged.
     """
-    return Tiles.of((load_tile(tile.array, settings) for tile in tiles), settings, device)
+    return Tiles.of((load_tile(tile, settings) for tile in tiles), settings, device)
 
 
 def load_library(pairs: TrainingPairs, seed: int, device: str = "cpu") -> Library:

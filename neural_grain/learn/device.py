@@ -9,12 +9,11 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.learn.dataset import Crops, Tiles
+from neural_grain.learn.dataset import Tiles
 from neural_grain.learn.model import GrainModel
 from neural_grain.learn.settings import CONTROL_RANGE
 
@@ -23,7 +22,7 @@ from neural_grain.learn.settings import CONTROL_RANGE
 class GradientCheckSettings:
     """Which gradients are compared, and how far apart rounding may bring them."""
 
-    n_crops: int = 16  # half a batch: enough that every weight has a gradient
+    n_tiles: int = 16  # half a batch: enough that every weight has a gradient
     relative_tolerance: float = 1e-2  # of the gradient of the same weight; real faults are larger than the gradient
     rounding: float = 1e-4  # of the largest gradient: the smallest gradients are mostly rounding
 
@@ -62,14 +61,14 @@ def wrong_gradients(expected: dict[str, Tensor], computed: dict[str, Tensor]) ->
     ]
 
 
-def gradients_on(device: str, model: GrainModel, crops: Crops) -> dict[str, Tensor]:
+def gradients_on(device: str, model: GrainModel, tiles: Tiles) -> dict[str, Tensor]:
     """Gradients of all weights of a copy of the model, computed on a device for one loss of its patterns."""
     on_device = copy.deepcopy(model).to(device)
     # The last layer starts at 0, which would make the gradients of all layers before it 0.
     nn.init.constant_(on_device.detector.mix.weight, 0.1)
-    control = torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, len(crops.x))
-    x, control, fluctuations = (values.to(device) for values in (crops.x, control, crops.fluctuations))
-    on_device.pattern(x, control, fluctuations).square().mean().backward()
+    control = torch.linspace(-CONTROL_RANGE, CONTROL_RANGE, len(tiles.tones), device=device)
+    moved = on_device(tiles.tones.to(device), tiles.texture.to(device), control)
+    moved.square().mean().backward()
     return {name: weight.grad.cpu() for name, weight in on_device.named_parameters()}
 
 
@@ -81,10 +80,10 @@ def check_device(model: GrainModel, tiles: Tiles) -> None:
     PipelineError
         If they differ.
     """
-    if tiles.device != "mps":
+    if tiles.tones.device.type != "mps":
         return
-    crops = Crops(*(values.cpu() for values in tiles.crops(GRADIENT_CHECK.n_crops, np.random.default_rng(0))))
-    wrong = wrong_gradients(*(gradients_on(device, model, crops) for device in ("cpu", tiles.device)))
+    few = Tiles(*(levels[: GRADIENT_CHECK.n_tiles].cpu() for levels in (tiles.tones, tiles.texture)))
+    wrong = wrong_gradients(*(gradients_on(device, model, few) for device in ("cpu", "mps")))
     if wrong:
         raise PipelineError(
             f"--device mps computes wrong gradients ({wrong[0]}) with this version of torch; use --device cpu"

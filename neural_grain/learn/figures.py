@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from neural_grain.base.files import atomic_write
 from neural_grain.data.pictures import label_axes
-from neural_grain.dsp.settings import SpectrogramSettings
+from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, SpectrogramSettings
 from neural_grain.learn.audit import AuditReport, AuditRow
-from neural_grain.learn.auditor import band_fractions_column, renormalise
+from neural_grain.learn.dataset import Tiles
 from neural_grain.learn.history import EpochScores, HeldOutScores
 from neural_grain.learn.model import GrainModel
 from neural_grain.learn.settings import CONTROL_RANGE
@@ -27,23 +26,22 @@ if TYPE_CHECKING:
 
 SAMPLE_CONTROLS = (-3.0, -1.5, 0.0, 1.5, 3.0)  # octaves
 HISTORY_PANELS = {  # title of each panel of training_history.png: the columns of training_history.csv that it shows
-    "distance to natural tiles of the same grain (dB)": ("distance_texture", "distance_smooth", "held_out_distance"),
-    "distance to the same sound with more or less noise (dB)": ("noise_texture", "noise_smooth", "held_out_noise"),
+    "more texture: distance to the same sound with more texture (dB)": (
+        "distance_texture",
+        "held_out_distance_texture",
+    ),
+    "smoother: distance to the same sound with less texture (dB)": ("distance_smooth", "held_out_distance_smooth"),
     "auditor: |measured - claimed| (octaves)": ("violation_texture", "violation_smooth", "held_out_violation"),
     "learning rate": ("learning_rate",),
 }
 
 
 class Sample(NamedTuple):
-    """What a model makes of one tile.
+    """What a model makes of one tile, in dB below the loudest band."""
 
-    ``moved`` has the shape (5, n_mels, frames), the tile at each of SAMPLE_CONTROLS. ``texture_db`` and
-    ``smooth_db``, of the shape (n_mels, frames), are the gains for one octave in each direction.
-    """
-
-    moved: np.ndarray
-    texture_db: np.ndarray
-    smooth_db: np.ndarray
+    tones: np.ndarray  # (n_mels, cells)
+    texture: np.ndarray  # (5, n_mels, cells), the texture at each of SAMPLE_CONTROLS
+    pattern: np.ndarray  # (2, n_mels, cells), for smoothing and for texture
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -55,24 +53,25 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def draw_history(path: Path, history: list[EpochScores], expander: HeldOutScores) -> None:
-    """training_history.png: the scores of every epoch, and those of the expander that training started from."""
+def draw_history(path: Path, history: list[EpochScores], one_gain: HeldOutScores) -> None:
+    """training_history.png: the scores of every epoch, and those of one gain for the whole texture."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7), layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(2, 2).ravel(), HISTORY_PANELS.items(), strict=True):
         _draw_scores(axes, history, columns)
         if "distance" in title:
-            reference = getattr(expander, columns[-1].removeprefix("held_out_"))
-            axes.axhline(reference, color="0.4", linestyle="--", label="held out, plain expander")
+            reference = getattr(one_gain, columns[-1].removeprefix("held_out_"))
+            axes.axhline(reference, color="0.4", linestyle="--", label="held out, one gain for the whole texture")
         axes.set(title=title, xlabel="epoch", ylim=(0, None))
+        axes.title.set_fontsize(10)
         axes.grid(alpha=0.3)
         if len(columns) > 1:
-            axes.legend()
+            axes.legend(fontsize=8)
     figure.suptitle(
-        "Held-out distances should end below the plain expander's; if they rise, the library is too small. "
-        "audit.png shows how exactly the slider moves grain",
-        fontsize=10,
+        "Held-out distances should end below those of one gain for the whole texture; if they rise, the library is too "
+        "small. audit.png shows how exactly the slider moves grain",
+        fontsize=9,
     )
     save_figure(figure, path)
 
@@ -86,49 +85,49 @@ def _draw_scores(axes: Axes, history: list[EpochScores], columns: tuple[str, ...
         axes.plot(epochs, values, label=column.replace("_", " "), marker=marker)
 
 
-def make_sample(model: GrainModel, x: Tensor, settings: SpectrogramSettings) -> Sample:
-    """Move a tile (n_mels, frames) to five positions of the slider."""
-    log_fractions = band_fractions_column(settings).to(x.device).log()
-    controls = torch.tensor(SAMPLE_CONTROLS, device=x.device)
+def make_sample(model: GrainModel, tiles: Tiles, index: int) -> Sample:
+    """Move a tile to five positions of the slider."""
+    tones, texture = (levels[index : index + 1] for levels in (tiles.tones, tiles.texture))
+    controls = torch.tensor(SAMPLE_CONTROLS, device=tones.device)
     with torch.no_grad():
-        batch = x.expand(len(controls), -1, -1)
-        moved = renormalise(batch, model(batch, controls), log_fractions, settings.dynamic_range_db).clamp(0, 1)
-        patterns_db = settings.dynamic_range_db * model.pattern(batch, controls).cpu().numpy()
-    return Sample(moved.cpu().numpy(), -patterns_db[0], patterns_db[-1])
+        n = len(controls)
+        moved = model(tones.expand(n, -1, -1), texture.expand(n, -1, -1), controls) / NEPER_PER_DB
+        pattern = model.detector(tones, texture)[0]
+    return Sample(tones[0].cpu().numpy() / NEPER_PER_DB, moved.cpu().numpy(), pattern.cpu().numpy())
 
 
-def draw_sample(path: Path, model: GrainModel, x: Tensor, settings: SpectrogramSettings) -> None:
-    """A tile at five positions of the slider, and the pattern that was added in each direction."""
+def draw_sample(path: Path, model: GrainModel, tiles: Tiles, settings: SpectrogramSettings) -> None:
+    """The tile whose texture is the median in level: its tones, its texture at five positions, and the pattern."""
     from matplotlib.figure import Figure
 
-    sample = make_sample(model, x, settings)
-    duration_s = x.shape[1] * settings.grain.hop_length / settings.grain.sample_rate_hz
+    levels = tiles.texture.mean((1, 2))
+    sample = make_sample(model, tiles, int(levels.argsort()[len(levels) // 2]))
+    duration_s = sample.tones.shape[1] * CELL_FRAMES * settings.grain.hop_length / settings.grain.sample_rate_hz
     placement = {"aspect": "auto", "origin": "lower", "extent": (0, duration_s, 0, settings.n_mels)}
-    names = [f"{control:+g}" for control in SAMPLE_CONTROLS]
-    middle = len(names) // 2  # the tile itself, left of both rows
-    rows = [[names[middle], *reversed(names[:middle]), "texture"], [names[middle], *names[middle + 1 :], "smooth"]]
     figure = Figure(figsize=(19, 6.5), layout="constrained")
-    panels = figure.subplot_mosaic(rows)
+    names = ["tones", *(f"{control:+g}" for control in SAMPLE_CONTROLS)]
+    panels = figure.subplot_mosaic([names, ["levels"] * 3 + ["pattern"] * 3])
 
-    for name, control, picture in zip(names, SAMPLE_CONTROLS, sample.moved, strict=True):
-        level_db = settings.dynamic_range_db * (picture - 1)
+    for name, level_db in zip(names, (sample.tones, *sample.texture), strict=True):
         image = panels[name].imshow(level_db, "magma", vmin=-settings.dynamic_range_db, vmax=0, **placement)
-        direction = "smooth" if control > 0 else "texture"
-        panels[name].set_title(f"{control:+.1f} ({direction})" if control else "0: the tile itself")
-    figure.colorbar(image, ax=panels[names[middle]], label="level (dB under the loudest band)", location="left")
+        panels[name].set_title("tones, which stay" if name == "tones" else f"texture at {name}")
+        label_axes(panels[name], settings)
+        panels[name].set_xlabel("time (s)")
+    figure.colorbar(image, ax=panels[names[-1]], label="level (dB under the loudest band)")
 
-    limit_db = float(max(np.abs(sample.texture_db).max(), np.abs(sample.smooth_db).max())) or 1.0
-    for name, pattern_db, title in (
-        ("texture", sample.texture_db, "gain for one octave more texture"),
-        ("smooth", sample.smooth_db, "gain for one octave smoother"),
-    ):
-        image = panels[name].imshow(pattern_db, "RdBu_r", vmin=-limit_db, vmax=limit_db, **placement)
-        panels[name].set_title(f"pattern: {title}")
-        figure.colorbar(image, ax=panels[name], label="gain (dB)")
-
-    for axes in panels.values():
-        label_axes(axes, settings)
-        axes.set_xlabel("time (s)")
+    bands = np.arange(settings.n_mels) + 0.5
+    panels["levels"].plot(bands, sample.tones.mean(1), "k", label="tones")
+    for control, level_db in zip(SAMPLE_CONTROLS, sample.texture, strict=True):
+        panels["levels"].plot(bands, level_db.mean(1), label=f"texture at {control:+g}")
+    panels["levels"].set(title="mean level of each band", ylabel="dB under the loudest band")
+    for values, label in zip(sample.pattern, ("smoothing", "more texture"), strict=True):
+        panels["pattern"].plot(bands, values.mean(1), label=label)
+    panels["pattern"].axhline(0, color="0.4", linestyle="--", label="the whole texture alike")
+    panels["pattern"].set(title="pattern: what takes part, relative to the texture that is there", ylabel="dB")
+    for name in ("levels", "pattern"):
+        label_axes(panels[name], settings, along="x")
+        panels[name].grid(alpha=0.3)
+        panels[name].legend(fontsize=8)
     save_figure(figure, path)
 
 

@@ -1,9 +1,13 @@
-"""The audit game: the model moves sounds to another grain, and two referees judge what it made of them.
+"""The audit game: texture is taken away from sounds of the library, and the model has to give it back, and the reverse.
 
-- The auditor measures the violation: by how many octaves the measured change of grain differs from the claimed one.
-- The critic knows how the sound should look, because it made the pair itself. A pair is a tile of the library and the
-  same tile with more texture, taken from the library's own layers: from another tile, or more of its own. So the moved
-  tile is compared with a sound that has that much more, or less, of the library's texture and the same tones.
+A pair is a tile of the library as it is, and the same tile with its texture turned down, so far that some of it may
+vanish below the floor. In half of the pairs both also hold a background from another tile, which stays. Two referees judge
+how the model moves one tile of a pair to the other:
+
+- The critic compares the result with the other tile. The library's own sound is the truth: the same tones, with as much
+  texture as they really have.
+- The auditor measures the violation: by how many octaves the change of grain differs from the claim, the octaves
+  between both tiles.
 
 In: a model and the tiles of a library. Out: a `Judgement` for each direction, with gradients for the model.
 """
@@ -11,7 +15,6 @@ In: a model and the tiles of a library. Out: a `Judgement` for each direction, w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,17 +26,20 @@ from neural_grain.dsp.settings import NEPER_PER_DB, SpectrogramSettings
 from neural_grain.learn.auditor import audited_octaves, bands_of
 from neural_grain.learn.dataset import Tiles
 from neural_grain.learn.model import GrainModel, move_texture
-from neural_grain.learn.settings import CLAIM_OCTAVES, CONTROL_RANGE
+from neural_grain.learn.settings import CLAIM_OCTAVES
 
 
 @dataclass(frozen=True)
 class GameSettings:
     """Which pairs are made and how they are compared."""
 
-    own_share: float = 0.5  # of the pairs in which a tile gets more of its own texture, which one gain does exactly
+    reduction_db: tuple[float, float] = (3.0, 40.0)  # by which texture is turned down
+    background_share: float = 0.5  # of the pairs that hold a background from another tile
+    background_db: tuple[float, float] = (-30.0, 0.0)  # its level, relative to the texture of the other tile
+    max_octaves: float = 4.0  # between the tiles of a pair: the slider ends at 3
     audible_db: float = 80.0  # below the loudest band of a tile; what lies deeper is not compared
-    amount_range_db: float = 80.0  # of texture that may be added or removed, in either direction
-    bisections: int = 14  # of that range: to within 0.01 dB
+    amount_range_db: float = 60.0  # of texture that may be added or removed, in either direction
+    bisections: int = 10  # of that range: to within 0.1 dB
 
 
 GAME = GameSettings()
@@ -56,16 +62,6 @@ class Judgement:
     violation: Tensor  # octaves, mean over tiles
 
 
-def solve(reached: Callable[[Tensor], Tensor], wanted: Tensor, low: float, high: float) -> Tensor:
-    """Find arguments within ``low`` to ``high`` at which a rising function of shape (batch,) has some values."""
-    bounds = torch.full_like(wanted, low), torch.full_like(wanted, high)
-    for _ in range(GAME.bisections):
-        middle = (bounds[0] + bounds[1]) / 2
-        is_short = reached(middle) < wanted
-        bounds = torch.where(is_short, middle, bounds[0]), torch.where(is_short, bounds[1], middle)
-    return (bounds[0] + bounds[1]) / 2
-
-
 class AuditGame:
     """Makes pairs of a library's tiles and judges how a model moves one to the other.
 
@@ -81,66 +77,58 @@ class AuditGame:
 
     @torch.no_grad()
     def draw_pairs(self, tiles: Tiles, n: int, rng: np.random.Generator) -> Pair:
-        """Make ``n`` pairs whose grain differs by a random claim, or as far as texture can move it."""
-        index = rng.integers(len(tiles.tones), size=n)
-        source = np.where(rng.random(n) < GAME.own_share, index, rng.integers(len(tiles.tones), size=n))
-        tones, less = tiles.tones[index], tiles.texture[index]
-        shift = np.where(source == index, 0, rng.integers(less.shape[2], size=n))
-        place = (np.arange(less.shape[2]) + shift[:, None]) % less.shape[2]
-        added = tiles.texture[source].gather(2, torch.from_numpy(place).to(less.device)[:, None].expand_as(less))
-        claim = torch.as_tensor(rng.uniform(CLAIM_OCTAVES, CONTROL_RANGE, n), dtype=torch.float32, device=less.device)
+        """Make ``n`` pairs; those whose grain differs by too little or too much are left out."""
+        index, other = rng.integers(len(tiles.tones), size=(2, n))
+        tones, natural = tiles.tones[index], tiles.texture[index]
 
-        def with_amount(amount_db: Tensor) -> Tensor:
-            return torch.logaddexp(less, added + NEPER_PER_DB * amount_db[:, None, None])
+        def column(low: float, high: float) -> Tensor:
+            return torch.as_tensor(rng.uniform(low, high, n), dtype=torch.float32, device=natural.device)
 
-        def reached(amount_db: Tensor) -> Tensor:
-            return -audited_octaves(tones, less, with_amount(amount_db), self.bands)
-
-        more = with_amount(solve(reached, claim, -GAME.amount_range_db, GAME.amount_range_db))
+        amount_db = column(*GAME.reduction_db)
+        background_db = torch.where(column(0, 1) < GAME.background_share, column(*GAME.background_db), -math.inf)
+        background = tiles.texture[other] + NEPER_PER_DB * background_db[:, None, None]
+        more = torch.logaddexp(natural, background)
+        less = torch.logaddexp(natural - NEPER_PER_DB * amount_db[:, None, None], background).clamp(min=self.bands.floor)
         octaves = -audited_octaves(tones, less, more, self.bands)
-        good = octaves > CLAIM_OCTAVES / 2  # a tile that is noise already can't get more grain
+        good = (octaves > CLAIM_OCTAVES) & (octaves < GAME.max_octaves)
         good[0] |= ~good.any()
         return Pair(tones[good], less[good], more[good], octaves[good])
 
-    def judge(self, model: GrainModel, pair: Pair, *, solved: bool = False) -> dict[str, Judgement]:
+    def judge(self, model: GrainModel, pair: Pair) -> dict[str, Judgement]:
         """Move pairs in both directions and judge the results.
 
-        Parameters
-        ----------
-        solved : solve the amount for the claim exactly, as rendering does, instead of using the model's own
+        The critic judges where a pattern changes a sound, and the auditor how much it does. So the critic sees tiles that
+        were moved by exactly the claim, with whatever amount that takes, as rendering does.
 
         Returns
         -------
         dict with the keys "texture" and "smooth"
         """
         judgements = {}
-        for name, source, target, claim in (
-            ("texture", pair.less, pair.more, -pair.octaves),
-            ("smooth", pair.more, pair.less, pair.octaves),
-        ):
-            own = model(pair.tones, source, claim)
+        for name, source, target, sign in (("texture", pair.less, pair.more, 1), ("smooth", pair.more, pair.less, -1)):
+            claim = -sign * pair.octaves
+            pattern_db = model.pattern_db(pair.tones, source, claim)
+            amount_db = self.solve_amount(pair.tones, source, pattern_db.detach(), claim)
+            distance = self._distance(pair.tones, move_texture(source, pattern_db, amount_db), target)
+            own = move_texture(source, pattern_db.detach(), model.amount_db(claim))
             violation = (audited_octaves(pair.tones, source, own, self.bands) - claim).abs().mean()
-            moved = self._solved(model, pair.tones, source, claim) if solved else own
-            judgements[name] = Judgement(self._distance(pair.tones, moved, target), violation)
+            judgements[name] = Judgement(distance, violation)
         return judgements
 
-    def _solved(self, model: GrainModel, tones: Tensor, texture: Tensor, claim: Tensor) -> Tensor:
-        pattern_db = model.pattern_db(tones, texture, claim)
-        sign = -claim.sign()  # of the amount
-
-        def reached(size_db: Tensor) -> Tensor:
-            moved = move_texture(texture, pattern_db, sign * size_db)
-            return audited_octaves(tones, texture, moved, self.bands).abs()
-
-        return move_texture(texture, pattern_db, sign * solve(reached, claim.abs(), 0.0, GAME.amount_range_db))
+    @torch.no_grad()
+    def solve_amount(self, tones: Tensor, texture: Tensor, pattern_db: Tensor, claim: Tensor) -> Tensor:
+        """The amounts of a pattern that move grain by the claims, or as far as it goes, by bisection: (batch,)."""
+        sign = -claim.sign()
+        low, high = torch.zeros_like(claim), torch.full_like(claim, GAME.amount_range_db)
+        for _ in range(GAME.bisections):
+            middle = (low + high) / 2
+            moved = move_texture(texture, pattern_db, sign * middle)
+            is_short = audited_octaves(tones, texture, moved, self.bands).abs() < claim.abs()
+            low, high = torch.where(is_short, middle, low), torch.where(is_short, high, middle)
+        return sign * (low + high) / 2
 
     def _distance(self, tones: Tensor, moved: Tensor, target: Tensor) -> Tensor:
         """Mean square difference of the whole sounds in dB, within the audible range."""
         levels = [torch.logaddexp(tones, texture) / NEPER_PER_DB for texture in (moved, target)]
         floor = levels[1].amax((1, 2), keepdim=True) - GAME.audible_db
         return (torch.maximum(levels[0], floor) - torch.maximum(levels[1], floor)).square().mean()
-
-
-def root_db(judgements: dict[str, Judgement]) -> float:
-    """Root of the mean square difference over both directions, in dB."""
-    return math.sqrt(float(np.mean([judgement.distance.item() for judgement in judgements.values()])))

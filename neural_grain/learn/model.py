@@ -22,19 +22,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES, SpectrogramSettings
-from neural_grain.learn.auditor import bands_of
 
 
 @dataclass(frozen=True)
 class DetectorSettings:
     """The shape of the detector D."""
 
-    channels: int = 24
+    channels: int = 16
     kernel_bands: int = 5
     dilations: tuple[int, ...] = (1, 4, 16)  # together the three layers see 85 of 128 bands
     context_cells: int = 8  # on both sides, whose mean the detector sees as well: 3 s
     chunk_cells: int = 512  # of a long sound that are processed at once, to bound the memory
-    range_db: float = 20.0  # the pattern lies within this much of the texture, on both sides
+    range_db: float = 30.0  # the pattern lies within this much of the texture, on both sides
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,11 @@ class PatternDetector(nn.Module):
         )
         whole = torch.logaddexp(tones, texture).amax(1, keepdim=True)
         levels = [1 + self.unit * level for level in (tones, texture)]
-        relative = [self.unit * (tones - texture), self.unit * (texture - around), 1 + self.unit * whole.expand_as(tones)]
+        relative = [
+            self.unit * (tones - texture),
+            self.unit * (texture - around),
+            1 + self.unit * whole.expand_as(tones),
+        ]
         inputs = torch.stack((*levels, *relative, self.frequency.expand_as(tones)), 1)  # (batch, 6, n_mels, cells)
         h = inputs.permute(0, 3, 1, 2).flatten(0, 1)  # (batch * cells, 6, n_mels)
         for i, layer in enumerate(self.layers):
@@ -108,12 +111,15 @@ class GrainModel(nn.Module):
         super().__init__()
         self.detector = PatternDetector(settings, channels)
         self.scale = nn.Parameter(torch.full((2,), KERNEL.start_scale_db))  # dB for an octave, smoothing and texture
-        self.bands = bands_of(settings)
         self.register_buffer("temperature", torch.tensor(KERNEL.gate_temperatures[0]))
 
     def gate(self, control: Tensor) -> Tensor:
         """Soft gate in [0, 1): 0 at control 0, above 3/4 beyond 2 / temperature."""
         return torch.tanh(0.5 * self.temperature * control.abs())
+
+    def amount_db(self, control: Tensor) -> Tensor:
+        """Amount of texture in dB for controls (batch,) in octaves, positive for more texture."""
+        return -control * self.gate(control) * self.scale[(control < 0).long()]
 
     def pattern_db(self, tones: Tensor, texture: Tensor, direction: Tensor) -> Tensor:
         """D for one direction of each tile, (batch,), negative for texture: (batch, n_mels, cells)."""
@@ -121,9 +127,7 @@ class GrainModel(nn.Module):
 
     def forward(self, tones: Tensor, texture: Tensor, control: Tensor) -> Tensor:
         """Levels of the texture after controls (batch,) in octaves."""
-        scale = self.scale[(control < 0).long()]
-        amount_db = -control * self.gate(control) * scale
-        return move_texture(texture, self.pattern_db(tones, texture, control), amount_db)
+        return move_texture(texture, self.pattern_db(tones, texture, control), self.amount_db(control))
 
 
 def move_texture(texture: Tensor, pattern_db: Tensor, amount_db: Tensor) -> Tensor:

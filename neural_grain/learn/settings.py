@@ -20,10 +20,10 @@ class TrainOptions:
     Parameters
     ----------
     epochs : int > 0
-    batch_size : int >= 2, half of a batch is moved in each direction
+    batch_size : int > 0, pairs of tiles, each moved in both directions
     seed : int >= 0
     """
 
     epochs: int = 100
-    batch_size: int = 32
+    batch_size: int = 16
     seed: int = 0
