@@ -77,8 +77,6 @@ def check_options(options: TrainOptions) -> None:
         raise PipelineError(f"--seed {options.seed}: must be 0 or more")
     if options.seed > MAX_SEED:
         raise PipelineError(f"--seed {options.seed}: must be {MAX_SEED} or less")
-    if options.batch_size < 2:
-        raise PipelineError(f"--batch-size {options.batch_size}: must be 2 or more: half of the tiles go each way")
 
 
 def train_model(args: argparse.Namespace, pairs: TrainingPairs, options: TrainOptions) -> TrainedModel:

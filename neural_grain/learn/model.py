@@ -94,8 +94,10 @@ class PatternDetector(nn.Module):
             padding = DETECTOR.dilations[i] * (DETECTOR.kernel_bands // 2)
             new = F.silu(layer(F.pad(h, (padding, padding), mode="replicate")))
             h = h + new if i else new
-        pattern = torch.tanh(self.mix(h)).unflatten(0, (len(tones), -1))  # (batch, cells, 2, n_mels)
-        return DETECTOR.range_db * pattern.permute(0, 2, 3, 1)
+        pattern = DETECTOR.range_db * torch.tanh(self.mix(h))
+        # Only differences between bands count, because the amount is solved.
+        pattern = pattern - pattern.mean(2, keepdim=True)
+        return pattern.unflatten(0, (len(tones), -1)).permute(0, 2, 3, 1)
 
 
 class GrainModel(nn.Module):
