@@ -30,8 +30,9 @@ import numpy as np
 from neural_grain.audio.sound import Sound
 from neural_grain.base.files import scratch_array
 from neural_grain.base.parallel import map_in_order
+from neural_grain.dsp.prediction import continue_edge
 from neural_grain.dsp.settings import GrainSettings
-from neural_grain.dsp.stft import edge_padding, hann_window, mean_power, overlap_add
+from neural_grain.dsp.stft import hann_window, mean_power, overlap_add
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class LayerSettings:
     bound_hops: int = 1024  # in a long window
     bound_window: int = 24  # hops, 4 ms: longer than the period of most tones
     max_excess: float = 2.0  # power of the texture to that of the sound, beyond which tones would cancel texture
+    window_orders: int = 16  # order of the prediction beyond the edges, 512: with 256, low chords still click there
     chunk_windows: int = 64  # long ones, split at a time: 12 s
 
 
@@ -113,7 +115,7 @@ def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Lay
     def split(chunk: Chunk) -> tuple[int, np.ndarray, Texture]:
         return chunk.start, chunk.y, split_texture(chunk.y, n_fft, sound.sr)
 
-    chunks = _chunks(sound, LAYERS.chunk_windows * n_fft, margin)
+    chunks = _chunks(sound, LAYERS.chunk_windows * n_fft, margin, n_fft // LAYERS.window_orders)
     for start, y, texture in map_in_order(split, chunks, threads):
         stop = min(start + LAYERS.chunk_windows * n_fft, sound.n_samples)
         inside = slice(margin, margin + stop - start)
@@ -122,20 +124,28 @@ def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Lay
     return layers
 
 
-def _chunks(sound: Sound, n_samples: int, margin: int) -> Iterator[Chunk]:
-    """Cut a sound into pieces of ``n_samples`` with ``margin`` more on both sides, padded at its ends."""
+def _chunks(sound: Sound, n_samples: int, margin: int, order: int) -> Iterator[Chunk]:
+    """Cut a sound into pieces of ``n_samples`` with ``margin`` more on both sides, continued beyond its ends.
+
+    Half of the margin is as far as the mask of a sample reaches, so that silence may lie beyond it.
+    """
+    n = margin // 2
+
+    def beyond(edge: np.ndarray) -> np.ndarray:
+        return np.pad(continue_edge(edge[: n + order], n, order), ((0, margin - n), (0, 0)))
+
     held, start, n_read = np.zeros((margin, sound.channels), np.float32), 0, 0
     is_first = True
     for block in sound.blocks():
         held = np.concatenate((held, block))
         n_read += len(block)
         if is_first and n_read >= min(margin + 1, sound.n_samples):
-            held[:margin] = edge_padding(held[margin:], margin)[::-1]
+            held[:margin] = beyond(held[margin:])[::-1]
             is_first = False
         while len(held) >= n_samples + 2 * margin and n_read < sound.n_samples:
             yield Chunk(start, held[: n_samples + 2 * margin])
             held, start = held[n_samples:], start + n_samples
-    held = np.concatenate((held, edge_padding(held[::-1], margin)))
+    held = np.concatenate((held, beyond(held[::-1][:n_read])))
     while start < sound.n_samples:
         yield Chunk(start, held[: n_samples + 2 * margin])
         held, start = held[n_samples:], start + n_samples
