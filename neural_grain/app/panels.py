@@ -16,7 +16,7 @@ import numpy as np
 
 from neural_grain.app.picture import ColourBar, PictureView
 from neural_grain.app.theme import LIGHT, ON_ACCENT, Palette, colour_map
-from neural_grain.dsp.analysis import Analysis
+from neural_grain.dsp.analysis import Picture
 from neural_grain.dsp.settings import DYNAMIC_RANGE_DB
 
 LEVEL_COLOURS, GAIN_COLOURS = "magma", "RdBu_r"
@@ -81,11 +81,11 @@ class Press:
     seconds: float
 
 
-def picture_columns(analysis: Analysis, span: tuple[float, float], width: int) -> Columns:
+def picture_columns(picture: Picture, span: tuple[float, float], width: int) -> Columns:
     """Frames that lie in a span of seconds, divided among at most ``width`` columns."""
-    grain, sr = analysis.settings.grain, analysis.sound.sr
+    grain, sr = picture.settings.grain, picture.sound.sr
     hop_s = grain.hop_for(sr) / sr
-    n_frames = analysis.x.shape[1]
+    n_frames = picture.x.shape[1]
     centre = grain.n_fft_for(sr) / sr / 2 / hop_s  # a frame stands for the middle of its window
     first, last = (min(max(0, int(s / hop_s + centre)), n_frames) for s in span)
     last = max(last, first + 1)
@@ -131,7 +131,7 @@ class PicturePanel:
         self.selection_s: tuple[float, float] | None = None
         self.shows_gain = self.is_log = False
         self.shown: ShownPicture | None = None
-        self._analysis: Analysis | None = None
+        self._picture: Picture | None = None
         self._is_interactive = False
         self._playhead_s: float | None = None
         self._columns: Columns | None = None
@@ -159,7 +159,7 @@ class PicturePanel:
     @property
     def duration_s(self) -> float:
         """Length of the sound, 0 if there is none."""
-        return 0.0 if self._analysis is None else self._analysis.sound.n_samples / self._analysis.sound.sr
+        return 0.0 if self._picture is None else self._picture.sound.n_samples / self._picture.sound.sr
 
     @property
     def is_dragging(self) -> bool:
@@ -171,7 +171,7 @@ class PicturePanel:
         """Whether the pictures on the screen are up to date."""
         return self._redraw is None
 
-    def show_sound(self, analysis: Analysis | None, *, is_interactive: bool) -> None:
+    def show_sound(self, picture: Picture | None, *, is_interactive: bool) -> None:
         """Show another sound from its start to its end, or none.
 
         Parameters
@@ -179,14 +179,14 @@ class PicturePanel:
         is_interactive : bool, whether the mouse may seek, select and zoom
         """
         self._is_interactive = is_interactive
-        if analysis is not self._analysis:
-            self._analysis, self.shown, self._columns, self._drawn_before = analysis, None, None, None
+        if picture is not self._picture:
+            self._picture, self.shown, self._columns, self._drawn_before = picture, None, None, None
             self.selection_s = self._press = self._playhead_s = None
             self.show_all()
 
     def show_all(self) -> None:
         """Show the whole sound."""
-        if self._analysis is not None:
+        if self._picture is not None:
             self.span = (0.0, self.duration_s)
         self.draw_soon()
 
@@ -221,7 +221,7 @@ class PicturePanel:
         self._redraw = None
         for part in (self.before, self.after, self.bar):
             part.palette = self.palette
-        has_sound = self._analysis is not None
+        has_sound = self._picture is not None
         if has_sound:
             self._draw_pictures()
             self.mark(self._playhead_s)
@@ -235,7 +235,7 @@ class PicturePanel:
         self._update_readout()
 
     def _draw_pictures(self) -> None:
-        settings, shown = self._analysis.settings, self._compute_picture()
+        settings, shown = self._picture.settings, self._compute_picture()
         for view in (self.before, self.after):
             view.span, view.is_log, view.band_edges_hz = self.span, self.is_log, settings.band_edges_hz
         drawn_before = (id(shown.before), self.before.size, self.is_log, self.palette)
@@ -254,12 +254,12 @@ class PicturePanel:
 
     def _compute_picture(self) -> ShownPicture:
         """Levels and gains of the columns; a column of levels has the maximum over its frames."""
-        columns = picture_columns(self._analysis, self.span, self.before.size[0])
+        columns = picture_columns(self._picture, self.span, self.before.size[0])
         previous, self._columns = self._columns, columns
         if self.shown is not None and previous is not None and previous.key == columns.key:
             before = self.shown.before
         else:
-            frames = self._analysis.x[:, columns.first : columns.last]
+            frames = self._picture.x[:, columns.first : columns.last]
             before = np.maximum.reduceat(frames, columns.starts - columns.first, axis=1)
         gain_db = self._callbacks.gain_db_of_frames(columns.starts)
         return ShownPicture(before, np.zeros_like(before) if gain_db is None else gain_db)

@@ -36,7 +36,7 @@ from neural_grain.audio.limiter import CEILING, limit_peaks
 from neural_grain.audio.sound import LevelMeter, Sound, float_samples, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
-from neural_grain.dsp.analysis import Analysis, analyse
+from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gain_field import UNIFORM_PATTERN, GainField
 from neural_grain.dsp.gains import Amounts
@@ -255,15 +255,9 @@ class GrainProcessor:
         rendering = move_grain(solver, float(grain), ceiling=max(1.0, solver.analysis.peak))
         return np.concatenate(list(rendering.sound.blocks())).reshape(np.shape(y))
 
-    def solver(self, sound: Sound, on_analysed: Callable[[Analysis], None] = lambda _: None) -> AmountSolver:
-        """Analyse a sound and find its pattern, which is everything that does not depend on the target.
-
-        Parameters
-        ----------
-        on_analysed : called with the analysis before the pattern, which takes longer, is computed
-        """
+    def solver(self, sound: Sound) -> AmountSolver:
+        """Analyse a sound and find its pattern, which is everything that does not depend on the target."""
         analysis = analyse(sound, self.settings, self.threads)
-        on_analysed(analysis)
         return AmountSolver(GainField(analysis, self.loaded.pattern_db(analysis) if self.loaded else UNIFORM_PATTERN))
 
     def adopt_solver(self, source: Path, stamp: tuple[int, int], solver: AmountSolver) -> None:

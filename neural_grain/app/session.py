@@ -20,12 +20,12 @@ from neural_grain.app.processor import (
     describe_rendering,
 )
 from neural_grain.app.worker import (
-    Analysed,
     BatchDone,
     FileOpened,
     FileSaved,
     Message,
     ModelLoaded,
+    Pictured,
     Progress,
     RenderingDone,
     TaskEnd,
@@ -87,7 +87,7 @@ class Session:
     ----------
     processor : GrainProcessor or None, the model
     opened : FileOpened or None
-    preview : Analysed or None, a file that is being opened and already has a picture
+    preview : Pictured or None, a file that is being opened and already has a picture
     rendering : Rendering or None, the last measurement of the open file
     saved_octaves : float, position of the open file that is on disk or need not be saved
     status, is_error : what happened last, in one line
@@ -98,7 +98,7 @@ class Session:
         self.worker = worker
         self.processor: GrainProcessor | None = None
         self.opened: FileOpened | None = None
-        self.preview: Analysed | None = None
+        self.preview: Pictured | None = None
         self.rendering: Rendering | None = None
         self.saved_octaves = 0.0
         self.status, self.is_error = "loading the model ...", False
@@ -116,14 +116,14 @@ class Session:
         return any(self._tasks)
 
     @property
-    def visible(self) -> FileOpened | Analysed | None:
+    def visible(self) -> FileOpened | Pictured | None:
         """The file whose picture is shown."""
         return self.opened or self.preview
 
     @property
     def file_text(self) -> str:
         """Line about the file whose picture is shown."""
-        return " " if self.visible is None else describe_file(self.visible.path, self.visible.analysis.sound)
+        return " " if self.visible is None else describe_file(self.visible.path, self.visible.picture.sound)
 
     @property
     def idle_status(self) -> str:
@@ -216,7 +216,7 @@ class Session:
             case Progress(text, share):
                 self.set_background_status(f"{text} ...")
                 self.progress = share
-            case Analysed():
+            case Pictured():
                 self.close_file()
                 self.preview, self.progress = message, None
             case ModelLoaded(processor):

@@ -21,11 +21,11 @@ from neural_grain.app.preferences import preferences_path, read_preferences, wri
 from neural_grain.app.processor import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.app.session import VARIATIONS, Session, describe_model
 from neural_grain.app.worker import (
-    Analysed,
     BatchDone,
     FileOpened,
     FileSaved,
     Message,
+    Pictured,
     RenderingDone,
     WorkCancelled,
     Worker,
@@ -154,8 +154,8 @@ class GrainWindow:
     def _refresh(self) -> None:
         """Derive everything on the screen from the state."""
         session = self.session
-        analysis = None if session.visible is None else session.visible.analysis
-        self.panel.show_sound(analysis, is_interactive=session.opened is not None)
+        picture = None if session.visible is None else session.visible.picture
+        self.panel.show_sound(picture, is_interactive=session.opened is not None)
         self.layout.show(self._view_state())
 
     def perform(self, action: Action) -> None:
@@ -394,7 +394,7 @@ class GrainWindow:
     def _handle(self, message: Message) -> None:
         self.session.handle(message)
         match message:
-            case Analysed():
+            case Pictured():
                 self.playback.close()
             case FileOpened():
                 self._begin_file(message)

@@ -2,7 +2,7 @@
 
 The window calls a method of `Worker`, which returns at once. The thread does the tasks one after the other and puts
 messages on a queue, which the window reads from its event loop; the two share nothing else. A task puts any number of
-`Progress` and `Analysed` messages, and exactly one `TaskEnd` when it is over.
+`Progress` and `Pictured` messages, and exactly one `TaskEnd` when it is over.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
-from neural_grain.dsp.analysis import Analysis
+from neural_grain.dsp.analysis import Analysis, Picture, picture_of
 from neural_grain.dsp.move import Rendering, move_grain
 from neural_grain.dsp.solver import AmountSolver
 
@@ -41,11 +41,11 @@ class ReadingPass:
     stop: float
 
 
-# The parts are those of the time that they take: a stereo minute was read in 0.1, split in 1.0 and analysed in 0.4 s.
-OPENING = (
-    ReadingPass("reading", 0.0, 0.07),
-    ReadingPass("splitting tones and texture", 0.07, 0.7),
-    ReadingPass("analysing", 0.7, 1.0),
+OPENING = (  # the parts are those of the time that the readings of ten minutes of stereo took
+    ReadingPass("reading", 0.0, 0.03),
+    ReadingPass("drawing", 0.03, 0.1),
+    ReadingPass("splitting tones and texture", 0.1, 0.8),
+    ReadingPass("analysing", 0.8, 1.0),
 )
 
 
@@ -66,11 +66,11 @@ class Progress(Message):
 
 
 @dataclass(frozen=True)
-class Analysed(Message):
-    """A file that is being opened has a picture; its pattern, which takes longer, is still missing."""
+class Pictured(Message):
+    """A file that is being opened has a picture; its layers and its pattern, which take longer, are still missing."""
 
     path: Path
-    analysis: Analysis
+    picture: Picture
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ class FileOpened(TaskEnd):
     def analysis(self) -> Analysis:
         """Picture and grain of the sound."""
         return self.solver.analysis
+
+    @property
+    def picture(self) -> Picture:
+        """The analysis, of which the picture is a part."""
+        return self.analysis
 
 
 @dataclass(frozen=True)
@@ -273,10 +278,9 @@ class Worker:
         try:
             stamp = file_stamp(path)
             y, sr = self._read(path)
-            solver = self._processor.solver(
-                self._observed(sound_from_array(y, sr), OPENING[1:]),
-                lambda analysis: self.messages.put(Analysed(path, analysis)),
-            )
+            sound = self._observed(sound_from_array(y, sr), OPENING[1:])
+            self.messages.put(Pictured(path, picture_of(sound, self._processor.settings, self._processor.threads)))
+            solver = self._processor.solver(sound)
             self._check()
             for sign in (-1.0, 1.0):
                 solver.reach(sign)  # the solver keeps it; the first move of the slider would have to wait for it

@@ -12,10 +12,10 @@ from conftest import SR, drone
 
 from neural_grain.app.worker import (
     OPENING,
-    Analysed,
     FileOpened,
     Message,
     ModelLoaded,
+    Pictured,
     Progress,
     RenderingDone,
     Worker,
@@ -36,7 +36,7 @@ def worker() -> Iterator[Worker]:
 def wait_for(worker: Worker, kind: type[Wanted]) -> Wanted:
     """The next message of a kind; the only others may be those on the way to it."""
     while not isinstance(message := worker.messages.get(timeout=60), kind):
-        assert isinstance(message, ModelLoaded | Progress | Analysed), message
+        assert isinstance(message, ModelLoaded | Progress | Pictured), message
     return message
 
 
@@ -66,6 +66,17 @@ def test_the_progress_of_opening_rises_once_through_all_readings(worker, tmp_pat
     assert shares[-1] == pytest.approx(1, abs=0.05)
     assert np.diff(shares).max() < 0.1
     assert list(dict.fromkeys(each.text for each in progress)) == [each.activity for each in OPENING]
+
+
+def test_the_picture_that_comes_first_is_that_of_the_analysis(worker, tmp_path):
+    path = tmp_path / "drone.wav"
+    sf.write(path, np.stack([drone(-40), drone(-30, seed=1)], axis=1), SR, "PCM_16")
+    worker.open(path)
+    while not isinstance(message := worker.messages.get(timeout=60), Pictured):
+        assert not isinstance(message, FileOpened)
+    opened = wait_for(worker, FileOpened)
+    inside = slice(4, -4)  # the padding of the analysis also depends on the texture
+    np.testing.assert_allclose(message.picture.x[:, inside], opened.analysis.x[:, inside], atol=1e-5)
 
 
 def test_a_rendering_that_is_done_keeps_no_audio_but_the_input(worker, tmp_path):

@@ -20,6 +20,7 @@ from measure_audio_grain import measure_file
 from neural_grain.app.dialogs import system_dialogs
 from neural_grain.app.processor import GrainProcessor, RenderTarget
 from neural_grain.app.window import accept_drops
+from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.settings import GrainSettings
 
@@ -83,16 +84,14 @@ def test_opening_can_be_cancelled(start, tmp_path):
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
-def test_a_picture_is_shown_while_the_pattern_is_computed(is_cancelled, start, sound, tmp_path, monkeypatch):
+def test_a_picture_is_shown_while_the_sound_is_split(is_cancelled, start, sound, tmp_path, monkeypatch):
     other, may_continue = tmp_path / "other.wav", threading.Event()
     sf.write(other, drone(-40, 2), SR)
     d = start(sound)
     d.drag_slider(-1.0)
     d.settle()
     d.session.saved_octaves = d.octaves
-    monkeypatch.setattr(
-        "neural_grain.app.processor.GainField", lambda *args: may_continue.wait(60) and GainField(*args)
-    )
+    monkeypatch.setattr("neural_grain.app.processor.analyse", lambda *args: may_continue.wait(60) and analyse(*args))
     d.window.open(other)
     d.wait_until(lambda: "other.wav" in d.layout.file_label["text"] and d.panel.is_drawn)
     canvas = d.panel.before.canvas
@@ -226,8 +225,10 @@ def test_quitting_asks_while_files_are_written(ask, start, sound, tmp_path, monk
 def test_errors_are_one_line_in_the_window(start, sound, tmp_path):
     d = start(sound)
     (tmp_path / "text.wav").write_text("no audio")
+    sf.write(tmp_path / "silent.wav", np.zeros((SR, 2)), SR)
     for answer, button, message in (
         ({"open": str(tmp_path / "text.wav")}, d.layout.open_button, "text.wav: not readable as audio"),
+        ({"open": str(tmp_path / "silent.wav")}, d.layout.open_button, "silent.wav: silent"),
         ({"save": str(sound)}, d.layout.save_button, "is the input itself, which is never overwritten"),
         ({"save": str(tmp_path / "x.xyz")}, d.layout.save_button, "can't write .xyz"),
     ):
