@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,18 @@ class DemoSettings:
 
 
 DEMO = DemoSettings()
+
+
+class DemoSound(NamedTuple):
+    """A demo sound, which is the sum of its parts, float64."""
+
+    tone: np.ndarray  # (samples, 1)
+    texture: np.ndarray  # (samples, channels)
+
+    @property
+    def y(self) -> np.ndarray:
+        """Its samples, shape (samples, channels)."""
+        return self.tone + self.texture
 
 
 def demo_tone(kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -119,8 +132,8 @@ def _band_pass(noise: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
     return np.fft.irfft(np.fft.rfft(noise, axis=0) * response, len(noise), axis=0)
 
 
-def demo_sound(kind: str, index: int, grain: float) -> np.ndarray:
-    """A demo sound of a given grain.
+def demo_sound(kind: str, index: int, grain: float) -> DemoSound:
+    """A demo sound of a given grain, with a peak of 0.5; every third one is stereo.
 
     Parameters
     ----------
@@ -128,9 +141,6 @@ def demo_sound(kind: str, index: int, grain: float) -> np.ndarray:
     index : int, number of the sound in its folder, from 0
     grain : float, in (0, 1)
 
-    Returns
-    -------
-    np.ndarray, shape (samples, channels), float64, peak 0.5; every third sound is stereo
     """
     from scipy.optimize import brentq
 
@@ -138,12 +148,13 @@ def demo_sound(kind: str, index: int, grain: float) -> np.ndarray:
     tone = demo_tone(kind, rng)
     texture = demo_texture(kind, tone, rng)[:, : 2 if index % 3 == 0 else 1]
 
-    def mix(level_db: float) -> np.ndarray:
-        y = tone[:, None] + 10 ** (level_db / 20) * texture
-        return 0.5 * y / np.abs(y).max()
+    def mix(level_db: float) -> DemoSound:
+        gain = 10 ** (level_db / 20)
+        scale = 0.5 / np.abs(tone[:, None] + gain * texture).max()
+        return DemoSound(scale * tone[:, None], scale * gain * texture)
 
     def excess_octaves(level_db: float) -> float:
-        return math.log2(measure_grain(sound_from_array(mix(level_db), DEMO.sample_rate_hz)) / grain)
+        return math.log2(measure_grain(sound_from_array(mix(level_db).y, DEMO.sample_rate_hz)) / grain)
 
     return mix(brentq(excess_octaves, -130, 30, xtol=0.05))
 
@@ -173,7 +184,7 @@ def write_demo(folder: Path, progress: Progress = no_progress) -> list[Path]:
     missing = [path for path in sounds if not path.exists()]
     for path in progress(missing, len(missing)):
         with atomic_write(path) as temporary:
-            sf.write(temporary, demo_sound(*sounds[path]), DEMO.sample_rate_hz, "PCM_16", format="FLAC")
+            sf.write(temporary, demo_sound(*sounds[path]).y, DEMO.sample_rate_hz, "PCM_16", format="FLAC")
     return list(sounds)
 
 

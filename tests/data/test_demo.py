@@ -9,7 +9,16 @@ import pytest
 import soundfile as sf
 from conftest import run
 
-from neural_grain.data.demo import demo_sound
+from neural_grain.audio.sound import sound_from_array
+from neural_grain.data.demo import DEMO, DEMO_FOLDERS, demo_sound
+from neural_grain.dsp.layers import crest_factor_db, split_layers
+from neural_grain.dsp.settings import GrainSettings
+
+GRAINS = np.geomspace(DEMO.lowest_grain, DEMO.highest_grain, DEMO.files_per_folder)
+
+
+def power_db(y: np.ndarray) -> float:
+    return 10 * np.log10(np.square(y, dtype=float).mean())
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ class TestDemoLibrary:
     def test_is_the_same_in_every_run(self, demo):
         folder, _ = demo
         y, _ = sf.read(folder / "Drone/Static/demo_static_06.flac", dtype="int16", always_2d=True)
-        again = demo_sound("Drone/Static", 5, float(np.geomspace(1e-5, 0.06, 20)[5]))
+        again = demo_sound("Drone/Static", 5, float(GRAINS[5])).y
         assert np.abs(y - np.round(again * 32767)).max() <= 1
 
     def test_is_not_written_again_by_a_second_run(self, demo):
@@ -48,3 +57,17 @@ class TestDemoLibrary:
         assert ran.status == 2
         assert "holds mine.wav, not only the demo" in ran.err
         assert [path.name for path in tmp_path.rglob("*.*")] == ["mine.wav"]
+
+
+@pytest.mark.parametrize("index", [2, 14])  # the texture lies 38 to 48 dB and 16 to 24 dB below the tone
+@pytest.mark.parametrize("kind", DEMO_FOLDERS)
+def test_the_layers_of_a_demo_sound_are_the_parts_that_it_was_mixed_of(kind, index):
+    sound = demo_sound(kind, index, float(GRAINS[index]))
+    layers = split_layers(sound_from_array(sound.y.astype(np.float32), DEMO.sample_rate_hz), GrainSettings())
+    texture = layers.texture(0, len(sound.y))
+    assert power_db(texture) == pytest.approx(power_db(sound.texture), abs=2)
+    assert crest_factor_db(texture) == pytest.approx(
+        crest_factor_db(sound.texture), abs=2
+    )  # 13 of breath, 36 of crackle
+    assert power_db(texture - sound.texture) < power_db(sound.texture) - 6
+    assert power_db(layers.tones - sound.tone) < power_db(sound.tone) - 25
