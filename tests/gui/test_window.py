@@ -169,6 +169,21 @@ def test_without_a_model_the_window_works_and_says_that_nothing_was_learned(star
     assert d.layout.status_label["text"].startswith("nothing learned yet")
 
 
+def test_a_model_can_be_chosen_and_the_open_file_is_then_analysed_with_it(start, project, sound):
+    d = start(sound)
+    opened, d.answers["model"] = d.session.opened, str(project.model)
+    d.window.ask_model()
+    d.wait_until(lambda: d.session.opened is not opened and d.session.rendering is not None)
+    d.settle()
+    assert d.session.processor.loaded is not None
+    assert "nothing learned" not in d.layout.status_label["text"]
+    d.window.show_model()
+    assert d.sheets[-1][1].startswith("trained on 12 files")
+    d.drag_slider(-1.0)
+    d.settle()
+    assert d.session.rendering.achieved_octaves == pytest.approx(d.octaves, abs=0.05)
+
+
 def test_a_damaged_model_is_reported_in_the_window(start, sound, tmp_path):
     (tmp_path / "cut.pt").write_bytes(b"PK")
     d = start(sound, model=tmp_path / "cut.pt", wait=False)
