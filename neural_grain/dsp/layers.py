@@ -47,6 +47,10 @@ class LayerSettings:
     transient_min_db: float = 7.0  # above the median of the surroundings in time; noise fluctuates by less
     transient_full_db: float = 10.0
     spread_ratio: float = 1e-3  # of the power of a transient: what the long window spreads around it is no transient
+    before_ratio: float = (
+        0.05  # the same for what lies up to ``before_hops`` ahead, where the window spreads most of it
+    )
+    before_hops: int = 32
     transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
     bound_hops: int = 1024  # in a long window
     bound_window: int = 24  # hops, 4 ms: longer than the period of most tones
@@ -276,8 +280,11 @@ def transient_gate(x: np.ndarray, n_fft: int) -> np.ndarray:
     span = n_fft // (hop * n)
     quiet = percentile_filter(groups.mean(axis=1), LAYERS.transient_percentile, (2 * span | 1, 1), mode="nearest")
     spread = LAYERS.spread_ratio * maximum_filter1d(groups.max(axis=1), span | 1, axis=0, mode="nearest")
-    reference = np.repeat(np.maximum(np.maximum(quiet, spread), np.finfo(np.float32).tiny), n, axis=0)
-    ratio = (uniform_filter1d(energy, 3, axis=0, mode="nearest") / reference).max(axis=1)
+    energy = uniform_filter1d(energy, 3, axis=0, mode="nearest")
+    ahead = maximum_filter1d(energy, LAYERS.before_hops, axis=0, origin=-(LAYERS.before_hops // 2), mode="nearest")
+    reference = np.maximum(np.repeat(np.maximum(quiet, spread), n, axis=0), LAYERS.before_ratio * ahead)
+    reference = np.maximum(reference, np.finfo(np.float32).tiny)
+    ratio = (energy / reference).max(axis=1)
     low, high = LAYERS.transient_min_db, LAYERS.transient_full_db
     gate = np.clip((10 * np.log10(np.maximum(ratio, 1e-9)) - low) / (high - low), 0, 1)
     gate = maximum_filter1d(gate, n, origin=n // 2 - 1)  # stays open for a moment after, but opens no earlier

@@ -4,7 +4,7 @@
 
 Each row of the first two tables is a process of its own: the peak of its own memory, and of its own and mapped memory
 together, which the system can take back at any time. The long file is a chord with noise in mono at 8 kHz. Frames last
-as long at every rate, so a stage keeps as much for an hour at 8 kHz as at 48 kHz. Without --model stage 4 is left out.
+as long at every rate, so a stage keeps as much for an hour at 8 kHz as at 48 kHz. Without --model stage 4 uses the built-in pattern.
 --headers prints only the table of false headers. --renderings prints only how much memory `move_grain` needs for two
 minutes of stereo that it renders many times, as the window does, where all audio is kept in memory.
 """
@@ -32,9 +32,8 @@ import soundfile as sf
 from neural_grain.audio.sound import Sound, cached_sound, sound_from_array
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.gain_field import GainField
-from neural_grain.dsp.gains import spectral_expander
 from neural_grain.dsp.move import move_grain
-from neural_grain.dsp.settings import CELL_FRAMES, GrainSettings, default_settings
+from neural_grain.dsp.settings import GrainSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,12 +135,13 @@ def run_measured(command: list, cwd: Path) -> Run:
 
 
 def print_false_headers(folder: Path, render: list) -> None:
-    """Print a row for each file and stage; ``render`` is the start of stage 4's command, empty to leave it out."""
+    """Print a row for each file and stage; ``render`` is the start of stage 4's command."""
     metadata = folder / "false.json"
     for path in write_false_headers(folder / "headers"):
-        commands = {"measure": [ROOT / "measure_audio_grain.py", path, "-o", metadata]}
-        if render:
-            commands["render"] = [*render, path, "-o", folder / "x.wav", "--overwrite"]
+        commands = {
+            "measure": [ROOT / "measure_audio_grain.py", path, "-o", metadata],
+            "render": [*render, path, "-o", folder / "x.wav", "--overwrite"],
+        }
         for stage, command in commands.items():
             run = run_measured(command, folder)
             message = next((line for line in run.stderr.splitlines() if path.name in line), "")
@@ -155,9 +155,8 @@ def print_long_file(folder: Path, hours: float, render: list) -> None:
     commands = {
         "measure": [ROOT / "measure_audio_grain.py", "long.wav"],
         "convert": [ROOT / "convert_to_spectrograms.py"],
+        "render": [*render, "long.wav", "-o", "out.wav", "--overwrite"],
     }
-    if render:
-        commands["render"] = [*render, "long.wav", "-o", "out.wav", "--overwrite"]
     for stage, command in commands.items():
         run = run_measured(command, folder)
         print(f"{hours:4g} hours {'':11s} {stage:8s} {run.columns}", flush=True)
@@ -173,9 +172,7 @@ def print_renderings() -> None:
     sr, settings = 44_100, default_settings(GrainSettings())
     sine = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(120 * sr) / sr)
     analysis = analyse(sound_from_array((sine[:, None] * (1, 0.8)).astype(np.float32), sr), settings)
-    starts = range(0, analysis.x.shape[1], CELL_FRAMES)
-    cells = np.stack([analysis.x[:, start : start + CELL_FRAMES].mean(axis=1) for start in starts], axis=1)
-    solver = AmountSolver(GainField(analysis, spectral_expander(settings.dynamic_range_db * cells)))
+    solver = AmountSolver(GainField(analysis))
     n_renderings = 0
 
     def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
@@ -200,9 +197,9 @@ def main() -> None:
     if args.renderings:
         print_renderings()
         return
-    render: list = []
+    render = [ROOT / "neural_audio_processor.py", "--grain", "-1"]
     if args.model:
-        render = [ROOT / "neural_audio_processor.py", "--grain", "-1", "--model", args.model.absolute()]
+        render += ["--model", args.model.absolute()]
     with tempfile.TemporaryDirectory() as name:
         print(f"{'file':22s} stage   own (MB)  with mapped files (MB)  seconds  status", flush=True)
         print_false_headers(Path(name), render)

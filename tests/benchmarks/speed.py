@@ -27,7 +27,7 @@ import numpy as np
 import soundfile as sf
 from scipy.fft import irfft, rfft
 
-from neural_grain.app.processor import DEFAULT_MODEL, GrainProcessor, RenderTarget
+from neural_grain.app.processor import GrainProcessor, RenderTarget
 from neural_grain.audio.sound import Sound, cached_sound, open_sound
 from neural_grain.base.parallel import map_in_order
 from neural_grain.dsp.move import move_grain
@@ -88,7 +88,7 @@ def count_renderings(processor: GrainProcessor, audio: Path, octaves: float) -> 
     return n_renderings
 
 
-def print_ratios(model: Path, audio: Path | None, folder: Path) -> None:
+def print_ratios(model: Path | None, audio: Path | None, folder: Path) -> None:
     """Print the times of rendering and of the floor, and their ratios."""
     if audio is None:
         audio = folder / "two_minutes.wav"
@@ -118,7 +118,7 @@ def print_ratios(model: Path, audio: Path | None, folder: Path) -> None:
     print(f"  renderings at -1: {count_renderings(GrainProcessor(loaded), audio, -1.0)}")
 
 
-def render_long_file(minutes: float, model: Path) -> None:
+def render_long_file(minutes: float, model: Path | None) -> None:
     """Render a synthesised file in this process, and print the time and the peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "long.wav")
@@ -137,7 +137,7 @@ def render_long_file(minutes: float, model: Path) -> None:
         )
 
 
-def print_start_times(model: Path, folder: Path) -> None:
+def print_start_times(model: Path | None, folder: Path) -> None:
     """Print the seconds from a command to its help, to one rendered second, and to an imported torch."""
     sf.write(folder / "second.wav", music(1.0), SR, "PCM_16")
 
@@ -150,7 +150,7 @@ def print_start_times(model: Path, folder: Path) -> None:
     for script in SCRIPTS:
         print(f"  {script}.py --help   {median_seconds(str(ROOT / f'{script}.py'), '--help'):.2f}")
     print(f"  python -c 'import torch'   {median_seconds('-c', 'import torch'):.2f}")
-    options = ("--grain", "-1", "--overwrite", "--model", str(model.absolute()))
+    options = ("--grain", "-1", "--overwrite", *(("--model", str(model.absolute())) if model else ()))
     rendered_s = median_seconds(str(ROOT / "neural_audio_processor.py"), "second.wav", *options)
     print(f"  one second rendered   {rendered_s:.2f}")
 
@@ -159,7 +159,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("audio", nargs="?", type=Path)
-    parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL))
+    parser.add_argument("--model", type=Path, help="a trained model; the built-in pattern without it")
     parser.add_argument("--long", action="store_true", help="also render files of up to an hour")
     parser.add_argument("--minutes", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -172,8 +172,8 @@ def main() -> None:
     if args.long:
         print("long files, each in a process of its own, at -1", flush=True)
         for minutes in LONG_MINUTES:
-            command = [sys.executable, __file__, "--minutes", str(minutes), "--model", str(args.model)]
-            subprocess.run(command, check=True)
+            model = ("--model", str(args.model)) if args.model else ()
+            subprocess.run([sys.executable, __file__, "--minutes", str(minutes), *model], check=True)
 
 
 if __name__ == "__main__":
