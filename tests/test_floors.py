@@ -18,7 +18,7 @@ FLOORS = {
     "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
     "dsp": "settings stft flatness prediction layers mel analysis smoothing loudness gains resynthesis gain_field solver move",
     "data": "metadata tiles incremental pictures demo",
-    "learn": "settings auditor modulation noise_law model dataset game history checkpoint device audit figures training",
+    "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": "processor batch mixer player playback worker session preferences theme picture panels slider actions dialogs layout window",
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
