@@ -27,11 +27,11 @@ def test_the_defaults_lead_from_recordings_to_audio_with_the_requested_grain(pro
 
 
 def test_json_files_have_a_version_and_hold_only_relative_paths_and_finite_numbers(project):
-    for name in ("metadata.json", "training_pairs.json"):
+    for name, version in (("metadata.json", 1), ("training_pairs.json", 2)):
         text = (project.folder / name).read_text()
         assert str(project.folder) not in text
         assert "NaN" not in text
-        assert text.startswith('{\n  "version": 1,\n  "settings"')
+        assert text.startswith(f'{{\n  "version": {version},\n  "settings"')
         json.loads(text)
 
 
