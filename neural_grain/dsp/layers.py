@@ -104,10 +104,11 @@ class Texture(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A piece of a sound with some samples more on both sides, shape (samples, channels)."""
+    """A piece of a sound with some samples more on both sides."""
 
     start: int
-    y: np.ndarray
+    lead: int  # samples before ``start``
+    y: np.ndarray  # (samples, channels)
 
 
 def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Layers:
@@ -116,43 +117,41 @@ def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Lay
     margin = 3 * n_fft  # a pass reaches one and a half windows far, and the second one looks only around transients
     layers = Layers(*(scratch_array((sound.n_samples, sound.channels)) for _ in range(3)))
 
-    def split(chunk: Chunk) -> tuple[int, np.ndarray, Texture]:
-        return chunk.start, chunk.y, split_texture(chunk.y, n_fft, sound.sr)
+    def split(chunk: Chunk) -> tuple[Chunk, Texture]:
+        return chunk, split_texture(chunk.y, n_fft, sound.sr)
 
     chunks = _chunks(sound, LAYERS.chunk_windows * n_fft, margin, n_fft // LAYERS.window_orders)
-    for start, y, texture in map_in_order(split, chunks, threads):
+    for (start, lead, y), texture in map_in_order(split, chunks, threads):
         stop = min(start + LAYERS.chunk_windows * n_fft, sound.n_samples)
-        inside = slice(margin, margin + stop - start)
+        inside = slice(lead, lead + stop - start)
         layers.transients[start:stop], layers.noise[start:stop] = texture.transients[inside], texture.noise[inside]
         layers.tones[start:stop] = y[inside] - texture.transients[inside] - texture.noise[inside]
     return layers
 
 
 def _chunks(sound: Sound, n_samples: int, margin: int, order: int) -> Iterator[Chunk]:
-    """Cut a sound into pieces of ``n_samples`` with ``margin`` more on both sides, continued beyond its ends.
+    """Cut a sound into pieces of ``n_samples`` with ``margin`` more on both sides.
 
-    Half of the margin is as far as the mask of a sample reaches, so that silence may lie beyond it.
+    Beyond its ends the sound is continued for half of that, which is as far as the mask of a sample reaches.
     """
-    n = margin // 2
-
-    def beyond(edge: np.ndarray) -> np.ndarray:
-        return np.pad(continue_edge(edge[: n + order], n, order), ((0, margin - n), (0, 0)))
-
-    held, start, n_read = np.zeros((margin, sound.channels), np.float32), 0, 0
+    lead = n = margin // 2
+    held, start, n_read = np.zeros((n, sound.channels), np.float32), 0, 0
     is_first = True
     for block in sound.blocks():
         held = np.concatenate((held, block))
         n_read += len(block)
-        if is_first and n_read >= min(margin + 1, sound.n_samples):
-            held[:margin] = beyond(held[margin:])[::-1]
+        if is_first and n_read >= min(n + order, sound.n_samples):
+            held[:n] = continue_edge(held[n : 2 * n + order], n, order)[::-1]
             is_first = False
-        while len(held) >= n_samples + 2 * margin and n_read < sound.n_samples:
-            yield Chunk(start, held[: n_samples + 2 * margin])
-            held, start = held[n_samples:], start + n_samples
-    held = np.concatenate((held, beyond(held[::-1][:n_read])))
+        while len(held) >= lead + n_samples + margin and n_read < sound.n_samples:
+            yield Chunk(start, lead, held[: lead + n_samples + margin])
+            start, next_lead = start + n_samples, min(margin, n + start + n_samples)
+            held, lead = held[lead + n_samples - next_lead :], next_lead
+    held = np.concatenate((held, continue_edge(held[::-1][: min(n_read, n + order)], n, order)))
     while start < sound.n_samples:
-        yield Chunk(start, held[: n_samples + 2 * margin])
-        held, start = held[n_samples:], start + n_samples
+        yield Chunk(start, lead, held[: lead + n_samples + margin])
+        start, next_lead = start + n_samples, min(margin, n + start + n_samples)
+        held, lead = held[lead + n_samples - next_lead :], next_lead
 
 
 def split_texture(y: np.ndarray, n_fft: int, sr: int) -> Texture:

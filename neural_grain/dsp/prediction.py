@@ -38,7 +38,7 @@ def continue_edge(edge: np.ndarray, n: int, order: int) -> np.ndarray:
 
 def _continued(y: np.ndarray, n: int, order: int) -> np.ndarray:
     """What follows the samples ``y``."""
-    from scipy.signal import lfilter, lfiltic, oaconvolve
+    from scipy.signal import lfilter, oaconvolve
 
     if not y[-order:].any():
         return np.zeros(n)
@@ -46,7 +46,9 @@ def _continued(y: np.ndarray, n: int, order: int) -> np.ndarray:
     error = oaconvolve(y[-n - order :], coefficients)[order : min(n + order, len(y))]
     drive = np.zeros(n)
     drive[: len(error)] = error[::-1]
-    return lfilter([1.0], coefficients, drive, zi=lfiltic([1.0], coefficients, y[: -order - 1 : -1]))[0]
+    # What scipy.signal.lfiltic returns, which takes as long as all the rest.
+    state = -np.correlate(coefficients[1:], y[: -order - 1 : -1], "full")[order - 1 :]
+    return lfilter([1.0], coefficients, drive, zi=state)[0]
 
 
 def predictor(y: np.ndarray, order: int) -> np.ndarray:
