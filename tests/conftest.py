@@ -110,43 +110,11 @@ def copied_tiles(converted, tmp_path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def breath():
-    """`Tiles` of a library with many levels of breath."""
-    from learning import SETTINGS, breathy
-
-    from neural_grain.learn.dataset import Tiles
-
-    rng = np.random.default_rng(0)
-    return Tiles.of([breathy(level, rng) for level in rng.uniform(-50, -10, 32)], SETTINGS)
-
-
-@pytest.fixture(scope="session")
-def breath_game(breath):
-    """An `AuditGame` with a fully trained noise critic of the breathy library."""
-    import torch
-    from learning import SETTINGS
-
-    from neural_grain.learn.game import AuditGame
-
-    torch.manual_seed(0)
-    return AuditGame(SETTINGS, breath, seed=0)
-
-
-@pytest.fixture
-def short_critic(monkeypatch) -> None:
-    """A noise critic that learns for a moment only, for tests in which it does not matter what it says."""
-    from learning import shorten_critic
-
-    shorten_critic(monkeypatch.setattr)
-
-
-@pytest.fixture(scope="session")
 def short_run(project, tmp_path_factory):
     """A `ShortRun`: what training leaves and returns. Use a copy of its folder to change it."""
     from learning import ShortRun
 
-    with pytest.MonkeyPatch.context() as patch:
-        return ShortRun.of(project.folder, tmp_path_factory.mktemp("short") / "run", patch)
+    return ShortRun.of(project.folder, tmp_path_factory.mktemp("short") / "run")
 
 
 BAD_FILES = {

@@ -1,45 +1,32 @@
-"""What the tests of learn/ share: pictures, models with random weights, a library of breath, and short training runs.
+"""What the tests of learn/ share: levels, models with random weights, a library of breath, and short training runs.
 
 The trained fixtures that use it are in conftest.py, so that this module and torch are imported only when needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pytest
 import torch
-from pictures_of_sounds import log_mel_of
 
-from neural_grain.audio.sound import sound_from_array
 from neural_grain.data.tiles import TrainingPairs, read_pairs
-from neural_grain.dsp.settings import GrainSettings, default_settings
-from neural_grain.learn import noise_law
-from neural_grain.learn.auditor import band_fractions_column
+from neural_grain.dsp.settings import NEPER_PER_DB, GrainSettings, default_settings
+from neural_grain.learn.auditor import bands_of
+from neural_grain.learn.dataset import Tiles
 from neural_grain.learn.model import GrainModel
 from neural_grain.learn.settings import TrainOptions
 from neural_grain.learn.training import TrainedModel, train
 
 SETTINGS = default_settings(GrainSettings())
-FRACTIONS = band_fractions_column(SETTINGS)
-RANGE_DB = SETTINGS.dynamic_range_db
-BAND_CENTRES_HZ = np.array(SETTINGS.band_edges_hz[1:-1])
-BREATH_HZ = 4000.0  # the breath of `breathy` lies above
-TILE_SAMPLES = 2048 + 255 * 512
-SR = 44_100
+BANDS = bands_of(SETTINGS)
+N_CELLS = 8
+BREATH_BAND = 64  # the breath of `breathy_tiles` lies in this band and above
 
 
-def picture_of(y: np.ndarray) -> np.ndarray:
-    """The picture (n_mels, frames) of one channel at 44.1 kHz."""
-    return log_mel_of(sound_from_array(np.float32(y), SR), SETTINGS)
-
-
-def random_pictures(n: int = 3, frames: int = 40, seed: int = 0) -> torch.Tensor:
-    """Pictures (n, n_mels, frames) of independent uniform values."""
-    return torch.from_numpy(np.random.default_rng(seed).random((n, 128, frames)).astype(np.float32))
+def random_levels(n: int = 3, cells: int = N_CELLS, seed: int = 0, low_db: float = -60.0) -> torch.Tensor:
+    """Levels (n, n_mels, cells) of independent uniform values in dB."""
+    return NEPER_PER_DB * low_db * torch.rand(n, 128, cells, generator=torch.Generator().manual_seed(seed))
 
 
 def randomised(seed: int = 0) -> GrainModel:
@@ -50,16 +37,14 @@ def randomised(seed: int = 0) -> GrainModel:
     return model.eval()
 
 
-def breathy(level_db: float, rng: np.random.Generator, tones: bool = True) -> np.ndarray:
-    """The picture of a harmonic sound with breath, noise above 4 kHz, at a level; below 4 kHz lies a constant hiss."""
-    hz = np.fft.rfftfreq(TILE_SAMPLES, 1 / SR)
-    t = np.arange(TILE_SAMPLES) / SR
-    y = sum(np.sin(2 * np.pi * k * 150.7 * t + k) / k for k in range(1, 20)) if tones else 0.0
-    high, low = (
-        np.fft.irfft(np.fft.rfft(rng.standard_normal(TILE_SAMPLES)) * in_band, TILE_SAMPLES)
-        for in_band in (hz > BREATH_HZ, hz < BREATH_HZ)
-    )
-    return picture_of(0.1 * (y + 10 ** (level_db / 20) * high + 10 ** (-45 / 20) * low))
+def breathy_tiles(n: int = 32, seed: int = 0) -> Tiles:
+    """Tiles with partials in every eighth band below band 64 and breath above it, at any level."""
+    generator = torch.Generator().manual_seed(seed)
+    tones = torch.full((n, 128, N_CELLS), -100.0)
+    tones[:, :64:8] = -20 * torch.rand(n, 8, 1, generator=generator)
+    texture = -90 + torch.randn(n, 128, N_CELLS, generator=generator)
+    texture[:, BREATH_BAND:] += 20 + 40 * torch.rand(n, 1, 1, generator=generator)
+    return Tiles(NEPER_PER_DB * tones, NEPER_PER_DB * texture)
 
 
 def output_folder(folder: Path) -> Path:
@@ -69,14 +54,9 @@ def output_folder(folder: Path) -> Path:
     return folder
 
 
-def shorten_critic(patch: Callable[[object, str, object], None] = setattr) -> None:
-    """Let the noise critic learn for a moment only, for tests in which it does not matter what it says."""
-    patch(noise_law, "NOISE_LAW", replace(noise_law.NOISE_LAW, steps=40, trial_steps=5))
-
-
 @dataclass(frozen=True)
 class ShortRun:
-    """A training run of two epochs with small batches and a short noise critic, made in this process."""
+    """A training run of two epochs with small batches, made in this process."""
 
     pairs: TrainingPairs
     options: TrainOptions
@@ -84,7 +64,6 @@ class ShortRun:
     trained: TrainedModel
 
     @classmethod
-    def of(cls, project: Path, folder: Path, patch: pytest.MonkeyPatch) -> ShortRun:
-        pairs, options = read_pairs(project / "training_pairs.json"), TrainOptions(epochs=2, batch_size=8)
-        shorten_critic(patch.setattr)
+    def of(cls, project: Path, folder: Path) -> ShortRun:
+        pairs, options = read_pairs(project / "training_pairs.json"), TrainOptions(epochs=2, batch_size=4)
         return cls(pairs, options, folder, train(pairs, options, output_folder(folder)))

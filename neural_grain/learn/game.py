@@ -1,7 +1,7 @@
 """The audit game: texture is taken away from sounds of the library, and the model has to give it back, and the reverse.
 
-A pair is a tile of the library as it is, and the same tile with its texture turned down, so far that some of it may
-vanish below the floor. In half of the pairs both also hold a background from another tile, which stays. Two referees judge
+A pair is a tile of the library, and the same tile with its texture turned down, so far that some or all of it may
+vanish below the floor: then only the tones are left to tell what texture belongs to them. In half of the pairs both also hold a background from another tile, which stays. Two referees judge
 how the model moves one tile of a pair to the other:
 
 - The critic compares the result with the other tile. The library's own sound is the truth: the same tones, with as much
@@ -33,7 +33,9 @@ from neural_grain.learn.settings import CLAIM_OCTAVES
 class GameSettings:
     """Which pairs are made and how they are compared."""
 
-    reduction_db: tuple[float, float] = (3.0, 40.0)  # by which texture is turned down
+    natural_share: float = 0.3  # of the pairs whose tile with more texture has as much as it has in the library
+    start_db: tuple[float, float] = (0.0, 50.0)  # by which texture is turned down in both tiles of the other pairs
+    reduction_db: tuple[float, float] = (3.0, 60.0)  # by which it is turned down further in one of them
     background_share: float = 0.5  # of the pairs that hold a background from another tile
     background_db: tuple[float, float] = (-30.0, 0.0)  # its level, relative to the texture of the other tile
     max_octaves: float = 4.0  # between the tiles of a pair: the slider ends at 3
@@ -84,10 +86,12 @@ class AuditGame:
         def column(low: float, high: float) -> Tensor:
             return torch.as_tensor(rng.uniform(low, high, n), dtype=torch.float32, device=natural.device)
 
+        start_db = torch.where(column(0, 1) < GAME.natural_share, torch.zeros(n, device=natural.device), column(*GAME.start_db))
+        natural = natural - NEPER_PER_DB * start_db[:, None, None]
         amount_db = column(*GAME.reduction_db)
         background_db = torch.where(column(0, 1) < GAME.background_share, column(*GAME.background_db), -math.inf)
         background = tiles.texture[other] + NEPER_PER_DB * background_db[:, None, None]
-        more = torch.logaddexp(natural, background)
+        more = torch.logaddexp(natural, background).clamp(min=self.bands.floor)
         less = torch.logaddexp(natural - NEPER_PER_DB * amount_db[:, None, None], background).clamp(min=self.bands.floor)
         octaves = -audited_octaves(tones, less, more, self.bands)
         good = (octaves > CLAIM_OCTAVES) & (octaves < GAME.max_octaves)

@@ -46,7 +46,7 @@ from neural_grain.learn.settings import TrainOptions
 class TrainingSettings:
     """How the model learns; the options of a run are in `TrainOptions`."""
 
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     adam_betas: tuple[float, float] = (0.9, 0.99)  # torch's 0.999 remembers 1,000 steps, most of a short run
     distance_unit_db2: float = 20.0  # dB**2 of distance that weigh as much as an octave of violation
     violation_weight: float = 1.0

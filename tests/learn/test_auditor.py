@@ -1,50 +1,55 @@
-"""The auditor, against librosa on the bins, and what rendering does to a picture's energy."""
+"""The auditor: the change of grain that it computes from band powers is the one that stage 1 measures on samples."""
 
 from __future__ import annotations
 
 import math
 
-import librosa
 import numpy as np
 import pytest
 import torch
-from learning import FRACTIONS, RANGE_DB, random_pictures
+from conftest import SR, noise, sine
+from learning import BANDS, SETTINGS, random_levels
 
-from neural_grain.learn.auditor import audited_octaves, band_levels, renormalise
-
-
-def test_the_auditor_agrees_with_librosa_on_the_bins():
-    """If the bins of a band are equal and get the same gain, the band powers determine the flatness."""
-    rng = np.random.default_rng(0)
-    counts = np.full(128, 5)
-    fractions = torch.tensor(counts / counts.sum(), dtype=torch.float32)[:, None]
-    x, change = rng.uniform(0.3, 1, (128, 6)), rng.normal(0, 0.1, (128, 6))
-
-    def grain(picture: np.ndarray) -> float:
-        power = np.repeat(10 ** (RANGE_DB * (picture - 1) / 10), counts, axis=0)
-        return float(librosa.feature.spectral_flatness(S=np.sqrt(power), amin=1e-30).mean())
-
-    measured = audited_octaves(
-        torch.tensor(x[None], dtype=torch.float32),
-        torch.tensor(change[None], dtype=torch.float32),
-        fractions,
-        RANGE_DB,
-        active_range_db=400.0,
-    )
-    assert measured.item() == pytest.approx(math.log2(grain(x) / grain(x + change)), abs=1e-3)
+from neural_grain.audio.sound import sound_from_array
+from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.gains import Amounts
+from neural_grain.learn.auditor import audited_octaves, bands_of, log_flatness
+from neural_grain.learn.model import cell_levels
 
 
-def test_silent_frames_do_not_count():
-    x, change = random_pictures(1), 0.1 * random_pictures(1, seed=1)
-    without = audited_octaves(x, change, FRACTIONS, RANGE_DB, 40.0)
-    x, change = torch.cat((x, torch.zeros(1, 128, 10)), 2), torch.cat((change, random_pictures(1, 10, 5)), 2)
-    torch.testing.assert_close(audited_octaves(x, change, FRACTIONS, RANGE_DB, 40.0), without)
+def test_white_texture_without_tones_is_flat():
+    tones, texture = torch.full((1, 128, 3), -23.0), torch.full((1, 128, 3), -3.0)
+    assert log_flatness(tones, texture, BANDS).abs().max() < 1e-3
 
 
-def test_renormalising_keeps_the_energy_over_time_and_the_loudest_band():
-    x = random_pictures()
-    y = renormalise(x, 0.2 * random_pictures(seed=3), FRACTIONS.log(), RANGE_DB)
-    before, after = (torch.logsumexp(band_levels(z, RANGE_DB) + FRACTIONS.log(), 1) for z in (x, y))
-    shift = after - before  # (batch, frames): one shift for all frames of a picture is allowed
-    torch.testing.assert_close(shift, shift[:, :1].expand_as(shift), atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(y.amax((1, 2)), x.amax((1, 2)))
+def test_a_gain_of_the_texture_of_a_sound_that_is_all_texture_changes_nothing():
+    texture = random_levels(2)
+    tones = torch.full_like(texture, -60.0)
+    assert audited_octaves(tones, texture, texture - 1.0, BANDS).abs().max() < 1e-4
+
+
+def test_more_texture_between_tones_is_more_grain():
+    tones, texture = random_levels(4, low_db=-20.0), random_levels(4, seed=1, low_db=-20.0) - 10
+    octaves = [audited_octaves(tones, texture, texture + gain, BANDS) for gain in (-2.0, -1.0, 1.0, 2.0)]
+    assert torch.all(torch.stack(octaves).diff(dim=0) < 0)
+
+
+@pytest.mark.parametrize("texture_db", [-12.0, 12.0])
+def test_it_agrees_with_the_measure_on_samples(texture_db):
+    """The auditor knows band powers only, so it is off by a share of the octaves."""
+    y = sum(sine(hz, 3.0, level=0.1) for hz in (440, 1100, 2750, 6900)) + noise(3.0, level=0.001)
+    analysis = analyse(sound_from_array(y, SR), SETTINGS)
+    rendered = np.concatenate(list(GainField(analysis).render(Amounts(texture_db, 0.0))))
+    measured = math.log2(analysis.grain / measure_grain(sound_from_array(rendered, SR)))
+    tones, texture = (torch.from_numpy(cell_levels(db))[None] for db in (analysis.tones_db, analysis.texture_db))
+    after = texture + texture_db * math.log(10) / 10
+    assert audited_octaves(tones, texture, after, BANDS).item() == pytest.approx(measured, rel=0.25)
+
+
+def test_its_tensors_are_made_on_the_device_of_the_tiles():
+    """No GPU is needed to see that a tensor is on the wrong device: "meta" refuses others, too."""
+    bands = bands_of(SETTINGS, "meta")
+    levels = torch.empty(2, 128, 8, device="meta")
+    assert audited_octaves(levels, levels, levels, bands).device.type == "meta"

@@ -61,7 +61,7 @@ def test_a_model_that_does_not_fit_is_refused(project, tmp_path, change, message
 
 def test_weights_that_are_not_finite_are_refused(project, tmp_path):
     content = torch.load(project.model, weights_only=True)
-    content["weights"]["scale"] = torch.tensor(math.nan)
+    content["weights"]["scale"] = torch.full((2,), math.nan)
     torch.save(content, tmp_path / "m.pt")
     with pytest.raises(PipelineError, match="weights are not finite"):
         load_model(tmp_path / "m.pt")

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from learning import SETTINGS
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.data.tiles import Source, Tile, TrainingPairs, group_copies, read_pairs
+from neural_grain.data.tiles import Source, Tile, TilePictures, TrainingPairs, group_copies, read_pairs
 from neural_grain.learn import dataset
-from neural_grain.learn.dataset import check_library, fingerprint, load_library, load_tiles, split_files, split_tiles
+from neural_grain.learn.dataset import (
+    Tiles,
+    check_library,
+    fingerprint,
+    load_library,
+    load_tiles,
+    split_files,
+    split_tiles,
+)
 from neural_grain.learn.settings import TrainOptions
 
 
@@ -24,7 +31,15 @@ def listed_library(n_files: int, tiles_per_file: int) -> TrainingPairs:
         Source(Path(f"/{i}.wav"), float(grain), 1, 1) for i, grain in enumerate(rng.uniform(0.001, 0.5, n_files))
     ]
     tiles = [
-        Tile(Path(f"/{source.path.stem}_{k}.npy"), None, source.path, float(k), float(rng.uniform(0.001, 0.5)))
+        Tile(
+            array=Path(f"/{source.path.stem}_{k}.npy"),
+            texture=Path(f"/{source.path.stem}_{k}.texture.npy"),
+            image=None,
+            source=source.path,
+            start_s=float(k),
+            grain=float(rng.uniform(0.001, 0.5)),
+            crest_db=12.0,
+        )
         for source in sources
         for k in range(tiles_per_file)
     ]
@@ -117,22 +132,19 @@ def test_only_the_drawn_tiles_are_read(copied, monkeypatch):
         if tile.array not in drawn:
             tile.array.unlink()
     train, held_out = load_library(pairs, seed=0)
-    assert (len(train.arrays), len(held_out.arrays)) == (5, 2)
+    assert (len(train.tones), len(held_out.tones)) == (5, 2)
     with pytest.raises(PipelineError, match="not readable as a tile"):
         load_tiles(pairs.tiles, pairs.settings)
 
 
-def test_a_crop_is_a_part_of_a_tile_with_the_fluctuation_of_the_whole_tile(project):
-    pairs = read_pairs(project.folder / "training_pairs.json")
-    tiles = load_tiles(pairs.tiles, pairs.settings)
-    among = np.array([2, 5])
-    x, fluctuations = tiles.crops(20, np.random.default_rng(0), among)
-    n_frames = dataset.DATASET.crop_frames
-    assert x.shape == (20, 128, n_frames)
-    for crop, fluctuation in zip(x, fluctuations, strict=True):
-        (i,) = [i for i in among if torch.equal(fluctuation, tiles.fluctuations[i])]
-        windows = np.lib.stride_tricks.sliding_window_view(tiles.arrays[i], n_frames, axis=1)
-        assert (windows == crop.numpy()[:, None]).all((0, 2)).any()
+def test_the_cells_of_a_tile_have_the_mean_powers_of_its_tones_and_texture():
+    rng = np.random.default_rng(0)
+    whole = rng.uniform(0.5, 1, (128, 256)).astype(np.float32)
+    texture = (whole - rng.uniform(0.05, 0.3, whole.shape)).astype(np.float32)
+    tiles = Tiles.of([TilePictures(whole, texture)], SETTINGS)
+    power, of_texture = (10 ** (10 * (x - 1)).reshape(128, 8, 32) for x in (whole, texture))
+    np.testing.assert_allclose(tiles.texture[0].exp(), of_texture.mean(axis=2), rtol=1e-4)
+    np.testing.assert_allclose(tiles.tones[0].exp(), (power - of_texture).mean(axis=2), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

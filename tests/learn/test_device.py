@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from learning import SETTINGS
+from learning import SETTINGS, breathy_tiles
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.learn import device
@@ -15,22 +15,22 @@ from neural_grain.learn.device import check_device, choose_device, gradients_on,
 from neural_grain.learn.model import GrainModel
 
 
-def test_a_gradient_that_a_device_computes_wrongly_is_named_and_rounding_is_not(breath):
+def test_a_gradient_that_a_device_computes_wrongly_is_named_and_rounding_is_not():
     torch.manual_seed(0)
-    good = gradients_on("cpu", GrainModel(SETTINGS), breath.crops(4, np.random.default_rng(0)))
+    good = gradients_on("cpu", GrainModel(SETTINGS), breathy_tiles(4))
     assert all(gradient.norm() > 0 for name, gradient in good.items() if name != "detector.mix.bias"), good
     rounded = {name: gradient * (1 + 1e-4 * torch.randn_like(gradient)) for name, gradient in good.items()}
     assert wrong_gradients(good, rounded) == []
-    for name in ("detector.layers.0.weight", "detector.direct.weight", "detector.layers.2.bias"):
+    for name in ("detector.layers.0.weight", "detector.mix.weight", "detector.layers.2.bias"):
         for wrong in (torch.zeros_like(good[name]), -good[name], good[name] * math.nan):
             assert wrong_gradients(good, {**good, name: wrong}) == [name]
 
 
-def test_training_on_mps_is_refused_if_its_gradients_are_wrong(breath, monkeypatch):
-    model = GrainModel(SETTINGS)
-    compute = gradients_on
+def test_training_on_mps_is_refused_if_its_gradients_are_wrong(monkeypatch):
+    model, compute = GrainModel(SETTINGS), gradients_on
+    on_cpu = breathy_tiles(4)
+    on_mps = SimpleNamespace(tones=OnMps(on_cpu.tones), texture=OnMps(on_cpu.texture))
     monkeypatch.setattr(device, "gradients_on", lambda name, *args: compute("cpu", *args))
-    on_mps = replace_device(breath, "mps")
     check_device(model, on_mps)
     broken = {"cpu": 1.0, "mps": 0.0}
     monkeypatch.setattr(
@@ -38,17 +38,19 @@ def test_training_on_mps_is_refused_if_its_gradients_are_wrong(breath, monkeypat
     )
     with pytest.raises(PipelineError, match="--device mps computes wrong gradients"):
         check_device(model, on_mps)
-    check_device(model, breath)
+    check_device(model, on_cpu)
 
 
-def replace_device(tiles, name):
-    """The same tiles, which say that they are on another device but draw crops on the CPU."""
+class OnMps:
+    """Levels that say that they are on MPS; a part of them can be had on the CPU."""
 
-    class Elsewhere:
-        device = name
-        crops = staticmethod(tiles.crops)
+    device = SimpleNamespace(type="mps")
 
-    return Elsewhere()
+    def __init__(self, levels: torch.Tensor):
+        self._levels = levels
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        return self._levels[part]
 
 
 def test_a_device_that_is_not_there_is_one_line(monkeypatch):

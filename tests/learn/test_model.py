@@ -7,54 +7,56 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from learning import SETTINGS, random_pictures, randomised
+from learning import SETTINGS, random_levels, randomised
 
+from neural_grain.dsp.gains import texture_factor
+from neural_grain.dsp.settings import NEPER_PER_DB
 from neural_grain.learn import model as model_module
-from neural_grain.learn.model import DETECTOR, GrainModel, pattern_in_db
+from neural_grain.learn.model import DETECTOR, GrainModel, cell_levels, move_texture, pattern_in_db
 
 
 class TestDetector:
     def test_each_direction_has_its_own_pattern(self):
-        x, model = random_pictures(2), randomised()
-        both = model.detector.cells(x)
-        for i, direction in ((0, 0.5), (1, -2.0)):
-            pattern = model.detector(x, torch.full((2,), direction))
-            torch.testing.assert_close(pattern[:, :, :16].mean(2), both[:, i, :, 0], atol=1e-5, rtol=1e-4)
+        tones, texture, model = random_levels(), random_levels(seed=1), randomised()
+        both = model.detector(tones, texture)
+        assert both.shape == (3, 2, 128, 8)
         assert (both[:, 0] - both[:, 1]).abs().max() > 0.1
-        mixed = model.detector(x, torch.tensor([1.0, -1.0]))
-        assert torch.equal(mixed[0], model.detector(x, torch.ones(2))[0])
-        assert torch.equal(mixed[1], model.detector(x, -torch.ones(2))[1])
+        mixed = model.pattern_db(tones, texture, torch.tensor([1.0, -1.0, -3.0]))
+        assert torch.equal(mixed, torch.stack([both[0, 0], both[1, 1], both[2, 1]]))
 
-    def test_it_starts_as_the_spectral_expander(self):
-        x = torch.rand(1, 128, 1).expand(1, 128, 40)
-        for direction in (torch.ones(1), -torch.ones(1)):
-            pattern = GrainModel(SETTINGS).detector(x, direction)
-            torch.testing.assert_close(pattern, x - x.mean(1, keepdim=True), atol=1e-5, rtol=0)
+    def test_it_starts_as_one_gain_for_the_whole_texture(self):
+        assert not GrainModel(SETTINGS).detector(random_levels(), random_levels(seed=1)).any()
 
-    def test_frames_that_are_far_away_do_not_matter(self):
-        x, model = random_pictures(1, 480), randomised()
-        changed = x.clone()
-        changed[:, :, 380:] = 0.5
-        before, after = (model.detector(picture, torch.ones(1))[:, :, :200] for picture in (x, changed))
-        torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-5)
+    def test_only_differences_between_bands_count(self):
+        pattern = randomised().detector(random_levels(), random_levels(seed=1))
+        assert pattern.mean(2).abs().max() < 1e-4
+        assert pattern.abs().max() <= 2 * DETECTOR.range_db
 
-    @pytest.mark.parametrize("frames", [1, 5, 17])
-    def test_pictures_shorter_than_a_cell_work(self, frames):
-        x, model = random_pictures(1, frames), randomised()
-        assert pattern_in_db(model, x[0].numpy(), SETTINGS).shape == (2, 128, 1)
-        assert model.pattern(x, torch.ones(1)).shape == (1, 128, frames)
+    def test_cells_that_are_far_away_do_not_matter(self):
+        tones, texture, model = random_levels(1, 40), random_levels(1, 40, seed=1), randomised()
+        changed = texture.clone()
+        changed[..., 30:] = -1.0
+        before, after = (model.detector(tones, each)[..., : 30 - DETECTOR.context_cells] for each in (texture, changed))
+        torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
 
-    def test_a_long_picture_in_chunks_has_the_same_pattern(self, monkeypatch):
-        x, model = 0.5 + 0.05 * random_pictures(1, 1500)[0].numpy(), randomised()  # partly noise
-        whole = pattern_in_db(model, x, SETTINGS)
+    def test_a_long_sound_in_chunks_has_the_same_pattern(self, monkeypatch):
+        steps = np.random.default_rng(0).uniform(-80, 0, (2, 128, 371)).astype(np.float32)
+        model = randomised()
+        whole = pattern_in_db(model, *steps)
         monkeypatch.setattr(model_module, "DETECTOR", replace(DETECTOR, chunk_cells=8))
-        np.testing.assert_allclose(pattern_in_db(model, x, SETTINGS), whole, atol=1e-3)
+        np.testing.assert_allclose(pattern_in_db(model, *steps), whole, atol=1e-3)
         assert whole.shape == (2, 128, 47)
+
+    def test_a_cell_has_the_mean_power_of_its_steps(self):
+        level_db = np.random.default_rng(0).uniform(-80, 0, (128, 19))
+        expected = [np.log((10 ** (level_db[:, i : i + 8] / 10)).mean(axis=1)) for i in (0, 8, 16)]
+        np.testing.assert_allclose(cell_levels(level_db), np.stack(expected, axis=1), rtol=1e-5, atol=1e-5)
 
 
 class TestKernel:
     def test_a_control_of_0_changes_nothing(self):
-        assert torch.equal(randomised()(random_pictures(), torch.zeros(3)), torch.zeros(3, 128, 40))
+        tones, texture = random_levels(), random_levels(seed=1)
+        assert torch.equal(randomised()(tones, texture, torch.zeros(3)), texture)
 
     def test_the_gated_control_is_odd_and_increasing(self):
         controls = torch.linspace(-3, 3, 61)
@@ -62,18 +64,24 @@ class TestKernel:
         assert torch.all(effective.diff() > 0)
         torch.testing.assert_close(effective, -effective.flip(0))
 
-    @pytest.mark.parametrize("control", [-0.5, 0.5, 1.0, 2.0])
-    def test_a_unit_of_control_is_an_octave(self, control):
-        x, model = random_pictures(3, 1).expand(3, 128, 40) * 0.5 + 0.5, GrainModel(SETTINGS)
-        model.temperature.fill_(1e3)
-        controls = torch.full((3,), control)
-        torch.testing.assert_close(model.octaves(x, model(x, controls)), controls, atol=0.05, rtol=0.05)
+    @pytest.mark.parametrize("amount_db", [-25.0, -3.0, 4.0, 29.0])
+    def test_texture_is_moved_as_rendering_moves_it(self, amount_db):
+        texture = random_levels(1)
+        pattern_db = 40 * torch.rand(1, 128, 8) - 20
+        moved = move_texture(texture, pattern_db, torch.tensor([amount_db]))
+        factor = texture_factor(pattern_db[0].numpy(), amount_db)
+        np.testing.assert_allclose((moved - texture)[0].exp(), factor, rtol=1e-4)
 
-    @pytest.mark.parametrize("control", [-1.0, -2.0, -2.8])
-    def test_beyond_its_reach_it_goes_to_the_peak_of_grain_and_not_past_it(self, control):
-        """A flat spectrum is 0.59 octaves above this picture."""
-        x = torch.zeros(1, 128, 64)
-        x[:, 20:23] = 0.2
-        model = GrainModel(SETTINGS)
-        model.temperature.fill_(1e3)
-        assert model.octaves(x, model(x, torch.tensor([control]))).item() < -0.55
+    def test_what_is_added_is_the_pattern_times_the_control(self):
+        """N' = N + V d in powers, with d = 10**(amount / 10) - 1."""
+        texture, pattern_db, amount_db = random_levels(1), torch.full((1, 128, 8), 5.0), torch.tensor([6.0])
+        moved = move_texture(texture, pattern_db, amount_db)
+        added = (texture + 5 * NEPER_PER_DB).exp() * (10**0.6 - 1)
+        torch.testing.assert_close(moved.exp(), texture.exp() + added)
+
+    def test_a_step_of_training_works_on_any_device(self):
+        """No GPU is needed to see that a tensor is on the wrong device: "meta" refuses others, too."""
+        model = GrainModel(SETTINGS).to("meta")
+        levels = torch.empty(2, 128, 8, device="meta")
+        model(levels, levels, torch.empty(2, device="meta")).square().mean().backward()
+        assert all(weight.grad.device.type == "meta" for weight in model.parameters())

@@ -10,21 +10,18 @@ import math
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from conftest import PROJECT_EPOCHS
-from learning import SETTINGS, output_folder
+from learning import BANDS, BREATH_BAND, SETTINGS, breathy_tiles, output_folder
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.learn import game as learn_game
-from neural_grain.learn import model as learn_model
 from neural_grain.learn import training
 from neural_grain.learn.checkpoint import read_checkpoint
 from neural_grain.learn.dataset import Tiles, load_library
 from neural_grain.learn.game import AuditGame
 from neural_grain.learn.history import share_nearer
-from neural_grain.learn.model import GrainModel
+from neural_grain.learn.model import KERNEL, GrainModel
 from neural_grain.learn.settings import TrainOptions
 from neural_grain.learn.training import TRAINING, judge, n_batches, train, train_epoch
 
@@ -34,110 +31,79 @@ def assert_same_weights(a: GrainModel, b: GrainModel) -> None:
 
 
 class TestWhatIsLearned:
-    """The bounds are far from what was measured with two seeds on AVX2 kernels and one on the default kernels.
-
-    Share nearer: 0.53 to 0.66, bound 0.2. Remaining distance: 0.06 to 0.18, bound 0.5.
-    """
-
-    def test_it_holds_for_files_that_were_not_learned_from(self, project):
+    def test_it_is_reported_for_files_that_were_not_learned_from(self, project):
         with (project.folder / "grain_processor_v2_output/training_history.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == PROJECT_EPOCHS
-        assert float(rows[-1]["held_out_violation"]) < 0.1
         content = json.loads((project.folder / "grain_processor_v2_output/audit.json").read_text())
-        assert content["summary"]["nearer_than_expander_share"] > 0.2
+        assert content["summary"]["held_out_violation_octaves"] == pytest.approx(float(rows[-1]["held_out_violation"]))
 
-    @pytest.mark.usefixtures("short_critic")
     def test_a_run_compares_its_model_with_the_untrained_one_on_held_out_tiles(self, short_run):
         library = load_library(short_run.pairs, seed=0)
         torch.manual_seed(0)
-        untrained = GrainModel(SETTINGS)
-        game = AuditGame(SETTINGS, library.train, seed=0)
-        untrained.detector.full_fluctuation.copy_(game.critic.full_fluctuation)
+        game = AuditGame(SETTINGS)
         before, after = (
-            judge(game, model, library.held_out, short_run.options) for model in (untrained, short_run.trained.model)
+            judge(game, model, library.held_out, short_run.options)
+            for model in (GrainModel(SETTINGS), short_run.trained.model)
         )
-        assert vars(after) == pytest.approx(vars(short_run.trained.history[-1].held_out), nan_ok=True)
-        nearer = share_nearer(before, after, game.resemblance_weight)
-        assert short_run.trained.nearer_than_expander == pytest.approx(nearer)
+        assert vars(after) == pytest.approx(vars(short_run.trained.history[-1].held_out))
+        assert short_run.trained.nearer_than_one_gain == pytest.approx(share_nearer(before, after))
 
-    @pytest.mark.parametrize("critics", ["both", "noise alone"])
-    def test_moved_tiles_come_nearer_to_the_sound_with_more_or_less_noise(
-        self, breath, breath_game, critics, monkeypatch
-    ):
-        """The expander that the model starts from does not know that noise rises above 4 kHz only."""
-        if critics == "noise alone":  # the resemblance critic would teach much the same here
-            monkeypatch.setattr(AuditGame, "_natural_distances", lambda *_: {})
+    def test_breath_that_vanished_below_the_floor_is_given_back_where_it_belongs(self):
+        """One gain would raise the floor in all bands alike; the library's texture is breath in the upper half.
+
+        With two seeds and more steps the difference was 8 dB; the bound leaves room.
+        """
         torch.manual_seed(0)
-        model, options = GrainModel(SETTINGS), TrainOptions(epochs=2, batch_size=8)
-
-        def distance() -> float:
-            rng = np.random.default_rng(7)
-            with torch.no_grad():
-                judgements = [breath_game.judge_batch(model, breath, 32, rng) for _ in range(4)]
-            return sum(judgement.noise_distance.item() for both in judgements for judgement in both.values())
-
-        before = distance()
+        tiles, model, options = breathy_tiles(), GrainModel(SETTINGS), TrainOptions(epochs=10, batch_size=8)
         optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
+        game = AuditGame(SETTINGS)
         for epoch in range(1, options.epochs + 1):
-            train_epoch(breath_game, model, optimizer, breath, epoch, options)
-        assert distance() < 0.5 * before
+            train_epoch(game, model, optimizer, tiles, epoch, options)
+        bare = Tiles(tiles.tones, torch.full_like(tiles.texture, BANDS.floor))
+        with torch.no_grad():
+            pattern_db = model.pattern_db(bare.tones, bare.texture, -torch.ones(len(bare.tones))).mean((0, 2))
+        assert pattern_db[BREATH_BAND + 4 :].mean() > pattern_db[: BREATH_BAND - 4].mean() + 1.5
 
-    def test_held_out_tiles_are_judged_with_all_their_tones(self, breath, breath_game, monkeypatch):
-        """If they all have the same grain, the resemblance critic has no opinion."""
-        same = Tiles.of([breath.arrays[3]] * 4, SETTINGS)
-        torch.manual_seed(0)
-        model, scores = GrainModel(SETTINGS), []
-        for bare_share in (0.0, 10.0):
-            monkeypatch.setattr(learn_game, "GAME", replace(learn_game.GAME, bare_share=bare_share))
-            scores.append(judge(breath_game, model, same, TrainOptions()))
-        assert vars(scores[0]) == pytest.approx(vars(scores[1]), nan_ok=True)
-        assert math.isnan(scores[0].distance)
-        assert math.isfinite(scores[0].noise)
-        assert math.isfinite(scores[0].violation)
-
-    def test_digital_silence_inside_a_tile_does_no_harm(self, breath, breath_game):
-        """In silence the pattern is exactly 0 at first, and the root of 0 has no finite gradient."""
-        arrays = [np.array(x) for x in breath.arrays]
-        for x in arrays[::2]:
-            x[:, : x.shape[1] // 2] = 0
-        torch.manual_seed(0)
-        model = GrainModel(SETTINGS)
+    def test_a_tile_of_digital_silence_does_no_harm(self):
+        tiles, model = breathy_tiles(), GrainModel(SETTINGS)
+        for levels in (tiles.tones, tiles.texture):
+            levels[::2] = BANDS.floor
+            levels[1::4, :, :4] = BANDS.floor
         optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate)
-        train_epoch(breath_game, model, optimizer, Tiles.of(arrays, SETTINGS), 1, TrainOptions(epochs=1, batch_size=8))
+        train_epoch(AuditGame(SETTINGS), model, optimizer, tiles, 1, TrainOptions(epochs=1, batch_size=8))
         assert all(torch.isfinite(weight).all() for weight in model.parameters())
 
 
 class TestLengthOfAnEpoch:
     @pytest.mark.parametrize(
-        ("n_tiles", "n"), [(1, 16), (117, 16), (513, 17), (1000, 32), (2048, 64), (10_000, 64), (1_000_000, 64)]
+        ("n_tiles", "n"), [(1, 8), (117, 8), (257, 9), (320, 10), (512, 16), (10_000, 32), (1_000_000, 32)]
     )
     def test_it_follows_the_number_of_tiles_within_two_limits(self, n_tiles, n):
         assert n_batches(n_tiles, 32) == n
 
-    def test_every_epoch_draws_other_batches_and_the_same_ones_again(self, breath, breath_game, monkeypatch):
+    def test_every_epoch_draws_other_batches_and_the_same_ones_again(self, monkeypatch):
         monkeypatch.setattr(training, "learning_rate_at", lambda progress: 0.0)
-        monkeypatch.setattr(learn_model, "KERNEL", replace(learn_model.KERNEL, gate_temperatures=(2.0, 2.0)))
-        monkeypatch.setattr(training, "KERNEL", learn_model.KERNEL)
+        monkeypatch.setattr(training, "KERNEL", replace(KERNEL, gate_temperatures=(2.0, 2.0)))
         monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=4, max_batches=4))
-        torch.manual_seed(0)
-        model = GrainModel(SETTINGS)
+        game, model, tiles = AuditGame(SETTINGS), GrainModel(SETTINGS), breathy_tiles()
         optimizer = torch.optim.Adam(model.parameters())
         first, second, again = (
-            train_epoch(breath_game, model, optimizer, breath, epoch, TrainOptions()) for epoch in (1, 2, 1)
+            train_epoch(game, model, optimizer, tiles, epoch, TrainOptions()) for epoch in (1, 2, 1)
         )
         assert first == again
         assert first["violation_texture"] != second["violation_texture"]
 
 
-@pytest.mark.usefixtures("short_critic")
 class TestInterruption:
     def test_a_run_that_is_stopped_after_any_step_and_resumed_ends_with_the_same_weights(
         self, short_run, tmp_path, monkeypatch
     ):
         folder = output_folder(tmp_path / "run")
         steps = itertools.count(1)
-        stop = contextlib.nullcontext(lambda: next(steps) == 22)  # the sixth step of the second epoch is not done
+        stop = contextlib.nullcontext(
+            lambda: next(steps) == 14  # the sixth step of the second epoch is not done
+        )
         with monkeypatch.context() as patch:
             patch.setattr(training, "stop_after_step", lambda: stop)
             with pytest.raises(KeyboardInterrupt):
@@ -164,7 +130,7 @@ class TestInterruption:
         assert_same_weights(resumed.model, short_run.trained.model)
 
     def test_a_checkpoint_of_other_options_is_refused_before_anything_is_learned(self, short_run, monkeypatch):
-        monkeypatch.setattr(training, "AuditGame", lambda *_: pytest.fail("the noise critic was trained"))
+        monkeypatch.setattr(training, "AuditGame", lambda *_: pytest.fail("a game was begun"))
         with pytest.raises(PipelineError, match="was made from other tiles or options; leave out --resume"):
             train(short_run.pairs, replace(short_run.options, epochs=3), short_run.folder, resume=True)
 
@@ -174,17 +140,18 @@ class TestInterruption:
     ):
         folder = output_folder(tmp_path / "run")
         latest = folder / "checkpoints/latest.pt"
-        judge_batch = AuditGame.judge_batch
+        judge_well = AuditGame.judge
 
-        def judge_badly(game, model, *args, **options):
-            judgements = judge_batch(game, model, *args, **options)
+        def judge_badly(game, model, *args):
+            judgements = judge_well(game, model, *args)
             if torch.is_grad_enabled() and latest.exists() == (epoch == 2):
-                bad = model.scale * math.inf if fault == "loss" else (model.scale - model.scale.detach()).sqrt()
+                scale = model.scale.sum()
+                bad = scale * math.inf if fault == "loss" else (scale - scale.detach()).sqrt()
                 smooth = judgements["smooth"]
                 judgements["smooth"] = replace(smooth, violation=smooth.violation + bad)
             return judgements
 
-        monkeypatch.setattr(AuditGame, "judge_batch", judge_badly)
+        monkeypatch.setattr(AuditGame, "judge", judge_badly)
         monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=2, max_batches=2))
         with pytest.raises(PipelineError) as caught:
             train(short_run.pairs, replace(short_run.options, epochs=3), folder)

@@ -76,7 +76,6 @@ class TestReports:
         )
         assert capsys.readouterr().err == expected
 
-    @pytest.mark.usefixtures("short_critic")
     def test_without_the_recordings_it_learns_and_says_that_none_could_be_audited(self, copied, monkeypatch, capsys):
         for path in copied.folder.rglob("*.wav"):
             path.unlink()
@@ -105,7 +104,6 @@ class TestReports:
 
 
 class TestInterruption:
-    @pytest.mark.usefixtures("short_critic")
     def test_killed_and_resumed_it_ends_with_the_weights_of_an_undisturbed_run(self, project, short_run, tmp_path):
         options = short_run.options
         args = ["--pairs", project.folder / "training_pairs.json", "--output-dir", tmp_path / "broken",
