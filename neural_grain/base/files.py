@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
+import mmap
 import os
 import re
 import stat
@@ -29,7 +30,7 @@ import numpy as np
 from neural_grain.base.errors import PipelineError
 
 HIDDEN_NAME = re.compile(r"(\.grain-[0-9a-f]{16})\.(part|lock)(\..*)?", re.DOTALL)
-SCRATCH_BYTES = 1 << 29  # a log-mel picture of 3 hours; a larger array goes to a file
+SCRATCH_BYTES = 1 << 27  # six minutes of stereo; a larger array goes to a file
 #: Errors of file systems that have no locks, such as some network folders. There runs are not kept apart.
 NO_LOCKS = frozenset(getattr(errno, name, -1) for name in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"))
 
@@ -294,3 +295,10 @@ def scratch_array(shape: tuple[int, ...]) -> np.ndarray:
             f"{tempfile.gettempdir()}: no room for {n_bytes / 1e9:.1f} GB of working space ({err.strerror}); "
             "set TMPDIR to another folder"
         ) from err
+
+
+def release_pages(*arrays: np.ndarray) -> None:
+    """Give back the memory that pages of scratch arrays hold; what lies in files stays there and is read again."""
+    for array in arrays:
+        if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            array.base.madvise(mmap.MADV_DONTNEED)

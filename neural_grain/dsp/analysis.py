@@ -107,6 +107,7 @@ def with_texture(sound: Sound, layers: Layers) -> Sound:
         for y in sound.blocks():
             stop = start + len(y)
             yield np.concatenate((y, layers.texture(start, stop)), axis=1)
+            layers.release_pages()
             start = stop
 
     return replace(sound, channels=2 * sound.channels, blocks=blocks)

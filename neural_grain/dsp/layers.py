@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neural_grain.audio.sound import Sound
-from neural_grain.base.files import scratch_array
+from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import map_in_order
 from neural_grain.dsp.prediction import continue_edge
 from neural_grain.dsp.settings import GrainSettings
@@ -88,6 +88,10 @@ class Layers:
         """The texture of the samples from ``start`` to ``stop``, shape (samples, channels)."""
         return self.transients[start:stop] + self.noise[start:stop]
 
+    def release_pages(self) -> None:
+        """Give back the memory of what was read or written; to be called from time to time in a long sound."""
+        release_pages(self.tones, self.transients, self.noise)
+
 
 def crest_factor_db(y: np.ndarray) -> float:
     """Peak over RMS of samples (n, channels), of all channels together, in dB; 0 if they are silent."""
@@ -126,6 +130,7 @@ def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Lay
         inside = slice(lead, lead + stop - start)
         layers.transients[start:stop], layers.noise[start:stop] = texture.transients[inside], texture.noise[inside]
         layers.tones[start:stop] = y[inside] - texture.transients[inside] - texture.noise[inside]
+        layers.release_pages()
     return layers
 
 

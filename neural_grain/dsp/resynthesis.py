@@ -99,7 +99,9 @@ class LayerRenderer:
         def render(piece: range) -> np.ndarray:
             return self.render_range(gains, piece.start, piece.stop, level, with_tones=with_tones)
 
-        yield from map_in_order(render, pieces, threads)
+        for piece in map_in_order(render, pieces, threads):
+            yield piece
+            self.analysis.layers.release_pages()
 
     @ONE_BLAS_THREAD
     def render_range(

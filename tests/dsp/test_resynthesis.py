@@ -156,6 +156,7 @@ class TestLongSounds:
         in_file = analyse(sound_from_array(y, SR), SETTINGS)
         assert isinstance(in_file.x, np.memmap)
         assert isinstance(in_file.layers.noise, np.memmap)
+        in_file.layers.release_pages()
         np.testing.assert_allclose(in_file.x, in_memory.x, atol=1e-6)
         np.testing.assert_array_equal(rendered(in_file, noise_db=3.0), rendered(in_memory, noise_db=3.0))
 
