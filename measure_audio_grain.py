@@ -240,7 +240,7 @@ def _paths_to_measure(args: argparse.Namespace) -> list[Path]:
         if len(args.paths) > 1:
             raise PipelineError(f"--demo writes into one folder, {len(args.paths)} were given")
         folder = args.paths[0] if args.paths else Path()
-        files = write_demo(folder, progress_bar("demo library"))
+        files = write_demo(folder, progress_bar("demo library"), args.jobs)
         print(f"{len(files)} demo sounds in {', '.join(str(folder / name) for name in DEFAULT_FOLDERS)}")
         return [folder / name for name in DEFAULT_FOLDERS]
     if args.paths:

@@ -17,6 +17,7 @@ import numpy as np
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, prepare_folder
+from neural_grain.base.parallel import map_unordered
 from neural_grain.data.incremental import Progress, no_progress
 from neural_grain.data.metadata import DEFAULT_FOLDERS
 from neural_grain.dsp.flatness import measure_grain
@@ -81,10 +82,12 @@ def _chords(t: np.ndarray, root_hz: float, rng: np.random.Generator) -> np.ndarr
         fade_in = np.clip((t - chord * chord_s) / DEMO.chord_fade_s + 0.5, 0, 1)
         fade_out = np.clip(((chord + 1) * chord_s - t) / DEMO.chord_fade_s + 0.5, 0, 1)
         envelope = np.sin(0.5 * np.pi * (fade_in * fade_out)) ** 2
+        audible = np.flatnonzero(envelope)
+        part = slice(audible[0], audible[-1] + 1)
         for step in steps:
             for partial in range(1, 5):
                 hz = root_hz * partial * 2 ** (step / 12)
-                y += envelope * np.sin(2 * np.pi * (hz * t + rng.random())) / partial**1.8
+                y[part] += envelope[part] * np.sin(2 * np.pi * (hz * t[part] + rng.random())) / partial**1.8
     return y
 
 
@@ -154,13 +157,14 @@ def demo_sound(kind: str, index: int, grain: float) -> DemoSound:
         return DemoSound(scale * tone[:, None], scale * gain * texture)
 
     def excess_octaves(level_db: float) -> float:
-        return math.log2(measure_grain(sound_from_array(mix(level_db).y, DEMO.sample_rate_hz)) / grain)
+        y = tone[:, None] + 10 ** (level_db / 20) * texture  # at any level, because grain does not depend on it
+        return math.log2(measure_grain(sound_from_array(y, DEMO.sample_rate_hz)) / grain)
 
     return mix(brentq(excess_octaves, -130, 30, xtol=0.05))
 
 
-def write_demo(folder: Path, progress: Progress = no_progress) -> list[Path]:
-    """Write the demo library below ``folder``; files that are already there stay as they are.
+def write_demo(folder: Path, progress: Progress = no_progress, jobs: int = 1) -> list[Path]:
+    """Write the demo library below ``folder`` on ``jobs`` threads; files that are already there stay as they are.
 
     Raises
     ------
@@ -182,9 +186,13 @@ def write_demo(folder: Path, progress: Progress = no_progress) -> list[Path]:
     for kind in DEMO_FOLDERS:
         prepare_folder(folder / kind)
     missing = [path for path in sounds if not path.exists()]
-    for path in progress(missing, len(missing)):
+
+    def write(path: Path) -> None:
         with atomic_write(path) as temporary:
             sf.write(temporary, demo_sound(*sounds[path]).y, DEMO.sample_rate_hz, "PCM_16", format="FLAC")
+
+    for _ in progress(map_unordered(write, missing, jobs), len(missing)):
+        pass
     return list(sounds)
 
 
