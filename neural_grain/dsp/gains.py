@@ -6,8 +6,8 @@ relative to the texture that is there. An amount of texture_db moves that part a
     power after / power before = 1 + (10**(texture_db / 10) - 1) 10**(v_db / 10)
 
 At v_db = 0 the whole texture of the band gets the gain texture_db; at less, the rest of it stays as it is; at more, the
-sound has less of this texture than the library would give it. Noise is raised by no more than ``max_gain_db``; what is
-missing from there is generated. Large amounts fade into one gain for all bands, to remove or raise all that there is.
+sound has less of this texture than the library would give it. Noise is raised by no more than ``max_gain_db``, and not at all
+where it lies at the floor; what is missing is generated. Large amounts fade into one gain for all bands, to remove or raise all that there is.
 
 The spectral expander takes over where the texture reaches no farther. It works on tones and noise alike: every band is
 moved away from the mean level of its time. `limit_gain` keeps every band at or below the loudest of its time, and
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neural_grain.dsp.settings import NEPER_PER_DB
+from neural_grain.dsp.settings import DYNAMIC_RANGE_DB, NEPER_PER_DB
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class TextureSettings:
     """How amounts become gains of the texture."""
 
     fade_db: tuple[float, float] = (30.0, 60.0)  # amounts between which the pattern fades into one gain for all bands
+    present_db: float = 10.0  # above the floor of the picture, from where on a band has noise that can be raised
     max_gain_db: float = 20.0  # of noise that is there: what leaks from tones into it would be heard beyond
 
 
@@ -156,15 +157,18 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     shares : np.ndarray, shape (n_mels,), `band_fractions`
     """
     factor = texture_factor(components.pattern_db, amounts.texture_db)
-    limit = np.float32(10 ** (TEXTURE.max_gain_db / 10))
-    excess = factor - limit
-    generated_db = components.texture_db + db_of(excess) if excess.max() > 0 else None
+    generated_db = None
+    if amounts.texture_db > 0:
+        over_floor = (components.texture_db + np.float32(DYNAMIC_RANGE_DB)) / np.float32(TEXTURE.present_db)
+        limit = power_of(np.float32(TEXTURE.max_gain_db) * np.clip(over_floor, 0, 1))
+        generated_db = components.texture_db + db_of(factor - limit)
+        factor = np.minimum(factor, limit)
     expander_db = None
     if amounts.expander:
         expander_db = np.float32(amounts.expander) * components.expander_db
         if amounts.to_texture:
             expander_db = limit_gain(expander_db, components.level_db, shares)
-    return BandGains(db_of(np.minimum(factor, limit)), generated_db, expander_db)
+    return BandGains(db_of(factor), generated_db, expander_db)
 
 
 def powers_after(components: GainComponents, gains: BandGains) -> np.ndarray:
