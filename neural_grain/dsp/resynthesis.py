@@ -20,6 +20,7 @@ import numpy as np
 from neural_grain.base.parallel import ONE_BLAS_THREAD, map_in_order
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gains import BandGains, StepGains, lerp_weights
+from neural_grain.dsp.layers import Layers
 from neural_grain.dsp.mel import band_interpolation
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
 from neural_grain.dsp.stft import edge_padding, hann_window, overlap_add
@@ -162,7 +163,8 @@ class LayerRenderer:
         D *= np.exp(interpolate_gains(gains.noise_db, times, self._to_log_gain))
         if gains.generated_db is not None:
             amplitude = self._unit_noise * np.exp(interpolate_gains(gains.generated_db, times, self._to_log_gain))
-            D += spectra(white_noise(start, stop, len(D))) * amplitude.astype(np.float32)
+            follows = texture_envelope(layers, start, stop, self.n_fft)
+            D += spectra(follows * white_noise(start, stop, len(D))) * amplitude.astype(np.float32)
         if gains.expander_db is not None:
             tones = spectra(padded_range(layers.tones, start, stop, self.n_fft, self.lead))
             D += tones
@@ -172,6 +174,38 @@ class LayerRenderer:
         frames = irfft(D, self.n_fft, axis=-1)
         frames *= self._window / np.float32(0.375 * self.n_fft / self.hop_length)
         return overlap_add(frames, self.hop_length)
+
+
+def texture_envelope(layers: Layers, start: int, stop: int, n_fft: int) -> np.ndarray:
+    """Factor on generated noise that lets it follow the texture: its level in each channel, and 0 where it is silent.
+
+    A spectrum says nothing about the time within its window, in which noise would begin before the sound does. So the
+    noise is lowered where the texture of the last or of the next quarter of a window is 6 dB below that of a window.
+
+    Returns
+    -------
+    np.ndarray, shape (channels, stop - start), float32; its power is 1 on average over the channels of a steady sound
+    """
+    short, half = n_fft // 4, n_fft // 2
+    n_samples = len(layers.noise)
+    first, last = max(0, start - half), min(n_samples, stop + half)
+    power = np.square(layers.texture(first, last), dtype=float).T
+    # Beyond the ends of the sound its power goes on as in the mirror.
+    before, after = first - (start - half), stop + half - last
+    power = np.pad(power, ((0, 0), (before, after)), "symmetric")
+    sums = np.cumsum(np.pad(power, ((0, 0), (1, 0))), axis=1)
+
+    def mean(begin: int, length: int) -> np.ndarray:
+        """Mean over ``length`` samples from ``begin`` after each sample on."""
+        at = half + begin
+        return (
+            np.maximum(sums[:, at + length : at + length + stop - start] - sums[:, at : at + stop - start], 0) / length
+        )
+
+    around, lowest = mean(-half, n_fft), np.minimum(mean(1 - short, short), mean(0, short))
+    tiny = np.finfo(np.float32).tiny
+    share = around / np.maximum(around.mean(axis=0), tiny)
+    return np.sqrt(share * np.minimum(1, 4 * lowest / np.maximum(around, tiny))).astype(np.float32)
 
 
 def padded_range(y: np.ndarray, start: int, stop: int, n_fft: int, lead: int) -> np.ndarray:

@@ -102,7 +102,7 @@ class TestGainsOnLayers:
 
 class TestGeneratedNoise:
     def test_it_has_the_level_of_each_band(self):
-        analysis = analysis_of(drone(-300, 6.0) * 0.1)
+        analysis = analysis_of(drone(-60, 6.0) * 0.1)
         level_db = np.linspace(-20, -60, 128, dtype=np.float32)[:, None]
         added = rendered(analysis, generated_db=level_db) - rendered(analysis)
         P = np.square(np.abs(np.fft.rfft(added[:, 0]))) / len(added)  # power for each bin of white noise of power P
@@ -112,6 +112,16 @@ class TestGeneratedNoise:
             near = np.abs(hz - centres[b]) < 0.1 * centres[b]
             expected = level_db[:, 0] + 10 * np.log10(analysis.band_peak / window_energy)
             assert 10 * np.log10(P[near].mean()) == pytest.approx(np.interp(centres[b], centres, expected), abs=0.7)
+
+    def test_it_follows_the_texture_of_each_channel_and_begins_with_it(self):
+        y = np.stack([drone(-40), 0.25 * drone(-40, seed=1), np.zeros(3 * SR)], axis=1)
+        y[:SR] = 0
+        analysis = analysis_of(y)
+        added = rendered(analysis, generated_db=np.full((128, 1), -40.0)) - rendered(analysis)
+        level_db = 20 * np.log10(added[3 * SR // 2 :].std(axis=0) + 1e-12)
+        assert level_db[0] - level_db[1] == pytest.approx(12.0, abs=0.5)
+        assert level_db[2] < level_db[0] - 100
+        assert np.abs(added[: SR - SR // 1_000]).max() < 0.02 * np.abs(added).max()
 
     def test_channels_are_independent_and_every_rendering_is_the_same(self, stereo):
         level_db = np.full((128, 1), -30.0)
