@@ -86,13 +86,17 @@ class AuditGame:
         def column(low: float, high: float) -> Tensor:
             return torch.as_tensor(rng.uniform(low, high, n), dtype=torch.float32, device=natural.device)
 
-        start_db = torch.where(column(0, 1) < GAME.natural_share, torch.zeros(n, device=natural.device), column(*GAME.start_db))
+        start_db = torch.where(
+            column(0, 1) < GAME.natural_share, torch.zeros(n, device=natural.device), column(*GAME.start_db)
+        )
         natural = natural - NEPER_PER_DB * start_db[:, None, None]
         amount_db = column(*GAME.reduction_db)
         background_db = torch.where(column(0, 1) < GAME.background_share, column(*GAME.background_db), -math.inf)
         background = tiles.texture[other] + NEPER_PER_DB * background_db[:, None, None]
         more = torch.logaddexp(natural, background).clamp(min=self.bands.floor)
-        less = torch.logaddexp(natural - NEPER_PER_DB * amount_db[:, None, None], background).clamp(min=self.bands.floor)
+        less = torch.logaddexp(natural - NEPER_PER_DB * amount_db[:, None, None], background).clamp(
+            min=self.bands.floor
+        )
         octaves = -audited_octaves(tones, less, more, self.bands)
         good = (octaves > CLAIM_OCTAVES) & (octaves < GAME.max_octaves)
         good[0] |= ~good.any()

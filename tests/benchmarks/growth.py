@@ -37,7 +37,7 @@ T = TypeVar("T")
 FILES = 2000
 TILES_PER_SOURCE = 4
 COLUMNS = (
-    ("tiles", 8), ("listed (MB)", 12), ("used", 6), ("draw (s)", 9), ("load (s)", 9), ("critic (s)", 11),
+    ("tiles", 8), ("listed (MB)", 12), ("used", 6), ("draw (s)", 9), ("load (s)", 9),
     ("steps", 6), ("epoch (s)", 10), ("peak (MB)", 10),
 )  # fmt: skip
 
@@ -53,7 +53,15 @@ def write_library(folder: Path, n_tiles: int, settings: SpectrogramSettings) -> 
     grains = 2.0 ** rng.uniform(-10, -2, n_tiles)
     sources = [Source(folder / f"{i}.wav", float(grains[i]), 1, 1) for i in range(-(-n_tiles // TILES_PER_SOURCE))]
     tiles = [
-        Tile(arrays[i % len(arrays)], None, sources[i // TILES_PER_SOURCE].path, 0.0, float(grains[i]))
+        Tile(
+            arrays[i % len(arrays)],
+            arrays[i % len(arrays)],
+            None,
+            sources[i // TILES_PER_SOURCE].path,
+            0.0,
+            float(grains[i]),
+            12.0,
+        )
         for i in range(n_tiles)
     ]
     return TrainingPairs(settings, tuple(sources), tuple(tiles))
@@ -81,13 +89,13 @@ def measure(n_tiles: int, epochs: int) -> str:
         draw_s, split = timed(lambda: split_tiles(pairs, options.seed))
         load_s, (tiles, _) = timed(lambda: [load_tiles(part, settings) for part in split])
     torch.manual_seed(options.seed)
-    critic_s, game = timed(lambda: AuditGame(settings, tiles, options.seed))
+    game = AuditGame(settings)
     model = GrainModel(settings)
     optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
     epoch_s, _ = timed(lambda: [train_epoch(game, model, optimizer, tiles, i + 1, options) for i in range(epochs)])
     values = (
-        n_tiles, f"{listed_mb:.0f}", sum(map(len, split)), f"{draw_s:.1f}", f"{load_s:.1f}", f"{critic_s:.1f}",
-        n_batches(len(tiles.arrays), options.batch_size), f"{epoch_s / epochs:.1f}", f"{peak_mb():.0f}",
+        n_tiles, f"{listed_mb:.0f}", sum(map(len, split)), f"{draw_s:.1f}", f"{load_s:.1f}",
+        n_batches(len(tiles.tones), options.batch_size), f"{epoch_s / epochs:.1f}", f"{peak_mb():.0f}",
     )  # fmt: skip
     return "".join(f"{value!s:>{width}s}" for value, (_, width) in zip(values, COLUMNS, strict=True))
 
