@@ -1,8 +1,8 @@
 """The audit game: texture is taken away from sounds of the library, and the model has to give it back, and the reverse.
 
 A pair is a tile of the library, and the same tile with its texture turned down, so far that some or all of it may
-vanish below the floor: then only the tones are left to tell what texture belongs to them. In half of the pairs both also hold a background from another tile, which stays. Two referees judge
-how the model moves one tile of a pair to the other:
+vanish below the floor: then only the tones are left to tell what texture belongs to them. In half of the pairs both also
+hold a background from another tile, which stays. Two referees judge how the model moves one tile of a pair to the other:
 
 - The critic compares the result with the other tile. The library's own sound is the truth: the same tones, with as much
   texture as they really have.
