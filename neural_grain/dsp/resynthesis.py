@@ -189,7 +189,8 @@ def texture_envelope(layers: Layers, start: int, stop: int, n_fft: int) -> np.nd
     short, half = n_fft // 4, n_fft // 2
     n_samples = len(layers.noise)
     first, last = max(0, start - half), min(n_samples, stop + half)
-    power = np.square(layers.texture(first, last), dtype=float).T
+    # A clean sound has no texture to follow but rounding noise, so a millionth of its tones counts as texture.
+    power = (np.square(layers.texture(first, last), dtype=float) + 1e-6 * np.square(layers.tones[first:last])).T
     # Beyond the ends of the sound its power goes on as in the mirror.
     before, after = first - (start - half), stop + half - last
     power = np.pad(power, ((0, 0), (before, after)), "symmetric")
