@@ -161,8 +161,9 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     if amounts.texture_db > 0:
         over_floor = (components.texture_db + np.float32(DYNAMIC_RANGE_DB)) / np.float32(TEXTURE.present_db)
         limit = power_of(np.float32(TEXTURE.max_gain_db) * np.clip(over_floor, 0, 1))
-        generated_db = components.texture_db + db_of(factor - limit)
-        factor = np.minimum(factor, limit)
+        if (excess := factor - limit).max() > 0:
+            generated_db = components.texture_db + db_of(excess)
+            factor = np.minimum(factor, limit)
     expander_db = None
     if amounts.expander:
         expander_db = np.float32(amounts.expander) * components.expander_db
