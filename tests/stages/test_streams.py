@@ -63,12 +63,8 @@ class TestBothStreams:
 def test_both_streams_of_stage_3(copied):
     model = copied.folder / "grain_processor_v2_output/final_grain_processor_v2.pt"
     model.unlink()
-    code = (
-        "import sys; sys.path[:0] = sys.argv.pop(1).split(':'); import learning; learning.shorten_critic()\n"
-        "import cak_grain_processor; cak_grain_processor.command()"
-    )
-    arguments = ("--epochs", 1, "--device", "cpu")
-    status, _ = run_unread("gone", "12", "-c", code, f"{ROOT}:{ROOT / 'tests'}", *arguments, cwd=copied.folder)
+    stage = (ROOT / STAGES[2], "--epochs", 1, "--device", "cpu")
+    status, _ = run_unread("gone", "12", *stage, cwd=copied.folder)
     assert status == 0
     assert model.exists()
 
