@@ -51,6 +51,7 @@ class LayerSettings:
         0.05  # the same for what lies up to ``before_hops`` ahead, where the window spreads most of it
     )
     before_hops: int = 32
+    spread_hops: int = 64  # before a transient, 23 ms, in which what the window spreads of it is taken out of the noise
     transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
     bound_hops: int = 1024  # in a long window
     bound_window: int = 24  # hops, 4 ms: longer than the period of most tones
@@ -169,7 +170,7 @@ def split_texture(y: np.ndarray, n_fft: int, sr: int) -> Texture:
     sr : int > 0, Hz
     """
     texture = without_tones(y, n_fft, sr, LONG)
-    transients = np.zeros_like(y)
+    transients, gate = np.zeros_like(y), np.zeros(len(y), np.float32)
     for _ in range(LAYERS.transient_passes):
         gate = transient_gate(texture, n_fft)
         if not gate.any():
@@ -177,6 +178,7 @@ def split_texture(y: np.ndarray, n_fft: int, sr: int) -> Texture:
         transients = gate[:, None] * texture
         texture = without_tones(y - transients, n_fft, sr, LONG) + transients
     noise = without_tones(texture - transients, n_fft // LONG.windows * SHORT.windows, sr, SHORT)
+    noise *= _share_before_transients(noise, gate, n_fft)
     share = _possible_share(y, transients + noise, n_fft)
     return Texture(transients * share, noise * share)
 
@@ -293,6 +295,33 @@ def transient_gate(x: np.ndarray, n_fft: int) -> np.ndarray:
     gate = np.clip((10 * np.log10(np.maximum(ratio, 1e-9)) - low) / (high - low), 0, 1)
     gate = maximum_filter1d(gate, n, origin=n // 2 - 1)  # stays open for a moment after, but opens no earlier
     return _at_samples(gate, hop, len(x))
+
+
+def _share_before_transients(noise: np.ndarray, gate: np.ndarray, n_fft: int) -> np.ndarray:
+    """Factor, shape (samples, channels), that keeps the noise just before a transient as quiet as it is around.
+
+    What is louder there was spread by the long window. It stays with the tones, where it makes up the sound as it was;
+    moved with the noise, it would be heard before the hit.
+    """
+    from scipy.ndimage import maximum_filter1d, percentile_filter, uniform_filter1d
+
+    if not gate.any():
+        return np.ones((1, 1), np.float32)
+    hop, n = max(1, n_fft // LAYERS.gate_hops), LAYERS.gate_group
+    energy = _hop_energy(noise, hop)
+    groups = np.pad(energy, ((0, -len(energy) % n), (0, 0)), mode="edge").reshape(-1, n, noise.shape[1]).mean(axis=1)
+    span = n_fft // (hop * n)
+    # Of the time before alone, because after a hit its decay is loud.
+    quiet = percentile_filter(groups, 50, (2 * span + 1, 1), mode="nearest", origin=(span, 0))
+    quiet = np.repeat(quiet, n, axis=0)[: len(energy)]
+    energy = np.maximum(uniform_filter1d(energy, n, axis=0, mode="nearest"), np.finfo(np.float32).tiny)
+    share = np.sqrt(np.minimum(1, LAYERS.max_excess * quiet / energy))
+    is_open = gate[hop // 2 :: hop]
+    is_open = np.pad(is_open, (0, len(energy) - len(is_open)), mode="edge") > 0
+    reach = 2 * LAYERS.spread_hops
+    is_before = maximum_filter1d(is_open, reach, origin=-(reach // 2 - 1)) & ~is_open
+    share[~is_before] = 1
+    return np.stack([_at_samples(channel, hop, len(noise)) for channel in share.T], axis=1)
 
 
 def _possible_share(y: np.ndarray, texture: np.ndarray, n_fft: int) -> np.ndarray:

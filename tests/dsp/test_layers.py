@@ -126,6 +126,15 @@ class TestBeforeAStart:
         y[at : at + n] += 0.4 * np.exp(-np.arange(n) / (0.03 * SR)) * noise(n / SR, level=1.0)
         assert np.abs(split(y).transients[at - SR // 50 : at - 50]).max() == 0
 
+    def test_the_noise_just_before_a_drum_over_a_drone_is_as_quiet_as_without_it(self):
+        """Unless it is taken out, the long window spreads the drum to 22 dB above the noise that is there."""
+        background, at, n = drone(-50, 4.0), 2 * SR, SR // 7
+        y = background.copy()
+        y[at : at + n] += 0.25 * np.exp(-np.arange(n) / (0.03 * SR)) * noise(1.0, level=1.0)[:n].clip(-2, 2)
+        before = slice(at - round(0.01 * SR), at - round(0.0005 * SR))
+        with_drum, without = (split(each).noise[before, 0].std() for each in (y, background))
+        assert 20 * np.log10(with_drum / without) < 6
+
     def test_little_of_a_click_over_a_drone_lies_before_it(self):
         background = drone(-50, 4.0)
         y, at = background.copy(), 2 * SR
