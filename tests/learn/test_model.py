@@ -17,7 +17,7 @@ from neural_grain.learn.model import DETECTOR, GrainModel, cell_levels, move_tex
 
 class TestDetector:
     def test_each_direction_has_its_own_pattern(self):
-        tones, texture, model = random_levels(), random_levels(seed=1), randomised()
+        tones, texture, model = random_levels(), random_levels(seed=1, low_db=-100), randomised()
         both = model.detector(tones, texture)
         assert both.shape == (3, 2, 128, 8)
         assert (both[:, 0] - both[:, 1]).abs().max() > 0.1
@@ -25,24 +25,33 @@ class TestDetector:
         assert torch.equal(mixed, torch.stack([both[0, 0], both[1, 1], both[2, 1]]))
 
     def test_it_starts_as_one_gain_for_the_whole_texture(self):
-        assert not GrainModel(SETTINGS).detector(random_levels(), random_levels(seed=1)).any()
+        assert not GrainModel(SETTINGS).detector(random_levels(), random_levels(seed=1, low_db=-100)).any()
+
+    def test_it_speaks_only_where_a_band_has_no_noise_of_its_own(self):
+        tones, texture = random_levels(), torch.full((3, 128, 8), -100 * NEPER_PER_DB)
+        texture[:, 40:] = -80 * NEPER_PER_DB
+        pattern = randomised().detector(tones, texture)
+        assert not pattern[:, :, 40:].any()
+        assert pattern[:, :, :40].abs().max() > 0.1
 
     def test_only_differences_between_bands_count(self):
-        pattern = randomised().detector(random_levels(), random_levels(seed=1))
+        pattern = randomised().detector(random_levels(), torch.full((3, 128, 8), -100 * NEPER_PER_DB))
         assert pattern.mean(2).abs().max() < 1e-4
         assert pattern.abs().max() <= 2 * DETECTOR.range_db
 
     def test_cells_that_are_far_away_do_not_matter(self):
-        tones, texture, model = random_levels(1, 40), random_levels(1, 40, seed=1), randomised()
-        changed = texture.clone()
+        tones, texture = random_levels(1, 40), random_levels(1, 40, seed=1, low_db=-100)
+        changed, model = texture.clone(), randomised()
         changed[..., 30:] = -1.0
         before, after = (model.detector(tones, each)[..., : 30 - DETECTOR.context_cells] for each in (texture, changed))
         torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
 
     def test_a_long_sound_in_chunks_has_the_same_pattern(self, monkeypatch):
-        steps = np.random.default_rng(0).uniform(-80, 0, (2, 128, 371)).astype(np.float32)
+        steps = np.random.default_rng(0).uniform(-100, 0, (2, 128, 371)).astype(np.float32)
+        steps[1, :, 100:200] = -100
         model = randomised()
         whole = pattern_in_db(model, *steps)
+        assert whole.any()
         monkeypatch.setattr(model_module, "DETECTOR", replace(DETECTOR, chunk_cells=8))
         np.testing.assert_allclose(pattern_in_db(model, *steps), whole, atol=1e-3)
         assert whole.shape == (2, 128, 47)
