@@ -52,6 +52,7 @@ class LayerSettings:
     )
     before_hops: int = 32
     spread_hops: int = 64  # before a transient, 23 ms, in which what the window spreads of it is taken out of the noise
+    max_density: float = 0.03  # of transients in the time of a long window, above which hits follow each other closely
     transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
     bound_hops: int = 1024  # in a long window
     bound_window: int = 24  # hops, 4 ms: longer than the period of most tones
@@ -301,7 +302,8 @@ def _share_before_transients(noise: np.ndarray, gate: np.ndarray, n_fft: int) ->
     """Factor, shape (samples, channels), that keeps the noise just before a transient as quiet as it is around.
 
     What is louder there was spread by the long window. It stays with the tones, where it makes up the sound as it was;
-    moved with the noise, it would be heard before the hit.
+    moved with the noise, it would be heard before the hit. Where hits follow each other closely, as in crackle, what lies
+    before one belongs to others and is left alone.
     """
     from scipy.ndimage import maximum_filter1d, percentile_filter, uniform_filter1d
 
@@ -320,7 +322,8 @@ def _share_before_transients(noise: np.ndarray, gate: np.ndarray, n_fft: int) ->
     is_open = np.pad(is_open, (0, len(energy) - len(is_open)), mode="edge") > 0
     reach = 2 * LAYERS.spread_hops
     is_before = maximum_filter1d(is_open, reach, origin=-(reach // 2 - 1)) & ~is_open
-    share[~is_before] = 1
+    density = uniform_filter1d(is_open.astype(float), LAYERS.gate_hops, origin=LAYERS.gate_hops // 2 - 1)  # of the past
+    share[~is_before | (density > LAYERS.max_density)] = 1
     return np.stack([_at_samples(channel, hop, len(noise)) for channel in share.T], axis=1)
 
 
