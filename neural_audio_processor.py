@@ -47,11 +47,9 @@ from neural_grain.app.processor import (
     SLIDER_RANGE,
     GrainProcessor,
     RenderTarget,
-    describe_left_behind,
-    describe_rendering,
     find_model,
-    rendering_report,
 )
+from neural_grain.app.report import describe_left_behind, describe_rendering, rendering_report
 from neural_grain.audio.formats import check_subtype
 from neural_grain.audio.sound import open_sound
 from neural_grain.base.cli import (

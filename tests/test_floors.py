@@ -19,7 +19,7 @@ FLOORS = {
     "dsp": "settings stft flatness prediction layers mel analysis smoothing loudness gains resynthesis gain_field solver move",
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
-    "app": "processor batch mixer player playback worker session preferences theme picture panels slider actions dialogs layout window",
+    "app": "processor report batch mixer player playback worker session preferences theme picture panels slider actions dialogs layout window",
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
 ORDER = [f"neural_grain.{floor}.{module}" for floor, modules in FLOORS.items() for module in modules.split()]

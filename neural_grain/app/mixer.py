@@ -1,7 +1,7 @@
 """Makes the samples that are played: the sound before, after, the difference, or a layer, without a click at any change.
 
-The sound "after" and its tones are rendered a little ahead of the playhead (`Mixer.prepare`) by the path that also renders files, with
-the same gains, level and limiter, and are played from there (`Mixer.fill`). Every change, such as another amount, another
+The sound "after" and its tones are rendered a little ahead of the playhead (`Mixer.prepare`) by the path that also
+renders files, with the same gains, level and limiter, and are played from there (`Mixer.fill`). Every change, such as another amount, another
 version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few milliseconds between what would
 have been played without the change and what is played from now on. The volume moves as slowly.
 

@@ -1,11 +1,11 @@
 """Renders audio with a trained model, or without one: the Python interface of the program.
 
-`GrainProcessor` holds a model, or none, in which case the whole texture of a sound gets the same gain. It moves the grain
-of samples or of a whole file by a number of octaves, or to a grain (`RenderTarget`), and returns what it measured:
+`GrainProcessor` holds a model, or none, in which case the whole texture of a sound gets the same gain. It moves the
+grain of samples or of a whole file by a number of octaves, or to a grain (`RenderTarget`), and returns what it measured:
 
     grain(out) = grain(in) * 2 ** -octaves
 
-This module also names the outputs, refuses unsafe ones, and puts a result into words.
+This module also names the outputs and refuses unsafe ones.
 """
 
 from __future__ import annotations
@@ -58,8 +58,6 @@ SLIDER_RANGE = 3.0  # octaves in either direction
 LAYER_NAMES = ("tones", "texture")  # that can be rendered alone
 MAX_NAME_BYTES = 255  # of a file name, on every common file system
 HASH_DIGITS = 8  # keep shortened names apart
-REPORTED_LIMITING_DB = 0.1  # less is inaudible
-REPORTED_LEVEL_DB = 0.5  # a smaller change of level is within what the program promises
 
 
 @dataclass(frozen=True)
@@ -309,9 +307,8 @@ class GrainProcessor:
                 solver = self._file_solver(source, sound)
                 rendering = self._render_to(temporary, solver, target, wanted)
                 copy = None
-                if (
-                    target.layer is None and rendering.sound is solver.analysis.sound
-                ):  # nothing could be moved, but attempts were written
+                # Where nothing could be moved, attempts were written none the less.
+                if target.layer is None and rendering.sound is solver.analysis.sound:
                     copy = copy_samples(source, stored, temporary, wanted)
             if copy is None or not copy.is_identical:
                 left_behind = copy_embedded(source, stored, temporary, wanted)
@@ -376,55 +373,3 @@ def checked_blocks(blocks: Iterable[np.ndarray], check: Callable[[], None]) -> I
     for block in blocks:
         check()
         yield block
-
-
-def describe_rendering(rendering: Rendering | None, layer: str | None = None) -> str:
-    """A rendering in one line, such as "grain 0.0031 -> 0.0124 (asked x4.00, got x3.97), only texture moved: +9.1 dB".
-
-    Parameters
-    ----------
-    layer : that was written instead of the whole rendering
-    """
-    if rendering is None:
-        return "no grain to measure; copied as it is"
-    if layer is not None and rendering.requested_octaves == 0:
-        return f"the {layer} of the sound as it is"
-    requested, achieved = 2.0**-rendering.requested_octaves, 2.0**-rendering.achieved_octaves
-    reach = "" if rendering.within_reach else ": as far as this sound goes"
-    line = (
-        f"grain {rendering.grain_before:.3g} -> {rendering.grain_after:.3g} "
-        f"(asked x{requested:#.3g}, got x{achieved:#.3g}{reach}){describe_amounts(rendering.amounts)}"
-    )
-    if layer is not None:
-        line = f"the {layer} of: {line}"
-    if rendering.limited_db > REPORTED_LIMITING_DB:
-        line += f", peaks limited by {rendering.limited_db:.1f} dB"
-    if abs(rendering.level_db) > REPORTED_LEVEL_DB:
-        line += f", {abs(rendering.level_db):.1f} dB {'quieter' if rendering.level_db < 0 else 'louder'}"
-    return line
-
-
-def describe_amounts(amounts: Amounts) -> str:
-    """What was moved, as the end of a line; empty if nothing was."""
-    moved = f"texture moved: {amounts.texture_db:+.1f} dB"
-    if not amounts.expander:
-        return f", only {moved}" if amounts.texture_db else ""
-    partials = "weak partials raised" if amounts.to_texture else "weak partials thinned out"
-    return f", {moved}, and {partials}" if amounts.texture_db else f", no texture to move: {partials}"
-
-
-def describe_left_behind(result: FileRendering) -> str:
-    """What an output has no place for, in one line; empty if it has a place for everything."""
-    return f"left behind: {', '.join(result.left_behind)}" if result.left_behind else ""
-
-
-def rendering_report(result: FileRendering) -> dict[str, object]:
-    """A rendered file as plain values for JSON, without NaN."""
-    paths = {"input": str(result.input), "output": str(result.output), "layer": result.layer}
-    paths["left_behind"] = list(result.left_behind)
-    rendering = result.rendering
-    if rendering is None:
-        return paths | {"grain_before": None, "grain_after": None}
-    numbers = {name: value for name, value in vars(rendering).items() if name not in ("sound", "amounts")}
-    amounts = {"texture_db": rendering.amounts.texture_db, "expander_amount": rendering.amounts.expander}
-    return paths | numbers | {"achieved_octaves": rendering.achieved_octaves} | amounts

@@ -16,9 +16,8 @@ from neural_grain.app.processor import (
     NOTHING_LEARNED,
     GrainProcessor,
     RenderTarget,
-    describe_left_behind,
-    describe_rendering,
 )
+from neural_grain.app.report import describe_left_behind, describe_rendering
 from neural_grain.app.worker import (
     BatchDone,
     FileOpened,

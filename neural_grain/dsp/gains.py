@@ -6,12 +6,13 @@ relative to the texture that is there. An amount of texture_db moves that part a
     power after / power before = 1 + (10**(texture_db / 10) - 1) 10**(v_db / 10)
 
 At v_db = 0 the whole texture of the band gets the gain texture_db; at less, the rest of it stays as it is; at more, the
-sound has less of this texture than the library would give it. Noise is raised by no more than ``max_gain_db``, and not at all
-where it lies at the floor; what is missing is generated. Large amounts fade into one gain for all bands, to remove or raise all that there is.
+sound has less of this texture than the library would give it. Noise is raised by no more than ``max_gain_db``, and not
+at all where it lies at the floor; what is missing is generated. Large amounts fade into one gain for all bands, to remove
+or raise all that there is.
 
 The spectral expander takes over where the texture reaches no farther. It works on tones and noise alike: every band is
 moved away from the mean level of its time. `limit_gain` keeps every band at or below the loudest of its time, and
-`energy_change` finds the gain of each step that keeps dynamics and loudness as they were.
+`smooth_change` steadies the gain of each step that keeps dynamics and loudness as they were.
 
 In: patterns and band levels in dB, shape (n_mels, steps). Out: `StepGains`.
 """
@@ -214,7 +215,7 @@ def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) ->
     np.ndarray, shape (n_mels, steps), dB
     """
     top_db = level_db.max(axis=0)
-    weights = np.exp(np.float32(NEPER_PER_DB) * (level_db - top_db)) * shares[:, None].astype(np.float32)
+    weights = power_of(level_db - top_db) * shares[:, None].astype(np.float32)
     mean_gain_db = (weights * gain_db).sum(axis=0) / weights.sum(axis=0)
     return np.minimum(gain_db, top_db - level_db + mean_gain_db)
 

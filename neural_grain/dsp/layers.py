@@ -43,14 +43,12 @@ class LayerSettings:
     quantile: float = 0.3  # of the power in the surroundings: partials may fill more than half of them
     gate_hops: int = 512  # in a long window: 0.4 ms each; a power of two, so that pieces of a sound begin with a hop
     gate_group: int = 16  # hops: the surroundings of a moment are compared in steps of 6 ms
-    transient_percentile: float = 20.0
-    transient_min_db: float = 7.0  # above the median of the surroundings in time; noise fluctuates by less
+    transient_percentile: float = 20.0  # of the energy around in time, which is that between hits
+    transient_min_db: float = 7.0  # above that; noise fluctuates by less
     transient_full_db: float = 10.0
     spread_ratio: float = 1e-3  # of the power of a transient: what the long window spreads around it is no transient
-    before_ratio: float = (
-        0.05  # the same for what lies up to ``before_hops`` ahead, where the window spreads most of it
-    )
-    before_hops: int = 32
+    before_ratio: float = 0.05  # the same just before a transient, where the window spreads most of it
+    before_hops: int = 32  # that count as just before: 12 ms
     spread_hops: int = 64  # before a transient, 23 ms, in which what the window spreads of it is taken out of the noise
     max_density: float = 0.03  # of transients in the time of a long window, above which hits follow each other closely
     transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
@@ -302,8 +300,8 @@ def _share_before_transients(noise: np.ndarray, gate: np.ndarray, n_fft: int) ->
     """Factor, shape (samples, channels), that keeps the noise just before a transient as quiet as it is around.
 
     What is louder there was spread by the long window. It stays with the tones, where it makes up the sound as it was;
-    moved with the noise, it would be heard before the hit. Where hits follow each other closely, as in crackle, what lies
-    before one belongs to others and is left alone.
+    moved with the noise, it would be heard before the hit. Where hits follow each other closely, as in crackle, what
+    lies before one belongs to others and is left alone.
     """
     from scipy.ndimage import maximum_filter1d, percentile_filter, uniform_filter1d
 

@@ -15,7 +15,8 @@ import soundfile as sf
 from conftest import ROOT, SR, drone, noise, sine
 
 from measure_audio_grain import measure_file
-from neural_grain.app.processor import LAYER_NAMES, GrainProcessor, RenderTarget, describe_amounts, output_name
+from neural_grain.app.processor import LAYER_NAMES, GrainProcessor, RenderTarget, output_name
+from neural_grain.app.report import describe_amounts
 from neural_grain.audio.formats import native_dtype
 from neural_grain.audio.sound import open_sound
 from neural_grain.base.errors import PipelineError
