@@ -3,14 +3,8 @@
 The layers follow Verma and Meng ("Extending spectral modeling synthesis with transient modeling synthesis", Computer
 Music Journal 24(2), 2000). Transients and noise together are the texture, which the slider moves.
 
-Noise is told from tones on a long STFT. Noise fills its surroundings evenly and a tone stands out of them, so the
-level of the noise at a bin is taken from the quieter bins around it (a quantile, divided by that quantile of noise of
-level 1), and a bin of power P above noise of level L belongs to the texture with the share
-
-    1                           if P / L < tonal_ratio
-    1 / (P / L - tonal_ratio + 1)   otherwise
-
-Partials that a vibrato moves on within the long window are taken out of what remains with a shorter one.
+Noise is told from tones by a mask on a long STFT (`masking`). Partials that a vibrato moves on within the long window
+are taken out of what remains with a shorter one.
 
 A long window spreads a click over its whole length: the share of the click that falls on bins of tones is then missing
 from the texture and lies before the click as a pre-echo. So the moments at which the texture is much louder than around
@@ -30,17 +24,15 @@ import numpy as np
 from neural_grain.audio.sound import Sound
 from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import map_in_order
+from neural_grain.dsp.masking import LONG, SHORT, TextureFilter, join_points
 from neural_grain.dsp.prediction import continue_edge
 from neural_grain.dsp.settings import GrainSettings
-from neural_grain.dsp.stft import hann_window, mean_power, overlap_add
 
 
 @dataclass(frozen=True)
 class LayerSettings:
     """How a sound is split."""
 
-    overlap: int = 4  # windows that cover a sample
-    quantile: float = 0.3  # of the power in the surroundings: partials may fill more than half of them
     gate_hops: int = 512  # in a long window: 0.4 ms each; a power of two, so that pieces of a sound begin with a hop
     gate_group: int = 16  # hops: the surroundings of a moment are compared in steps of 6 ms
     transient_percentile: float = 20.0  # of the energy around in time, which is that between hits
@@ -59,21 +51,7 @@ class LayerSettings:
     chunk_windows: int = 64  # long ones, split at a time: 12 s
 
 
-@dataclass(frozen=True)
-class MaskSettings:
-    """How tones are told from noise with windows of one length."""
-
-    windows: int  # of the grain, that last as long as one of these
-    mean_frames: int  # over which power is averaged before it is judged, which steadies the mask
-    surroundings_hz: float  # wide enough to hold quiet bins between partials
-    tonal_ratio: float  # of power to the level of the noise, from which a bin is a tone
-
-
 LAYERS = LayerSettings()
-#: 186 ms, which tell the partials of a chord apart. At a ratio of 2.2 a fifth of the noise counted as tones.
-LONG = MaskSettings(windows=4, mean_frames=5, surroundings_hz=400.0, tonal_ratio=3.5)
-#: 46 ms, for partials that a vibrato moves on too fast for the long window.
-SHORT = MaskSettings(windows=1, mean_frames=3, surroundings_hz=800.0, tonal_ratio=5.0)
 
 
 @dataclass(frozen=True)
@@ -101,7 +79,7 @@ def crest_factor_db(y: np.ndarray) -> float:
 
 
 class Texture(NamedTuple):
-    """The texture of a piece of a sound, shape (samples, channels) each."""
+    """The texture of a piece of a sound, shape (channels, samples) each."""
 
     transients: np.ndarray
     noise: np.ndarray
@@ -112,7 +90,7 @@ class Chunk(NamedTuple):
 
     start: int
     lead: int  # samples before ``start``
-    y: np.ndarray  # (samples, channels)
+    y: np.ndarray  # (channels, samples)
 
 
 def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Layers:
@@ -127,9 +105,9 @@ def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Lay
     chunks = _chunks(sound, LAYERS.chunk_windows * n_fft, margin, n_fft // LAYERS.window_orders)
     for (start, lead, y), texture in map_in_order(split, chunks, threads):
         stop = min(start + LAYERS.chunk_windows * n_fft, sound.n_samples)
-        inside = slice(lead, lead + stop - start)
-        layers.transients[start:stop], layers.noise[start:stop] = texture.transients[inside], texture.noise[inside]
-        layers.tones[start:stop] = y[inside] - texture.transients[inside] - texture.noise[inside]
+        y, transients, noise = (x[:, lead : lead + stop - start].T for x in (y, *texture))
+        layers.transients[start:stop], layers.noise[start:stop] = transients, noise
+        layers.tones[start:stop] = y - transients - noise
         layers.release_pages()
     return layers
 
@@ -149,12 +127,12 @@ def _chunks(sound: Sound, n_samples: int, margin: int, order: int) -> Iterator[C
             held[:n] = continue_edge(held[n : 2 * n + order], n, order)[::-1]
             is_first = False
         while len(held) >= lead + n_samples + margin and n_read < sound.n_samples:
-            yield Chunk(start, lead, held[: lead + n_samples + margin])
+            yield Chunk(start, lead, np.ascontiguousarray(held[: lead + n_samples + margin].T))
             start, next_lead = start + n_samples, min(margin, n + start + n_samples)
             held, lead = held[lead + n_samples - next_lead :], next_lead
     held = np.concatenate((held, continue_edge(held[::-1][: min(n_read, n + order)], n, order)))
     while start < sound.n_samples:
-        yield Chunk(start, lead, held[: lead + n_samples + margin])
+        yield Chunk(start, lead, np.ascontiguousarray(held[: lead + n_samples + margin].T))
         start, next_lead = start + n_samples, min(margin, n + start + n_samples)
         held, lead = held[lead + n_samples - next_lead :], next_lead
 
@@ -164,101 +142,23 @@ def split_texture(y: np.ndarray, n_fft: int, sr: int) -> Texture:
 
     Parameters
     ----------
-    y : np.ndarray, shape (samples, channels), float32
+    y : np.ndarray, shape (channels, samples), float32
     n_fft : int > 0, long window in samples
     sr : int > 0, Hz
     """
-    texture = without_tones(y, n_fft, sr, LONG)
-    transients, gate = np.zeros_like(y), np.zeros(len(y), np.float32)
+    long = TextureFilter(y.shape, n_fft, sr, LONG)
+    texture, transients, gate = long.apply(y), np.zeros_like(y), np.zeros(y.shape[1], np.float32)
     for _ in range(LAYERS.transient_passes):
-        gate = transient_gate(texture, n_fft)
+        was_open, gate = gate > 0, transient_gate(texture, n_fft)
         if not gate.any():
             break
-        transients = gate[:, None] * texture
-        texture = without_tones(y - transients, n_fft, sr, LONG) + transients
-    noise = without_tones(texture - transients, n_fft // LONG.windows * SHORT.windows, sr, SHORT)
-    noise *= _share_before_transients(noise, gate, n_fft)
+        transients = gate * texture
+        texture = long.apply(y - transients, was_open | (gate > 0)) + transients
+    noise = TextureFilter(y.shape, n_fft // LONG.windows * SHORT.windows, sr, SHORT).apply(texture - transients)
+    if gate.any():
+        noise *= _share_before_transients(noise, gate, n_fft)
     share = _possible_share(y, transients + noise, n_fft)
     return Texture(transients * share, noise * share)
-
-
-def without_tones(y: np.ndarray, n_fft: int, sr: int, mask: MaskSettings) -> np.ndarray:
-    """What remains of samples (n, channels) without the tones: the STFT times the share of the texture."""
-    from scipy.fft import irfft, rfft
-
-    hop_length, window = n_fft // LAYERS.overlap, hann_window(n_fft)
-    lead = n_fft - hop_length
-    padded = np.pad(y.T, ((0, 0), (lead, lead + -len(y) % hop_length)))
-    D = rfft(np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=1)[:, ::hop_length] * window, axis=-1)
-    D *= texture_share(mean_power(D), sr / n_fft, mask)
-    frames = irfft(D, n_fft, axis=-1)
-    frames *= window / np.float32(0.375 * LAYERS.overlap)
-    return np.ascontiguousarray(overlap_add(frames, hop_length)[:, lead : lead + len(y)].T)
-
-
-def texture_share(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarray:
-    """Share of the texture in each bin.
-
-    Parameters
-    ----------
-    P : np.ndarray, shape (frames, bins), power averaged over channels
-    bin_hz : float > 0, distance between bins
-
-    Returns
-    -------
-    np.ndarray, shape (frames, bins), in (0, 1]
-    """
-    n = mask.mean_frames
-    padded = np.pad(P, ((n // 2, n // 2), (0, 0)), mode="edge")
-    P = sum(padded[i : i + len(P)] for i in range(n)) / np.float32(n)  # a fifth of the time of scipy.ndimage
-    width = max(3, round(mask.surroundings_hz / bin_hz))
-    level = noise_level(P, min(width, P.shape[1]), n)
-    ratio = P / np.maximum(level, np.finfo(np.float32).tiny)
-    return 1 / np.maximum(ratio - np.float32(mask.tonal_ratio - 1), 1)
-
-
-def noise_level(P: np.ndarray, width: int, mean_frames: int) -> np.ndarray:
-    """Level of the noise at each bin: a quantile of the power around it over that quantile of noise of level 1.
-
-    The quantile is taken of every third of ``width`` and interpolated, which differs from a quantile at every bin by
-    0.4 dB and takes an eightieth of the time.
-
-    Parameters
-    ----------
-    P : np.ndarray, shape (frames, bins), averaged over ``mean_frames``
-    width : int > 0, of the surroundings in bins
-    mean_frames : int > 0
-
-    Returns
-    -------
-    np.ndarray, shape (frames, bins)
-    """
-    every, rank = max(1, width // 3), int(LAYERS.quantile * width)
-    groups = np.lib.stride_tricks.sliding_window_view(P, width, axis=1)[:, ::every]
-    level = np.partition(groups, rank, axis=-1)[..., rank] / np.float32(_quantile_of_noise(mean_frames))
-    position = np.clip((np.arange(P.shape[1]) - width // 2) / every, 0, level.shape[1] - 1)
-    below = np.minimum(position.astype(int), max(level.shape[1] - 2, 0))
-    above = np.minimum(below + 1, level.shape[1] - 1)
-    share = (position - below).astype(np.float32)
-    return level[:, below] * (1 - share) + level[:, above] * share
-
-
-def _quantile_of_noise(mean_frames: int) -> float:
-    """The quantile of the power of noise of level 1, averaged over frames that overlap.
-
-    The mean of correlated chi-square values is close to a gamma distribution (Welch, "The use of fast Fourier transform
-    for the estimation of power spectra", IEEE Trans. Audio Electroacoust. 15(2), 1967).
-    """
-    from scipy.special import gammaincinv
-
-    n, window = mean_frames, hann_window(64).astype(float)
-    hop_length = 64 // LAYERS.overlap
-    lags = range(1, min(n, LAYERS.overlap))
-    correlations = {
-        lag: (window[lag * hop_length :] @ window[: -lag * hop_length] / (window @ window)) ** 2 for lag in lags
-    }
-    shape = n / (1 + 2 * sum((1 - lag / n) * correlation for lag, correlation in correlations.items()))
-    return float(gammaincinv(shape, LAYERS.quantile) / shape)
 
 
 def transient_gate(x: np.ndarray, n_fft: int) -> np.ndarray:
@@ -269,7 +169,7 @@ def transient_gate(x: np.ndarray, n_fft: int) -> np.ndarray:
 
     Parameters
     ----------
-    x : np.ndarray, shape (samples, channels), texture
+    x : np.ndarray, shape (channels, samples), texture
     n_fft : int > 0, long window in samples
 
     Returns
@@ -279,25 +179,25 @@ def transient_gate(x: np.ndarray, n_fft: int) -> np.ndarray:
     from scipy.ndimage import maximum_filter1d, percentile_filter, uniform_filter1d
 
     hop, n = max(1, n_fft // LAYERS.gate_hops), LAYERS.gate_group
-    energy = _hop_energy(np.diff(x, axis=0, prepend=x[:1]), hop)
-    energy = np.pad(energy, ((0, -len(energy) % n), (0, 0)), mode="edge")
-    groups = energy.reshape(-1, n, x.shape[1])
+    energy = _hop_energy(np.diff(x, prepend=x[:, :1]), hop)
+    energy = np.pad(energy, ((0, 0), (0, -energy.shape[1] % n)), mode="edge")
+    groups = energy.reshape(len(x), -1, n)
     span = n_fft // (hop * n)
-    quiet = percentile_filter(groups.mean(axis=1), LAYERS.transient_percentile, (2 * span | 1, 1), mode="nearest")
-    spread = LAYERS.spread_ratio * maximum_filter1d(groups.max(axis=1), span | 1, axis=0, mode="nearest")
-    energy = uniform_filter1d(energy, 3, axis=0, mode="nearest")
-    ahead = maximum_filter1d(energy, LAYERS.before_hops, axis=0, origin=-(LAYERS.before_hops // 2), mode="nearest")
-    reference = np.maximum(np.repeat(np.maximum(quiet, spread), n, axis=0), LAYERS.before_ratio * ahead)
+    quiet = percentile_filter(groups.mean(axis=2), LAYERS.transient_percentile, (1, 2 * span | 1), mode="nearest")
+    spread = LAYERS.spread_ratio * maximum_filter1d(groups.max(axis=2), span | 1, mode="nearest")
+    energy = uniform_filter1d(energy, 3, mode="nearest")
+    ahead = maximum_filter1d(energy, LAYERS.before_hops, origin=-(LAYERS.before_hops // 2), mode="nearest")
+    reference = np.maximum(np.repeat(np.maximum(quiet, spread), n, axis=1), LAYERS.before_ratio * ahead)
     reference = np.maximum(reference, np.finfo(np.float32).tiny)
-    ratio = (energy / reference).max(axis=1)
+    ratio = (energy / reference).max(axis=0)
     low, high = LAYERS.transient_min_db, LAYERS.transient_full_db
     gate = np.clip((10 * np.log10(np.maximum(ratio, 1e-9)) - low) / (high - low), 0, 1)
     gate = maximum_filter1d(gate, n, origin=n // 2 - 1)  # stays open for a moment after, but opens no earlier
-    return _at_samples(gate, hop, len(x))
+    return _at_samples(gate[None], hop, x.shape[1])[0]
 
 
 def _share_before_transients(noise: np.ndarray, gate: np.ndarray, n_fft: int) -> np.ndarray:
-    """Factor, shape (samples, channels), that keeps the noise just before a transient as quiet as it is around.
+    """Factor, shape (channels, samples), that keeps the noise just before a transient as quiet as it is around.
 
     What is louder there was spread by the long window. It stays with the tones, where it makes up the sound as it was;
     moved with the noise, it would be heard before the hit. Where hits follow each other closely, as in crackle, what
@@ -305,59 +205,60 @@ def _share_before_transients(noise: np.ndarray, gate: np.ndarray, n_fft: int) ->
     """
     from scipy.ndimage import maximum_filter1d, percentile_filter, uniform_filter1d
 
-    if not gate.any():
-        return np.ones((1, 1), np.float32)
     hop, n = max(1, n_fft // LAYERS.gate_hops), LAYERS.gate_group
     energy = _hop_energy(noise, hop)
-    groups = np.pad(energy, ((0, -len(energy) % n), (0, 0)), mode="edge").reshape(-1, n, noise.shape[1]).mean(axis=1)
+    n_hops = energy.shape[1]
+    groups = np.pad(energy, ((0, 0), (0, -n_hops % n)), mode="edge").reshape(len(noise), -1, n).mean(axis=2)
     span = n_fft // (hop * n)
     # Of the time before alone, because after a hit its decay is loud.
-    quiet = percentile_filter(groups, 50, (2 * span + 1, 1), mode="nearest", origin=(span, 0))
-    quiet = np.repeat(quiet, n, axis=0)[: len(energy)]
-    energy = np.maximum(uniform_filter1d(energy, n, axis=0, mode="nearest"), np.finfo(np.float32).tiny)
+    quiet = percentile_filter(groups, 50, (1, 2 * span + 1), mode="nearest", origin=(0, span))
+    quiet = np.repeat(quiet, n, axis=1)[:, :n_hops]
+    energy = np.maximum(uniform_filter1d(energy, n, mode="nearest"), np.finfo(np.float32).tiny)
     share = np.sqrt(np.minimum(1, LAYERS.max_excess * quiet / energy))
     is_open = gate[hop // 2 :: hop]
-    is_open = np.pad(is_open, (0, len(energy) - len(is_open)), mode="edge") > 0
+    is_open = np.pad(is_open, (0, n_hops - len(is_open)), mode="edge") > 0
     reach = 2 * LAYERS.spread_hops
     is_before = maximum_filter1d(is_open, reach, origin=-(reach // 2 - 1)) & ~is_open
     density = uniform_filter1d(is_open.astype(float), LAYERS.gate_hops, origin=LAYERS.gate_hops // 2 - 1)  # of the past
-    share[~is_before | (density > LAYERS.max_density)] = 1
-    return np.stack([_at_samples(channel, hop, len(noise)) for channel in share.T], axis=1)
+    share[:, ~is_before | (density > LAYERS.max_density)] = 1
+    return _at_samples(share, hop, noise.shape[1])
 
 
 def _possible_share(y: np.ndarray, texture: np.ndarray, n_fft: int) -> np.ndarray:
-    """Factor, shape (samples, channels), that keeps the texture from being louder than the sound is at any moment.
+    """Factor, shape (channels, samples), that keeps the texture from being louder than the sound is at any moment.
 
     Before the start of a tone the long window leaves a part of it in the tones and the opposite in the texture, which
     is heard when only one of them is moved. The energies before and after each moment are compared, and not those
     around it, so that a start does not hide what lies just before it.
     """
     hop, n = max(1, n_fft // LAYERS.bound_hops), LAYERS.bound_window
-    energy, of_texture = (np.cumsum(np.pad(_hop_energy(x, hop), ((n, n), (0, 0))), axis=0) for x in (y, texture))
+    energy, of_texture = (np.cumsum(np.pad(_hop_energy(x, hop), ((0, 0), (n, n))), axis=1) for x in (y, texture))
 
     def ratio(first: int) -> np.ndarray:
-        stop = first + len(energy) - 2 * n
+        stop = first + energy.shape[1] - 2 * n
         sums = [
-            np.maximum(x[first + n - 1 : stop + n - 1] - (x[first - 1 : stop - 1] if first else 0), 0)
+            np.maximum(x[:, first + n - 1 : stop + n - 1] - (x[:, first - 1 : stop - 1] if first else 0), 0)
             for x in (energy, of_texture)
         ]
         return sums[0] / np.maximum(sums[1], np.finfo(np.float32).tiny)
 
-    share = np.pad(np.sqrt(np.minimum(LAYERS.max_excess * np.minimum(ratio(1), ratio(n)), 1)), ((1, 1), (0, 0)), "edge")
+    share = np.sqrt(np.minimum(LAYERS.max_excess * np.minimum(ratio(1), ratio(n)), 1)).astype(np.float32)
+    share = np.pad(share, ((0, 0), (1, 1)), "edge")
     # Interpolated between the edges of hops, so that the whole of a hop with a click keeps its share.
-    edges = np.arange(len(share) - 1) * hop
-    at_edges = np.maximum(share[:-1], share[1:])
-    samples = np.arange(len(y))
-    return np.stack([np.interp(samples, edges, channel) for channel in at_edges.T], axis=1).astype(np.float32)
+    return join_points(np.maximum(share[:, :-1], share[:, 1:]), hop)[:, : y.shape[1]]
 
 
 def _hop_energy(x: np.ndarray, hop: int) -> np.ndarray:
-    """Mean square of each hop of samples (n, channels): (hops, channels), float64."""
-    squares, channels = np.square(np.pad(x, ((0, -len(x) % hop), (0, 0)))), x.shape[1]
-    average = np.tile(np.eye(channels, dtype=np.float32) / np.float32(hop), (hop, 1))  # a matrix product is faster here
-    return (squares.reshape(-1, hop * channels) @ average).astype(float)
+    """Mean square of each hop of samples (channels, n): (channels, hops), float64."""
+    n = x.shape[1] // hop * hop
+    hops = x[:, :n].reshape(len(x), -1, hop)
+    energy = np.einsum("cht,cht->ch", hops, hops)
+    if n < x.shape[1]:
+        energy = np.append(energy, np.square(x[:, n:]).sum(axis=1, keepdims=True), axis=1)
+    return energy.astype(float) / hop
 
 
 def _at_samples(values: np.ndarray, hop: int, n: int) -> np.ndarray:
-    """Interpolate values at the middles of hops to ``n`` samples."""
-    return np.interp(np.arange(n), (np.arange(len(values)) + 0.5) * hop, values).astype(np.float32)
+    """Interpolate values (rows, hops) at the middles of hops to ``n`` samples."""
+    padded = np.pad(values.astype(np.float32), ((0, 0), (1, 1)), "edge")
+    return join_points(padded, hop)[:, hop // 2 : hop // 2 + n]

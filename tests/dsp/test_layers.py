@@ -13,7 +13,8 @@ from scipy.signal import lfilter
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp import layers as dsp_layers
-from neural_grain.dsp.layers import LAYERS, LONG, Layers, noise_level, split_layers, texture_share
+from neural_grain.dsp.layers import LAYERS, Layers, split_layers
+from neural_grain.dsp.masking import LONG, QUANTILE, noise_level, texture_share
 
 EDGE_S = 0.2  # a sound that begins or ends at once has a transient there
 RATES = (8_000, 22_050, 48_000, 96_000)
@@ -181,7 +182,7 @@ class TestNoiseLevel:
         rng = np.random.default_rng(0)
         P = rng.gamma(4.0, size=(6, 4_000)).astype(np.float32) * np.linspace(1, 3, 4_000, dtype=np.float32)
         width = 75
-        level_ratio = noise_level(P, width, LONG.mean_frames) / percentile_filter(P, 100 * LAYERS.quantile, (1, width))
+        level_ratio = noise_level(P, width, LONG.mean_frames) / percentile_filter(P, 100 * QUANTILE, (1, width))
         inside = 10 * np.log10(level_ratio[:, width:-width])
         assert np.std(inside) < 0.4
         assert np.ptp(inside.mean(axis=1)) < 0.1

@@ -1,0 +1,215 @@
+"""The mask that tells noise from tones in the STFT of a sound.
+
+Noise fills its surroundings evenly and a tone stands out of them, so the level of the noise at a bin is taken from the
+quieter bins around it (a quantile, divided by that quantile of noise of level 1), and a bin of power P above noise of
+level L belongs to the texture with the share
+
+    1                           if P / L < tonal_ratio
+    1 / (P / L - tonal_ratio + 1)   otherwise
+
+In: a piece of a sound, shape (channels, samples). Out: its texture, of the same shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from neural_grain.dsp.stft import hann_window, mean_power, overlap_add
+
+OVERLAP = 4  # windows that cover a sample
+QUANTILE = 0.3  # of the power in the surroundings: partials may fill more than half of them
+BLOCK_SAMPLES = 1 << 17  # of all windows that are transformed at a time, which fit the second-level cache
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How tones are told from noise with windows of one length."""
+
+    windows: int  # of the grain, that last as long as one of these
+    mean_frames: int  # over which power is averaged before it is judged, which steadies the mask
+    surroundings_hz: float  # wide enough to hold quiet bins between partials
+    tonal_ratio: float  # of power to the level of the noise, from which a bin is a tone
+
+
+#: 186 ms, which tell the partials of a chord apart. At a ratio of 2.2 a fifth of the noise counted as tones.
+LONG = MaskSettings(windows=4, mean_frames=5, surroundings_hz=400.0, tonal_ratio=3.5)
+#: 46 ms, for partials that a vibrato moves on too fast for the long window.
+SHORT = MaskSettings(windows=1, mean_frames=3, surroundings_hz=800.0, tonal_ratio=5.0)
+
+
+class TextureFilter:
+    """Takes the tones out of a piece of a sound: the STFT times the share of the texture.
+
+    The spectra are kept. When some samples change, only the windows over them are transformed again.
+
+    Parameters
+    ----------
+    shape : (channels, samples) of the piece
+    n_fft : int > 0, window in samples
+    sr : int > 0, Hz
+    """
+
+    def __init__(self, shape: tuple[int, int], n_fft: int, sr: int, mask: MaskSettings):
+        channels, self._n_samples = shape
+        self._n_fft, self._hop_length, self._bin_hz, self._mask = n_fft, n_fft // OVERLAP, sr / n_fft, mask
+        self._window, self._lead = hann_window(n_fft), n_fft - self._hop_length
+        self._n_hops = -(-self._n_samples // self._hop_length)
+        n_frames = self._n_hops + OVERLAP - 1  # frame t covers the hops from t - OVERLAP + 1 to t
+        self._padded = np.zeros((channels, (n_frames + OVERLAP - 1) * self._hop_length), np.float32)
+        self._D = np.empty((channels, n_frames, n_fft // 2 + 1), np.complex64)
+        self._P = np.empty(self._D.shape[1:], np.float32)
+        self._frames = np.empty((channels, n_frames, n_fft), np.float32)
+        self._texture = np.empty_like(self._padded)
+
+    def apply(self, y: np.ndarray, changed: np.ndarray | None = None) -> np.ndarray:
+        """The texture of samples (channels, samples).
+
+        Parameters
+        ----------
+        changed : np.ndarray, shape (samples,), bool
+            Where the samples differ from those of the call before; None for the first call.
+
+        Returns
+        -------
+        np.ndarray, shape (channels, samples), a view of what the next call overwrites
+        """
+        self._padded[:, self._lead : self._lead + self._n_samples] = y
+        is_touched = np.ones(self._n_hops + OVERLAP - 1, bool)
+        if changed is not None:
+            hops = np.add.reduceat(changed, np.arange(0, self._n_samples, self._hop_length))
+            is_touched = np.convolve(hops, np.ones(OVERLAP)) > 0
+        is_outdated = np.convolve(is_touched, np.ones(self._mask.mean_frames), "same") > 0
+        self._transform(is_touched)
+        self._transform_back(is_outdated)
+        return self._texture[:, self._lead : self._lead + self._n_samples]
+
+    def _transform(self, is_touched: np.ndarray) -> None:
+        """Compute the spectra of some frames."""
+        from scipy.fft import rfft
+
+        windows = np.lib.stride_tricks.sliding_window_view(self._padded, self._n_fft, axis=1)[:, :: self._hop_length]
+        for frames in self._blocks(is_touched):
+            self._D[:, frames] = D = rfft(windows[:, frames] * self._window, axis=-1)
+            self._P[frames] = mean_power(D)
+
+    def _transform_back(self, is_outdated: np.ndarray) -> None:
+        """Compute the texture where it overlaps some frames."""
+        from scipy.fft import irfft
+
+        window = self._window / np.float32(0.375 * OVERLAP)
+        for frames in self._blocks(is_outdated):
+            D = self._D[:, frames] * texture_share(self._mean_powers(frames), self._bin_hz, self._mask)
+            np.multiply(irfft(D, self._n_fft, axis=-1), window, out=self._frames[:, frames])
+        for run in _runs(is_outdated):
+            first, stop = max(0, run.start - OVERLAP + 1), run.stop + OVERLAP - 1
+            hops = slice(run.start * self._hop_length, (run.stop + OVERLAP - 1) * self._hop_length)
+            lead = (run.start - first) * self._hop_length
+            summed = overlap_add(self._frames[:, first:stop], self._hop_length)
+            self._texture[:, hops] = summed[:, lead : lead + hops.stop - hops.start]
+
+    def _mean_powers(self, frames: slice) -> np.ndarray:
+        """Powers of some frames, averaged over the frames around each."""
+        n = self._mask.mean_frames
+        around = np.arange(frames.start - n // 2, frames.stop + n // 2).clip(0, len(self._P) - 1)
+        P = self._P[around]
+        mean = sum(P[i : i + frames.stop - frames.start] for i in range(n))  # a fifth of the time of scipy.ndimage
+        mean /= np.float32(n)
+        return mean
+
+    def _blocks(self, is_wanted: np.ndarray) -> Iterator[slice]:
+        """Cut the wanted frames into runs that fit the cache."""
+        n = max(1, BLOCK_SAMPLES // (self._n_fft * len(self._padded)))
+        for run in _runs(is_wanted):
+            for start in range(run.start, run.stop, n):
+                yield slice(start, min(start + n, run.stop))
+
+
+def _runs(is_wanted: np.ndarray) -> Iterator[slice]:
+    """The runs of consecutive true values."""
+    edges = np.flatnonzero(np.diff(is_wanted, prepend=False, append=False))
+    return map(slice, edges[::2], edges[1::2])
+
+
+def texture_share(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarray:
+    """Share of the texture in each bin.
+
+    Parameters
+    ----------
+    P : np.ndarray, shape (frames, bins), power averaged over channels and ``mean_frames``
+    bin_hz : float > 0, distance between bins
+
+    Returns
+    -------
+    np.ndarray, shape (frames, bins), in (0, 1]
+    """
+    width = max(3, round(mask.surroundings_hz / bin_hz))
+    level = noise_level(P, min(width, P.shape[1]), mask.mean_frames)
+    np.maximum(level, np.finfo(np.float32).tiny, out=level)
+    excess = P - np.float32(mask.tonal_ratio - 1) * level
+    return np.divide(level, np.maximum(excess, level, out=excess), out=excess)
+
+
+def noise_level(P: np.ndarray, width: int, mean_frames: int) -> np.ndarray:
+    """Level of the noise at each bin: a quantile of the power around it over that quantile of noise of level 1.
+
+    The quantile is taken of every third of ``width`` and interpolated, which differs from a quantile at every bin by
+    0.4 dB and takes an eightieth of the time.
+
+    Parameters
+    ----------
+    P : np.ndarray, shape (frames, bins), averaged over ``mean_frames``
+    width : int > 0, of the surroundings in bins
+    mean_frames : int > 0
+
+    Returns
+    -------
+    np.ndarray, shape (frames, bins)
+    """
+    every, rank = max(1, width // 3), int(QUANTILE * width)
+    groups = np.lib.stride_tricks.sliding_window_view(P, width, axis=1)[:, ::every]
+    level = np.partition(groups, rank, axis=-1)[..., rank] / np.float32(_quantile_of_noise(mean_frames))
+    at_bins = np.empty_like(P)
+    first, stop = width // 2, width // 2 + (level.shape[1] - 1) * every
+    at_bins[:, :first], at_bins[:, stop:] = level[:, :1], level[:, -1:]
+    at_bins[:, first:stop] = join_points(level, every)
+    return at_bins
+
+
+def join_points(values: np.ndarray, n: int) -> np.ndarray:
+    """Interpolate linearly between values that lie ``n`` samples apart.
+
+    Parameters
+    ----------
+    values : np.ndarray, shape (rows, points), float32
+    n : int > 0
+
+    Returns
+    -------
+    np.ndarray, shape (rows, (points - 1) n), from the first point up to but not including the last
+    """
+    ramps = np.diff(values)[..., None] * (np.arange(n, dtype=np.float32) / np.float32(n))
+    ramps += values[:, :-1, None]
+    return ramps.reshape(len(values), -1)
+
+
+@cache
+def _quantile_of_noise(mean_frames: int) -> float:
+    """The quantile of the power of noise of level 1, averaged over frames that overlap.
+
+    The mean of correlated chi-square values is close to a gamma distribution (Welch, "The use of fast Fourier transform
+    for the estimation of power spectra", IEEE Trans. Audio Electroacoust. 15(2), 1967).
+    """
+    from scipy.special import gammaincinv
+
+    n, window = mean_frames, hann_window(64).astype(float)
+    hop_length = 64 // OVERLAP
+    lags = range(1, min(n, OVERLAP))
+    correlations = {
+        lag: (window[lag * hop_length :] @ window[: -lag * hop_length] / (window @ window)) ** 2 for lag in lags
+    }
+    shape = n / (1 + 2 * sum((1 - lag / n) * correlation for lag, correlation in correlations.items()))
+    return float(gammaincinv(shape, QUANTILE) / shape)
