@@ -1,7 +1,7 @@
 """The analysis of a sound: everything that rendering needs and that does not depend on the requested octaves.
 
 The sound is split into its layers. One pass over the sound and its texture then gives the levels of tones and texture,
-the grain, and the probe: a subset of the active frames, on which the solver predicts grain without rendering. Frames
+the grain, and the probe: a subset of the frames, on which the solver predicts grain without rendering. Frames
 are counted in the padded sound (`pad_edges`), and grain is measured on those without padding, as in stage 1.
 
 In: a `Sound`. Out: an `Analysis`; for stage 2 `BandsAndGrain`, without padding.
@@ -29,9 +29,12 @@ from neural_grain.dsp.stft import mean_power, n_full_frames, pad_edges, stft_blo
 class AnalysisSettings:
     """How large the probe is."""
 
+    probe_range_db: float = 60.0  # frames that lie so far below the loudest may become active when texture is raised
     probe_frames: int = 768  # their mean stands for the grain of the whole sound within 0.02 octaves
-    min_probe_frames: int = 192  # with fewer active frames among those kept, the sound is read once more
-    max_kept_frames: int = 4 * 768  # kept during the pass, because which frames are active is known only at its end
+    min_probe_frames: int = 192  # with fewer such frames among those kept, the sound is read once more
+    max_kept_frames: int = (
+        4 * 768
+    )  # kept during the pass, because which frames are loud enough is known only at its end
 
 
 ANALYSIS = AnalysisSettings()
@@ -39,7 +42,7 @@ ANALYSIS = AnalysisSettings()
 
 @dataclass(frozen=True)
 class Probe:
-    """Some active frames of a sound, used to predict grain without rendering.
+    """Some frames of a sound that are loud enough, used to predict grain without rendering.
 
     The power of a frame whose texture is multiplied by g is ``tones + g cross + g**2 texture``; all have the shape
     (frames, bins of the analysis band).
@@ -199,7 +202,7 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
         layered = with_texture(sound, layers)
         return (block.probe for block in stft_blocks(layered, settings.grain, reduce, threads))
 
-    kept = sampler.choose(frames.active, reread)
+    kept = sampler.choose(meter.frames_within(ANALYSIS.probe_range_db), reread)
     tones, cross, of_texture = (np.ascontiguousarray(kept.frames[:, i]) for i in range(3))
     return Analysis(
         sound=sound,
@@ -296,17 +299,17 @@ class FrameSampler:
             self._step *= 2
             self._kept = {number: frame for number, frame in self._kept.items() if number % self._step == 0}
 
-    def choose(self, active: np.ndarray, reread: Callable[[], Iterable[np.ndarray]]) -> KeptFrames:
-        """Choose active frames among those kept, or among all if too few of the kept ones are active.
+    def choose(self, wanted: np.ndarray, reread: Callable[[], Iterable[np.ndarray]]) -> KeptFrames:
+        """Choose wanted frames among those kept, or among all if too few of the kept ones are wanted.
 
         Parameters
         ----------
-        active : np.ndarray, shape (frames,), bool
+        wanted : np.ndarray, shape (frames,), bool
         reread : returns all frames once more
         """
-        wanted = evenly_spaced(np.flatnonzero(active), ANALYSIS.probe_frames)
-        kept = [number for number in self._kept if active[number]]
-        if len(kept) < min(len(wanted), ANALYSIS.min_probe_frames):
-            return KeptFrames(gather_frames(reread(), wanted), wanted)
+        best = evenly_spaced(np.flatnonzero(wanted), ANALYSIS.probe_frames)
+        kept = [number for number in self._kept if wanted[number]]
+        if len(kept) < min(len(best), ANALYSIS.min_probe_frames):
+            return KeptFrames(gather_frames(reread(), best), best)
         chosen = evenly_spaced(np.array(kept), ANALYSIS.probe_frames)
         return KeptFrames(np.stack([self._kept[number] for number in chosen]), chosen)

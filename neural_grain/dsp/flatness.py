@@ -149,8 +149,11 @@ class GrainMeter:
             if outdated[frames].any():
                 flatness[frames] = self._flatness(P)
             first += len(P)
-        active = active_frames(np.concatenate(self._energies), self._settings.active_range_db)
-        return FrameGrain(flatness, active)
+        return FrameGrain(flatness, self.frames_within(self._settings.active_range_db))
+
+    def frames_within(self, range_db: float) -> np.ndarray:
+        """Which frames lie within ``range_db`` of the loudest. Shape (frames,), bool."""
+        return active_frames(np.concatenate(self._energies), range_db)
 
     def _measure_kept(self) -> None:
         """Measure the blocks that were kept, by the loudest bin so far."""

@@ -6,7 +6,8 @@ solver it also predicts the powers that the amounts give the frames of the probe
 
     P'[t, k] = |sqrt(tones[t, k] + g cross[t, k] + g**2 texture[t, k]) + generated[t, k]|**2 expander[t, k]
 
-where g is the factor on the amplitude of the texture, and the generated noise is complex.
+where g is the factor on the amplitude of the texture, the generated noise is complex, and the expander keeps the energy
+of each frame.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from neural_grain.dsp.gains import (
     db_of,
     lerp_weights,
     power_of,
-    powers_after,
+    powers_before_expander,
     spectral_expander,
     step_gains,
 )
@@ -94,8 +95,8 @@ class GainField:
     def gain_db_of_frames(self, amounts: Amounts, frames: np.ndarray) -> np.ndarray:
         """Change of the level of each band at some frames, for a picture.
 
-        Where the frames are much sparser than the steps, each takes the gain of its step and energy is normalised
-        over the chosen steps alone, so that the cost does not grow with the length of the sound.
+        Where the frames are much sparser than the steps, each takes the gain of its step, so that the cost does not grow
+        with the length of the sound.
 
         Parameters
         ----------
@@ -157,7 +158,7 @@ class GainField:
 
     @ONE_BLAS_THREAD
     def probe_log_power(self, amounts: Amounts, frames: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Natural logarithm of the probe's powers after the gains, before energy is normalised.
+        """Natural logarithm of the probe's powers after the gains, before those of the whole sound (`Amounts.level`).
 
         Parameters
         ----------
@@ -184,14 +185,19 @@ class GainField:
             power += generated + self._generated_cross[frames] * np.sqrt(power * generated)
         log_power = np.log(np.maximum(power, np.finfo(np.float32).tiny, out=power), out=power)
         if gains.expander_db is not None:
+            before = log_mean_power(log_power)
             log_power += log_gain(gains.expander_db)
+            log_power += (before - log_mean_power(log_power))[:, None]
         return log_power
 
     def _change_db_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
-        """Change of the level of each band at some rising steps, with energy normalised over them."""
+        """Change of the level of each band at some rising steps."""
         components = self._components(steps, amounts.to_texture)
         gains = step_gains(components, amounts, self._shares)
-        return db_of(powers_after(components, gains.bands)) - components.level_db + gains.level_db
+        change_db = db_of(powers_before_expander(components, gains.bands)) - components.level_db
+        if gains.bands.expander_db is not None:
+            change_db += gains.bands.expander_db + gains.level_db
+        return change_db + np.float32(20 * math.log10(amounts.level))
 
     def _components(self, steps: np.ndarray, to_texture: bool) -> GainComponents:
         """What the gains at some steps are made of."""
@@ -200,3 +206,9 @@ class GainField:
         tones_db, texture_db = self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps]
         level_db = db_of(power_of(tones_db) + power_of(texture_db))
         return GainComponents(lerp.interpolate(cells_db), spectral_expander(level_db), tones_db, texture_db, level_db)
+
+
+def log_mean_power(log_power: np.ndarray) -> np.ndarray:
+    """Natural logarithm of the mean power of frames, (frames,), from those of their bins, (frames, bins)."""
+    top = log_power.max(axis=1)
+    return top + np.log(np.exp(log_power - top[:, None]).mean(axis=1, dtype=np.float32))

@@ -11,8 +11,11 @@ at all where it lies at the floor; what is missing is generated. Large amounts f
 or raise all that there is.
 
 The spectral expander takes over where the texture reaches no farther. It works on tones and noise alike: every band is
-moved away from the mean level of its time. `limit_gain` keeps every band at or below the loudest of its time, and
-`smooth_change` steadies the gain of each step that keeps dynamics and loudness as they were.
+moved away from the mean level of its time. `limit_gain` keeps every band at or below the loudest of its time, and a gain
+of all bands of a step, steadied by `smooth_change`, keeps the energy that the step had before the expander.
+
+The texture itself is moved without such a gain. The tones then keep their levels over time, and a sound with more texture
+is what it would be with a louder texture; its level as a whole is set by `Amounts.level`.
 
 In: patterns and band levels in dB, shape (n_mels, steps). Out: `StepGains`.
 """
@@ -88,7 +91,7 @@ class StepGains(NamedTuple):
 
     bands: BandGains
     transients_db: np.ndarray  # (steps,), gain of the transients
-    level_db: np.ndarray  # (steps,), gain of everything, which keeps the energy
+    level_db: np.ndarray  # (steps,), gain of everything, which keeps the energy that the expander changes
 
 
 class LerpWeights(NamedTuple):
@@ -173,13 +176,11 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     return BandGains(db_of(factor), generated_db, expander_db)
 
 
-def powers_after(components: GainComponents, gains: BandGains) -> np.ndarray:
-    """Powers of the bands after their gains, shape (n_mels, steps), relative to the loudest band before."""
+def powers_before_expander(components: GainComponents, gains: BandGains) -> np.ndarray:
+    """Powers of the bands after the gains of the texture, shape (n_mels, steps), relative to the loudest band before."""
     power = power_of(components.tones_db) + power_of(components.texture_db + gains.noise_db)
     if gains.generated_db is not None:
         power += power_of(gains.generated_db)
-    if gains.expander_db is not None:
-        power *= power_of(gains.expander_db)
     return power
 
 
@@ -191,11 +192,14 @@ def step_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     """
     gains = band_gains(components, amounts, shares)
     weights = shares[:, None].astype(np.float32)
-    before = (power_of(components.tones_db) + power_of(components.texture_db)) * weights
-    change_db = db_of((powers_after(components, gains) * weights).sum(axis=0) / before.sum(axis=0))
     texture = power_of(components.texture_db) * weights
     transients_db = db_of((texture * power_of(gains.noise_db)).sum(axis=0) / texture.sum(axis=0))
-    return StepGains(gains, transients_db, -smooth_change(change_db))
+    level_db = np.zeros_like(transients_db)
+    if gains.expander_db is not None:
+        before = powers_before_expander(components, gains) * weights
+        change_db = db_of((before * power_of(gains.expander_db)).sum(axis=0) / before.sum(axis=0))
+        level_db = -smooth_change(change_db)
+    return StepGains(gains, transients_db, level_db)
 
 
 def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ class Attempt:
     """One rendering in numbers. Its audio is not kept, because a whole file takes much memory."""
 
     position: float  # on the curve
-    level: float  # factor on the samples
+    level: float  # factor on the samples that corrects the predicted one
     octaves: float  # distance measured, positive in the direction of the curve
     level_error: float  # factor by which the samples are too quiet
     grain: float
@@ -154,8 +154,8 @@ class AttemptRenderer:
             return self._attempt
         self._attempt = self._sound = None  # released before the next rendering takes its memory
         analysis, amounts = self._solver.analysis, self._reach.amounts_at(position)
-        level_db = self._solver.level_for_loudness_db(amounts)
-        self._amounts = replace(amounts, level=level * 10 ** (level_db / 20))
+        predicted = self._solver.predict_level(amounts)
+        self._amounts = replace(amounts, level=level * predicted.factor)
         before_limiter, output = LevelMeter(), LevelMeter()
         blocks = before_limiter.through(self._solver.field.render(self._amounts))
         blocks = output.through(limit_peaks(blocks, self._ceiling, analysis.sound))
@@ -168,7 +168,7 @@ class AttemptRenderer:
             position=position,
             level=level,
             octaves=math.copysign(1.0, self._octaves) * math.log2(analysis.grain / grain),
-            level_error=math.sqrt(analysis.energy * 10 ** (level_db / 10) / output.energy),
+            level_error=math.sqrt(analysis.energy * 10 ** (predicted.change_db / 10) / output.energy),
             grain=grain,
             level_db=10 * math.log10(output.energy / analysis.energy),
             limited_db=20 * math.log10(max(1.0, unlimited_peak / self._ceiling)),

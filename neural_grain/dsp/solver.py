@@ -2,7 +2,7 @@
 
 The solver predicts grain on a probe, which is a subset of the active frames, without rendering:
 
-    P'[t, k] = `GainField.probe_log_power` with the energy that the frame had before
+    P'[t, k] = exp(`GainField.probe_log_power`)
 
 The texture alone is moved as far as that reaches. From there the spectral expander is added, which reaches farther on
 many sounds. So each direction has one curve of amounts, from no change to the end of the reach, along which grain moves
@@ -22,7 +22,7 @@ import numpy as np
 
 from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.analysis import Analysis, evenly_spaced
-from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.gain_field import GainField, log_mean_power
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.loudness import k_weighting
 from neural_grain.dsp.settings import NEPER_PER_DB
@@ -59,6 +59,13 @@ class ReachPoint(NamedTuple):
 
     amounts: Amounts
     octaves: float
+
+
+class PredictedLevel(NamedTuple):
+    """The level that a sound gets after its gains."""
+
+    factor: float  # on the samples
+    change_db: float  # of RMS, which loudness asks for
 
 
 NO_CHANGE = ReachPoint(Amounts(0.0, 0.0), 0.0)
@@ -147,14 +154,14 @@ class AmountSolver:
         self._reaches: dict[tuple[float, float], ReachCurve] = {}
         self._estimates: dict[float, Amounts] = {}  # asked for several times for each position of the slider
         settings, sr = self.analysis.settings, self.analysis.sound.sr
-        self._probe_power = self.analysis.probe.power
-        self._probe_mean = np.maximum(self._probe_power.mean(axis=1), np.finfo(np.float32).tiny)
-        self._probe_log_mean = np.log(self._probe_mean)
         bins_hz = np.fft.rfftfreq(settings.grain.n_fft_for(sr), 1 / sr)[settings.grain.band_for(sr)]
         self._k_weights = k_weighting(bins_hz).astype(np.float32)
-        self._coarse_frames = evenly_spaced(np.arange(len(self._probe_mean)), SOLVER.coarse_frames)
+        self._coarse_frames = evenly_spaced(np.arange(len(self.analysis.probe.index)), SOLVER.coarse_frames)
         self._coarse_log2_grain = self._log2_grain(NO_CHANGE.amounts, self._coarse_frames)
         self._full_log2_grain = self._log2_grain(NO_CHANGE.amounts, slice(None))
+        self._levels_before_db = [
+            self._mean_levels_db(NO_CHANGE.amounts, frames) for frames in (slice(None), self._coarse_frames)
+        ]
 
     @property
     def analysis(self) -> Analysis:
@@ -210,47 +217,47 @@ class AmountSolver:
     def estimate(self, octaves: float) -> Amounts:
         """Amounts for these octaves, interpolated on the curve: immediate, but less exact than `solve`.
 
-        Their level keeps the loudness. It can't make up for what a limiter would take away.
+        Their level is predicted. It can't make up for what a limiter would take away.
         """
         if octaves not in self._estimates:
             reach = self.reach(octaves)
             amounts = reach.amounts_at(reach.position_of(abs(octaves)))
-            level = 10 ** (self.level_for_loudness_db(amounts, coarse=True) / 20)
-            self._estimates[octaves] = replace(amounts, level=level)
+            self._estimates[octaves] = replace(amounts, level=self.predict_level(amounts, coarse=True).factor)
         return self._estimates[octaves]
 
     @ONE_BLAS_THREAD
-    def level_for_loudness_db(self, amounts: Amounts, *, coarse: bool = False) -> float:
-        """Change of level (RMS) in dB that brings loudness (ITU-R BS.1770) near enough to that of the input.
+    def predict_level(self, amounts: Amounts, *, coarse: bool = False) -> PredictedLevel:
+        """The factor on the samples that keeps RMS, and loudness (ITU-R BS.1770) as far as RMS may change for that.
 
-        At the same level a sound with more texture is louder, because loudness gives more weight to treble. The
-        change is the smallest that keeps loudness within its tolerance, and is limited itself.
+        At the same RMS a sound with more texture is louder, because loudness gives more weight to treble. The change of
+        RMS is the smallest that keeps loudness within its tolerance, and is limited itself.
 
         Parameters
         ----------
         coarse : use a few frames of the probe only
         """
         frames = self._coarse_frames if coarse else slice(None)
+        rms_before, loudness_before = self._levels_before_db[coarse]
+        rms, loudness = self._mean_levels_db(amounts, frames)
+        rms_change_db = rms - rms_before
+        excess_db = loudness - loudness_before - rms_change_db
+        excess_db -= float(np.clip(excess_db, -SOLVER.loudness_tolerance_db, SOLVER.loudness_tolerance_db))
+        change_db = float(np.clip(-excess_db, -SOLVER.max_level_change_db, SOLVER.max_level_change_db))
+        return PredictedLevel(10 ** ((change_db - rms_change_db) / 20), change_db)
+
+    def _mean_levels_db(self, amounts: Amounts, frames: np.ndarray | slice) -> tuple[float, float]:
+        """Level of the mean power of some frames of the probe, without weights and with those of loudness."""
         power = np.exp(self.field.probe_log_power(amounts, frames))
-        power *= (self._probe_mean[frames] / power.mean(axis=1))[:, None]
-        ratio = float((power @ self._k_weights).sum() / (self._probe_power[frames] @ self._k_weights).sum())
-        change_db = 10 * math.log10(ratio)
-        excess_db = change_db - float(np.clip(change_db, -SOLVER.loudness_tolerance_db, SOLVER.loudness_tolerance_db))
-        return float(np.clip(-excess_db, -SOLVER.max_level_change_db, SOLVER.max_level_change_db))
+        return 10 * math.log10(power.mean(dtype=float)), 10 * math.log10((power @ self._k_weights).mean(dtype=float))
 
     def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
-        """Predicted log2 of the mean flatness of some frames of the probe, by the rules of `measure_grain`.
-
-        Adding ``log_e`` to the log powers of a frame would restore its energy. Flatness depends on that only through
-        the floor, so ``log_e`` is subtracted from the floor instead, which saves a pass over the array.
-        """
+        """Predicted log2 of the mean flatness of some frames of the probe, by the rules of `measure_grain`."""
+        grain = self.analysis.settings.grain
         log_power = self.field.probe_log_power(amounts, frames)
-        top = log_power.max(axis=1)
-        log_mean = top + np.log(np.exp(log_power - top[:, None]).mean(axis=1, dtype=np.float32))
-        log_e = self._probe_log_mean[frames] - log_mean
-        floor = float((top + log_e).max()) + NEPER_PER_DB * self.analysis.settings.grain.floor_db
-        np.maximum(log_power, (floor - log_e)[:, None], out=log_power)
-        flatness = np.exp(log_power.mean(axis=1, dtype=np.float32) - log_mean)
+        log_mean = log_mean_power(log_power)
+        floor = float(log_power.max()) + NEPER_PER_DB * grain.floor_db
+        active = log_mean >= log_mean.max() - NEPER_PER_DB * grain.active_range_db
+        flatness = np.exp(np.maximum(log_power[active], floor).mean(axis=1, dtype=np.float32) - log_mean[active])
         return math.log2(float(flatness.mean(dtype=np.float64)))
 
     def _find_reach(self, sign: float, far: float) -> ReachCurve:

@@ -95,7 +95,7 @@ def test_what_is_heard_of_a_loud_sound_is_what_is_saved(tmp_path):
     saved = processor.render_file(tmp_path / "loud.wav", tmp_path / "saved.wav", RenderTarget(-3.0)).rendering
     z, _ = sf.read(tmp_path / "saved.wav", dtype="float32", always_2d=True)
     assert saved.limited_db > 6
-    assert saved.amounts.level > 1.2
+    assert saved.amounts.level > 1  # added texture alone would ask for less
 
     solver = processor.solver(sound_from_array(y, SR))
     rendering = move_grain(solver, -3.0, ceiling=max(CEILING, solver.analysis.peak))

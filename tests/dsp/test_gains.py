@@ -13,7 +13,7 @@ from neural_grain.dsp.gains import (
     band_gains,
     lerp_weights,
     limit_gain,
-    powers_after,
+    powers_before_expander,
     smooth_change,
     spectral_expander,
     step_gains,
@@ -71,7 +71,7 @@ class TestBandGains:
         expected = power * 10 ** (gains.noise_db / 10) + 10 ** (gains.generated_db / 10)
         np.testing.assert_allclose(expected, power * 10**2.6, rtol=1e-4)
         total = 10 ** (parts.tones_db / 10) + power * 10**2.6
-        np.testing.assert_allclose(powers_after(parts, gains), total, rtol=1e-4)
+        np.testing.assert_allclose(powers_before_expander(parts, gains), total, rtol=1e-4)
 
     @pytest.mark.parametrize("texture_db", [-40.0, 19.0])
     def test_nothing_is_generated_below_the_limit(self, texture_db):
@@ -84,13 +84,18 @@ class TestBandGains:
 
 
 class TestStepGains:
-    @pytest.mark.parametrize("amounts", [Amounts(-20.0, 0.0), Amounts(12.0, 0.0), Amounts(-60.0, 0.3)])
-    def test_a_steady_sound_keeps_its_energy(self, amounts):
+    @pytest.mark.parametrize("amounts", [Amounts(-60.0, 0.3), Amounts(12.0, -0.1)])
+    def test_the_expander_keeps_the_energy_of_a_steady_sound(self, amounts):
         parts = components(*(random_levels_db(1, seed).repeat(40, axis=1) for seed in (0, 1)), pattern_db=-3.0)
         gains = step_gains(parts, amounts, SHARES)
-        after = SHARES @ powers_after(parts, gains.bands) * 10 ** (gains.level_db / 10)
-        before = SHARES @ (10 ** (parts.tones_db / 10) + 10 ** (parts.texture_db / 10))
-        np.testing.assert_allclose(after, before, rtol=1e-3)
+        before = powers_before_expander(parts, gains.bands)
+        after = before * 10 ** ((gains.bands.expander_db + gains.level_db) / 10)
+        np.testing.assert_allclose(SHARES @ after, SHARES @ before, rtol=1e-3)
+
+    @pytest.mark.parametrize("texture_db", [-20.0, 12.0])
+    def test_where_texture_alone_moves_there_is_no_gain_that_changes_over_time(self, texture_db):
+        parts = components(random_levels_db(), random_levels_db(seed=1))
+        np.testing.assert_array_equal(step_gains(parts, Amounts(texture_db, 0.0), SHARES).level_db, 0)
 
     def test_transients_get_the_gain_of_the_texture_as_a_whole(self):
         pattern_db = np.where(np.arange(128)[:, None] < 64, 0.0, -60.0)
