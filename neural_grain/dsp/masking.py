@@ -22,7 +22,7 @@ from neural_grain.dsp.stft import hann_window, mean_power, overlap_add
 
 OVERLAP = 4  # windows that cover a sample
 QUANTILE = 0.3  # of the power in the surroundings: partials may fill more than half of them
-BLOCK_SAMPLES = 1 << 17  # of all windows that are transformed at a time, which fit the second-level cache
+BLOCK_SAMPLES = 1 << 18  # of all windows that are transformed at a time, which fit the cache
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,6 @@ class TextureFilter:
         self._padded = np.zeros((channels, (n_frames + OVERLAP - 1) * self._hop_length), np.float32)
         self._D = np.empty((channels, n_frames, n_fft // 2 + 1), np.complex64)
         self._P = np.empty(self._D.shape[1:], np.float32)
-        self._frames = np.empty((channels, n_frames, n_fft), np.float32)
         self._texture = np.empty_like(self._padded)
 
     def apply(self, y: np.ndarray, changed: np.ndarray | None = None) -> np.ndarray:
@@ -82,50 +81,52 @@ class TextureFilter:
         if changed is not None:
             hops = np.add.reduceat(changed, np.arange(0, self._n_samples, self._hop_length))
             is_touched = np.convolve(hops, np.ones(OVERLAP)) > 0
-        is_outdated = np.convolve(is_touched, np.ones(self._mask.mean_frames), "same") > 0
-        self._transform(is_touched)
-        self._transform_back(is_outdated)
+        # The mask of a frame depends on the powers around it and the level of the noise in the frames beside it.
+        is_outdated = np.convolve(is_touched, np.ones(self._mask.mean_frames + 2), "same") > 0
+        for run in _runs(is_touched):
+            for frames in self._blocks(run):
+                self._transform(frames)
+        for run in _runs(is_outdated):
+            self._transform_back(run)
         return self._texture[:, self._lead : self._lead + self._n_samples]
 
-    def _transform(self, is_touched: np.ndarray) -> None:
+    def _transform(self, frames: slice) -> None:
         """Compute the spectra of some frames."""
         from scipy.fft import rfft
 
         windows = np.lib.stride_tricks.sliding_window_view(self._padded, self._n_fft, axis=1)[:, :: self._hop_length]
-        for frames in self._blocks(is_touched):
-            self._D[:, frames] = D = rfft(windows[:, frames] * self._window, axis=-1)
-            self._P[frames] = mean_power(D)
+        D = rfft(windows[:, frames] * self._window, axis=-1)
+        self._D[:, frames], self._P[frames] = D, mean_power(D)
 
-    def _transform_back(self, is_outdated: np.ndarray) -> None:
-        """Compute the texture where it overlaps some frames."""
+    def _transform_back(self, run: slice) -> None:
+        """Compute the texture of the samples that some frames cover."""
         from scipy.fft import irfft
 
         window = self._window / np.float32(0.375 * OVERLAP)
-        for frames in self._blocks(is_outdated):
-            D = self._D[:, frames] * texture_share(self._mean_powers(frames), self._bin_hz, self._mask)
-            np.multiply(irfft(D, self._n_fft, axis=-1), window, out=self._frames[:, frames])
-        for run in _runs(is_outdated):
-            first, stop = max(0, run.start - OVERLAP + 1), run.stop + OVERLAP - 1
-            hops = slice(run.start * self._hop_length, (run.stop + OVERLAP - 1) * self._hop_length)
-            lead = (run.start - first) * self._hop_length
-            summed = overlap_add(self._frames[:, first:stop], self._hop_length)
-            self._texture[:, hops] = summed[:, lead : lead + hops.stop - hops.start]
+        first, stop = run.start * self._hop_length, (run.stop + OVERLAP - 1) * self._hop_length
+        self._texture[:, first:stop] = 0
+        for frames in self._blocks(slice(max(0, run.start - OVERLAP + 1), min(run.stop + OVERLAP - 1, len(self._P)))):
+            y = irfft(self._D[:, frames] * self._share(frames), self._n_fft, axis=-1)
+            y *= window
+            y = overlap_add(y, self._hop_length)
+            start = frames.start * self._hop_length
+            inside = slice(max(first, start), min(stop, start + y.shape[1]))
+            self._texture[:, inside] += y[:, inside.start - start : inside.stop - start]
 
-    def _mean_powers(self, frames: slice) -> np.ndarray:
-        """Powers of some frames, averaged over the frames around each."""
+    def _share(self, frames: slice) -> np.ndarray:
+        """The share of the texture in some frames."""
+        first, stop = frames.start // 2 * 2, frames.stop // 2 * 2 + 1
         n = self._mask.mean_frames
-        around = np.arange(frames.start - n // 2, frames.stop + n // 2).clip(0, len(self._P) - 1)
+        around = np.arange(first - n // 2, stop + n // 2).clip(0, len(self._P) - 1)
         P = self._P[around]
-        mean = sum(P[i : i + frames.stop - frames.start] for i in range(n))  # a fifth of the time of scipy.ndimage
+        mean = sum(P[i : i + stop - first] for i in range(n))  # a fifth of the time of scipy.ndimage
         mean /= np.float32(n)
-        return mean
+        return texture_share(mean, self._bin_hz, self._mask)[frames.start - first : frames.stop - first]
 
-    def _blocks(self, is_wanted: np.ndarray) -> Iterator[slice]:
-        """Cut the wanted frames into runs that fit the cache."""
+    def _blocks(self, run: slice) -> Iterator[slice]:
+        """Cut a run of frames into blocks that fit the cache."""
         n = max(1, BLOCK_SAMPLES // (self._n_fft * len(self._padded)))
-        for run in _runs(is_wanted):
-            for start in range(run.start, run.stop, n):
-                yield slice(start, min(start + n, run.stop))
+        return (slice(i, min(i + n, run.stop)) for i in range(run.start, run.stop, n))
 
 
 def _runs(is_wanted: np.ndarray) -> Iterator[slice]:
@@ -137,9 +138,11 @@ def _runs(is_wanted: np.ndarray) -> Iterator[slice]:
 def texture_share(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarray:
     """Share of the texture in each bin.
 
+    The level of the noise is taken in every second frame and interpolated, because windows overlap by more.
+
     Parameters
     ----------
-    P : np.ndarray, shape (frames, bins), power averaged over channels and ``mean_frames``
+    P : np.ndarray, shape (frames, bins), power averaged over channels and ``mean_frames``, of an odd number of frames
     bin_hz : float > 0, distance between bins
 
     Returns
@@ -147,7 +150,9 @@ def texture_share(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarra
     np.ndarray, shape (frames, bins), in (0, 1]
     """
     width = max(3, round(mask.surroundings_hz / bin_hz))
-    level = noise_level(P, min(width, P.shape[1]), mask.mean_frames)
+    level = np.empty_like(P)
+    level[::2] = noise_level(P[::2], min(width, P.shape[1]), mask.mean_frames)
+    level[1::2] = (level[:-1:2] + level[2::2]) / 2
     np.maximum(level, np.finfo(np.float32).tiny, out=level)
     excess = P - np.float32(mask.tonal_ratio - 1) * level
     return np.divide(level, np.maximum(excess, level, out=excess), out=excess)

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from conftest import SR, drone, noise, sine
 from rendering import SETTINGS
-from scipy.ndimage import percentile_filter
 from scipy.signal import lfilter
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp import layers as dsp_layers
 from neural_grain.dsp.layers import LAYERS, Layers, split_layers
-from neural_grain.dsp.masking import LONG, QUANTILE, noise_level, texture_share
 
 EDGE_S = 0.2  # a sound that begins or ends at once has a transient there
 RATES = (8_000, 22_050, 48_000, 96_000)
@@ -175,29 +173,3 @@ class TestNothingElseMatters:
             arrays(split_layers(sound, SETTINGS.grain)), arrays(split_layers(cut, SETTINGS.grain)), strict=True
         ):
             np.testing.assert_array_equal(one, other)
-
-
-class TestNoiseLevel:
-    def test_it_equals_a_percentile_filter_over_the_quantile_of_noise_up_to_interpolation(self):
-        rng = np.random.default_rng(0)
-        P = rng.gamma(4.0, size=(6, 4_000)).astype(np.float32) * np.linspace(1, 3, 4_000, dtype=np.float32)
-        width = 75
-        level_ratio = noise_level(P, width, LONG.mean_frames) / percentile_filter(P, 100 * QUANTILE, (1, width))
-        inside = 10 * np.log10(level_ratio[:, width:-width])
-        assert np.std(inside) < 0.4
-        assert np.ptp(inside.mean(axis=1)) < 0.1
-
-    def test_the_level_of_noise_is_its_mean_power(self):
-        y = np.random.default_rng(1).standard_normal(64 * 8_192)
-        windows = np.lib.stride_tricks.sliding_window_view(y, 8_192)[::2_048] * np.hanning(8_193)[:-1]
-        P = np.square(np.abs(np.fft.rfft(windows)))
-        mean = np.stack([P[i : i + LONG.mean_frames].mean(axis=0) for i in range(len(P) - LONG.mean_frames)])
-        level = noise_level(mean.astype(np.float32), 75, LONG.mean_frames)
-        assert 10 * np.log10(level.mean() / P.mean()) == pytest.approx(0, abs=0.3)
-
-    def test_partials_do_not_raise_it_and_lose_their_share(self):
-        P = np.ones((9, 4_097), np.float32)
-        P[:, 40::40] = 1e6
-        share = texture_share(P, SR / 8_192, LONG)
-        np.testing.assert_allclose(share[:, 40::40], 0, atol=1e-4)
-        np.testing.assert_array_equal(share[:, 20:4_000:40], 1)

@@ -1,0 +1,72 @@
+"""The mask: the level of the noise is right, and what is updated equals what is computed anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import SR, drone, noise
+from scipy.ndimage import percentile_filter
+
+from neural_grain.dsp.masking import LONG, OVERLAP, QUANTILE, SHORT, TextureFilter, noise_level, texture_share
+
+N_FFT = 8_192
+Y = np.stack([drone(-40, 3.0), noise(3)]).astype(np.float32)
+
+
+def texture_by_librosa(y: np.ndarray) -> np.ndarray:
+    """The texture of samples (channels, n) except at their ends, from whole arrays."""
+    import librosa
+
+    hop_length, n = N_FFT // OVERLAP, LONG.mean_frames
+    # One hop more in front, so that the first frame holds as little of the sound as that of a `TextureFilter` does.
+    D = librosa.stft(np.pad(y, ((0, 0), (hop_length, 0))), n_fft=N_FFT, hop_length=hop_length)
+    P = np.square(np.abs(D)).mean(axis=0).T
+    mean = np.stack([P[max(0, t - n // 2) : t + n // 2 + 1].mean(axis=0) for t in range(len(P) // 2 * 2 - 1)])
+    share = texture_share(mean, SR / N_FFT, LONG)
+    return librosa.istft(D[..., : len(share)] * share.T, n_fft=N_FFT, hop_length=hop_length)[:, hop_length:]
+
+
+class TestTextureFilter:
+    def test_it_multiplies_the_stft_by_the_share(self):
+        texture, expected = TextureFilter(Y.shape, N_FFT, SR, LONG).apply(Y), texture_by_librosa(Y)
+        middle = slice(2 * N_FFT, 12 * N_FFT)
+        np.testing.assert_allclose(texture[:, middle], expected[:, middle], atol=2e-6)
+
+    @pytest.mark.parametrize("mask", [LONG, SHORT])
+    @pytest.mark.parametrize(
+        "changes", [[slice(0, 9)], [slice(50_000, 50_001)], [slice(40_000, 70_000), slice(-1, None)]]
+    )
+    def test_after_a_change_it_equals_one_that_never_saw_the_samples_before(self, mask, changes):
+        n_fft = N_FFT * mask.windows // LONG.windows
+        filter_of_both, changed, y = TextureFilter(Y.shape, n_fft, SR, mask), np.zeros(Y.shape[1], bool), Y.copy()
+        filter_of_both.apply(Y)
+        for part in changes:
+            changed[part], y[:, part] = True, 0.3
+        anew = TextureFilter(Y.shape, n_fft, SR, mask).apply(y)
+        np.testing.assert_allclose(filter_of_both.apply(y, changed), anew, atol=1e-6)
+
+
+class TestNoiseLevel:
+    def test_it_equals_a_percentile_filter_over_the_quantile_of_noise_up_to_interpolation(self):
+        rng = np.random.default_rng(0)
+        P = rng.gamma(4.0, size=(6, 4_000)).astype(np.float32) * np.linspace(1, 3, 4_000, dtype=np.float32)
+        width = 75
+        level_ratio = noise_level(P, width, LONG.mean_frames) / percentile_filter(P, 100 * QUANTILE, (1, width))
+        inside = 10 * np.log10(level_ratio[:, width:-width])
+        assert np.std(inside) < 0.4
+        assert np.ptp(inside.mean(axis=1)) < 0.1
+
+    def test_the_level_of_noise_is_its_mean_power(self):
+        y = np.random.default_rng(1).standard_normal(64 * 8_192)
+        windows = np.lib.stride_tricks.sliding_window_view(y, 8_192)[::2_048] * np.hanning(8_193)[:-1]
+        P = np.square(np.abs(np.fft.rfft(windows)))
+        mean = np.stack([P[i : i + LONG.mean_frames].mean(axis=0) for i in range(len(P) - LONG.mean_frames)])
+        level = noise_level(mean.astype(np.float32), 75, LONG.mean_frames)
+        assert 10 * np.log10(level.mean() / P.mean()) == pytest.approx(0, abs=0.3)
+
+    def test_partials_do_not_raise_it_and_lose_their_share(self):
+        P = np.ones((9, 4_097), np.float32)
+        P[:, 40::40] = 1e6
+        share = texture_share(P, SR / 8_192, LONG)
+        np.testing.assert_allclose(share[:, 40::40], 0, atol=1e-4)
+        np.testing.assert_array_equal(share[:, 20:4_000:40], 1)
