@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 MAX_DYNAMICS = 1e-9  # added to the power, so that the equations stay solvable for a pure tone
+STEP_SAMPLES = 64  # computed at a time, which takes a fifth of the time of single ones
 
 
 def continue_edge(edge: np.ndarray, n: int, order: int) -> np.ndarray:
@@ -38,17 +39,31 @@ def continue_edge(edge: np.ndarray, n: int, order: int) -> np.ndarray:
 
 def _continued(y: np.ndarray, n: int, order: int) -> np.ndarray:
     """What follows the samples ``y``."""
-    from scipy.signal import lfilter, oaconvolve
-
     if not y[-order:].any():
         return np.zeros(n)
     coefficients = predictor(y, order)
-    error = oaconvolve(y[-n - order :], coefficients)[order : min(n + order, len(y))]
-    drive = np.zeros(n)
+    error = np.convolve(y[-n - order :], coefficients, "valid")
+    drive = np.zeros(-(-n // STEP_SAMPLES) * STEP_SAMPLES)
     drive[: len(error)] = error[::-1]
-    # What scipy.signal.lfiltic returns, which takes as long as all the rest.
-    state = -np.correlate(coefficients[1:], y[: -order - 1 : -1], "full")[order - 1 :]
-    return lfilter([1.0], coefficients, drive, zi=state)[0]
+    return _all_pole_filter(drive, coefficients, y[-order:])[:n]
+
+
+def _all_pole_filter(x: np.ndarray, coefficients: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """What ``scipy.signal.lfilter([1], coefficients, x)`` gives after the outputs ``before``, one for each coefficient.
+
+    The import of scipy.signal would take longer than all the rest. In a step of m samples, the formula above is a
+    system of linear equations with the same matrices in every step.
+    """
+    order, m = len(before), STEP_SAMPLES
+    matrix = np.zeros((m, order + m))
+    for i in range(m):
+        matrix[i, i : i + order + 1] = coefficients[::-1]
+    of_x = np.linalg.inv(matrix[:, order:])
+    of_before = -of_x @ matrix[:, :order]
+    y = np.concatenate((before, np.empty_like(x)))
+    for t in range(0, len(x), m):
+        y[order + t : order + t + m] = of_x @ x[t : t + m] + of_before @ y[t : t + order]
+    return y[order:]
 
 
 def predictor(y: np.ndarray, order: int) -> np.ndarray:
