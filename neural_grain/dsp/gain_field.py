@@ -32,6 +32,7 @@ from neural_grain.dsp.gains import (
     power_of,
     powers_before_expander,
     spectral_expander,
+    steady_level,
     step_gains,
 )
 from neural_grain.dsp.mel import band_fractions, band_interpolation
@@ -62,6 +63,7 @@ class GainField:
         cells_db = np.broadcast_to(pattern_db, (*pattern_db.shape[:-2], settings.n_mels, n_cells))
         cells_db = cells_db.reshape(-1, *cells_db.shape[-2:])
         self._cells_db = smooth_pattern(cells_db, analysis.x, settings) if np.ptp(pattern_db) else cells_db
+        self._noise_db = steady_level(analysis.texture_db)
         self._renderer = LayerRenderer(analysis)
         lerp = lerp_weights((probe.index + 0.5) / STEP_FRAMES, self.n_steps)
         steps = np.unique(np.concatenate((lerp.before, lerp.after)))
@@ -205,7 +207,10 @@ class GainField:
         lerp = lerp_weights((steps + 0.5) * STEP_FRAMES / CELL_FRAMES, cells_db.shape[1])
         tones_db, texture_db = self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps]
         level_db = db_of(power_of(tones_db) + power_of(texture_db))
-        return GainComponents(lerp.interpolate(cells_db), spectral_expander(level_db), tones_db, texture_db, level_db)
+        noise_db = self._noise_db[:, steps]
+        return GainComponents(
+            lerp.interpolate(cells_db), spectral_expander(level_db), tones_db, texture_db, noise_db, level_db
+        )
 
 
 def log_mean_power(log_power: np.ndarray) -> np.ndarray:

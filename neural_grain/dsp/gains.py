@@ -44,6 +44,7 @@ class TextureSettings:
 
     fade_db: tuple[float, float] = (30.0, 60.0)  # amounts between which the pattern fades into one gain for all bands
     present_db: float = 10.0  # above the floor of the picture, from where on a band has noise that can be raised
+    steady_steps: int = 5  # 0.23 s, which noise has to last so that noise is generated after its level
     max_gain_db: float = 20.0  # of noise that is there: what leaks from tones into it would be heard beyond
 
 
@@ -75,6 +76,7 @@ class GainComponents(NamedTuple):
     expander_db: np.ndarray  # gain for an expander amount of 1
     tones_db: np.ndarray  # level of the tones, relative to the loudest band of the sound
     texture_db: np.ndarray  # level of the texture
+    noise_db: np.ndarray  # the same without what is loud for a moment only: `steady_level`
     level_db: np.ndarray  # of both
 
 
@@ -135,6 +137,26 @@ def spectral_expander(level_db: np.ndarray) -> np.ndarray:
     return level_db - level_db.mean(axis=0, keepdims=True)
 
 
+def steady_level(level_db: np.ndarray) -> np.ndarray:
+    """The level of what lasts: an opening over time (the largest of the smallest values around), which removes hits.
+
+    Noise that is generated, and by how much noise is raised, depend on it. A hit would else be heard in them before and
+    after it, because a step also sees what lies half a window around it.
+
+    Parameters
+    ----------
+    level_db : np.ndarray, shape (n_mels, steps), dB
+
+    Returns
+    -------
+    np.ndarray of the same shape, nowhere above ``level_db``
+    """
+    from scipy.ndimage import maximum_filter1d, minimum_filter1d
+
+    steady_db = minimum_filter1d(level_db, TEXTURE.steady_steps, axis=1, mode="nearest")
+    return maximum_filter1d(steady_db, TEXTURE.steady_steps, axis=1, mode="nearest", output=steady_db)
+
+
 def power_of(level_db: np.ndarray | float) -> np.ndarray:
     """Power of a level in dB."""
     return np.exp(np.float32(NEPER_PER_DB) * level_db)
@@ -163,10 +185,10 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     factor = texture_factor(components.pattern_db, amounts.texture_db)
     generated_db = None
     if amounts.texture_db > 0:
-        over_floor = (components.texture_db + np.float32(DYNAMIC_RANGE_DB)) / np.float32(TEXTURE.present_db)
+        over_floor = (components.noise_db + np.float32(DYNAMIC_RANGE_DB)) / np.float32(TEXTURE.present_db)
         limit = power_of(np.float32(TEXTURE.max_gain_db) * np.clip(over_floor, 0, 1))
         if (excess := factor - limit).max() > 0:
-            generated_db = components.texture_db + db_of(excess)
+            generated_db = components.noise_db + db_of(excess)
             factor = np.minimum(factor, limit)
     expander_db = None
     if amounts.expander:
@@ -193,7 +215,9 @@ def step_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     gains = band_gains(components, amounts, shares)
     weights = shares[:, None].astype(np.float32)
     texture = power_of(components.texture_db) * weights
-    transients_db = db_of((texture * power_of(gains.noise_db)).sum(axis=0) / texture.sum(axis=0))
+    factor = texture_factor(components.pattern_db, amounts.texture_db)
+    factor = np.minimum(factor, np.float32(10 ** (TEXTURE.max_gain_db / 10)))
+    transients_db = db_of((texture * factor).sum(axis=0) / texture.sum(axis=0))
     level_db = np.zeros_like(transients_db)
     if gains.expander_db is not None:
         before = powers_before_expander(components, gains) * weights

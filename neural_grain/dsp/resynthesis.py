@@ -14,12 +14,13 @@ In: `Layers`, and `StepGains`. Out: samples, shape (samples, channels), float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.base.parallel import ONE_BLAS_THREAD, map_in_order
 from neural_grain.dsp.analysis import Analysis
-from neural_grain.dsp.gains import BandGains, StepGains, lerp_weights
+from neural_grain.dsp.gains import StepGains, lerp_weights
 from neural_grain.dsp.layers import Layers
 from neural_grain.dsp.mel import band_interpolation
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
@@ -27,6 +28,8 @@ from neural_grain.dsp.stft import edge_padding, hann_window, overlap_add
 
 PIECE_SAMPLES = 1 << 16  # rendered at a time; the samples around a piece that its windows need are 5 % more work
 NOISE_BLOCK = 1 << 14  # samples of generated noise that have a seed of their own, so that any piece can be generated
+
+TINY = np.finfo(np.float32).tiny
 
 GainsOfSteps = Callable[[int, int], StepGains]
 """Gives the gains of the steps from one number up to but not including another."""
@@ -124,7 +127,7 @@ class LayerRenderer:
         first_step = max(0, first_frame // STEP_FRAMES - 1)
         at_steps = gains(first_step, last_frame // STEP_FRAMES + 2)
         times = (np.arange(first_frame, last_frame + 1) + 0.5) / STEP_FRAMES - first_step
-        moved = self._moved_frames(at_steps.bands, times, first_frame, last_frame, with_tones)
+        moved = self._moved(at_steps, first_step, times, range(first_frame, last_frame + 1), with_tones)
         skip = start + self.lead - first_frame * hop_length
         out = np.ascontiguousarray(moved[:, skip : skip + stop - start].T)
         tones = layers.tones[start:stop]
@@ -132,81 +135,128 @@ class LayerRenderer:
             out += tones
             if with_tones:
                 out = np.concatenate((out, tones), axis=1)
-        # Places of samples among the steps; a frame stands for the middle of its window.
-        middle = (np.arange(start, stop) + self.lead - self.n_fft / 2) / hop_length
-        places, centres = (middle + 0.5) / STEP_FRAMES - first_step, np.arange(len(at_steps.level_db)) + 0.5
         transients, factor = (
-            np.exp(NEPER_PER_DB / 2 * np.interp(places, centres, db)).astype(np.float32)[:, None]
+            self._factor_of_samples(db, start, stop, first_step)[:, None]
             for db in (at_steps.transients_db, at_steps.level_db)
         )
         out[:, : tones.shape[1]] += transients * layers.transients[start:stop]
         out *= np.float32(level) * factor
         return out
 
-    def _moved_frames(
-        self, gains: BandGains, times: np.ndarray, first_frame: int, last_frame: int, with_tones: bool
+    def _factor_of_samples(self, gain_db: np.ndarray, start: int, stop: int, first_step: int) -> np.ndarray:
+        """Factor on the amplitude of the samples from ``start`` up to ``stop``, from gains of steps from a first one on."""
+        # A frame stands for the middle of its window.
+        middle = (np.arange(start, stop) + self.lead - self.n_fft / 2) / self.hop_length
+        places, centres = (middle + 0.5) / STEP_FRAMES - first_step, np.arange(len(gain_db)) + 0.5
+        return np.exp(NEPER_PER_DB / 2 * np.interp(places, centres, gain_db)).astype(np.float32)
+
+    def _moved(
+        self, gains: StepGains, first_step: int, times: np.ndarray, frames: range, with_tones: bool
     ) -> np.ndarray:
         """All that goes through a transform, as samples from the start of the first frame on: (channels, samples).
 
         If the tones go through it, they are a part of that, and follow in further channels if they are wanted.
         """
-        from scipy.fft import irfft, rfft
-
-        layers = self.analysis.layers
-        start, stop = first_frame * self.hop_length - self.lead, last_frame * self.hop_length + self.hop_length
-
-        def spectra(piece: np.ndarray) -> np.ndarray:
-            windows = np.lib.stride_tricks.sliding_window_view(piece, self.n_fft, axis=1)[:, :: self.hop_length]
-            return rfft(windows * self._window, axis=-1)
-
-        D = spectra(padded_range(layers.noise, start, stop, self.n_fft, self.lead))
-        D *= np.exp(interpolate_gains(gains.noise_db, times, self._to_log_gain))
-        if gains.generated_db is not None:
-            amplitude = self._unit_noise * np.exp(interpolate_gains(gains.generated_db, times, self._to_log_gain))
-            follows = texture_envelope(layers, start, stop, self.n_fft)
-            D += spectra(follows * white_noise(start, stop, len(D))) * amplitude.astype(np.float32)
-        if gains.expander_db is not None:
-            tones = spectra(padded_range(layers.tones, start, stop, self.n_fft, self.lead))
-            D += tones
+        bands, layers = gains.bands, self.analysis.layers
+        start, stop = frames.start * self.hop_length - self.lead, frames.stop * self.hop_length
+        noise = padded_range(layers.noise, start, stop, self.n_fft, self.lead)
+        D = self._spectra(noise)
+        D *= np.exp(interpolate_gains(bands.noise_db, times, self._to_log_gain))
+        has_expander = bands.expander_db is not None
+        if has_expander:
+            tones = padded_range(layers.tones, start, stop, self.n_fft, self.lead)
+            parts = self._spectra(tones)
+            D += parts
             if with_tones:
-                D = np.concatenate((D, tones))
-            D *= np.exp(interpolate_gains(gains.expander_db, times, self._to_log_gain))
+                D = np.concatenate((D, parts))
+            D *= np.exp(interpolate_gains(bands.expander_db, times, self._to_log_gain))
+        moved = self._samples(D)
+        if has_expander or np.ptp(bands.noise_db, axis=0).any():
+            alike = noise * self._factor_of_samples(gains.transients_db, start, stop, first_step)
+            if has_expander:
+                alike = np.concatenate((alike + tones, tones)) if with_tones else alike + tones
+            share = started_share(layers, start, stop, self.n_fft, with_tones=has_expander)
+            alike += np.tile(share, (len(alike) // len(share), 1)) * (moved - alike)
+            moved = alike
+        if bands.generated_db is not None:
+            white = self._spectra(white_noise(start, stop, len(noise)))
+            amplitude = np.exp(interpolate_gains(bands.generated_db, times, self._to_log_gain)) * self._unit_noise
+            white *= amplitude.astype(np.float32)
+            moved[: len(noise)] += self._samples(white) * noise_envelope(layers, start, stop, self.n_fft)
+        return moved
+
+    def _spectra(self, y: np.ndarray) -> np.ndarray:
+        """STFT of samples (channels, n): (channels, frames, bins)."""
+        from scipy.fft import rfft
+
+        windows = np.lib.stride_tricks.sliding_window_view(y, self.n_fft, axis=1)[:, :: self.hop_length]
+        return rfft(windows * self._window, axis=-1)
+
+    def _samples(self, D: np.ndarray) -> np.ndarray:
+        """Inverse of `_spectra`."""
+        from scipy.fft import irfft
+
         frames = irfft(D, self.n_fft, axis=-1)
         frames *= self._window / np.float32(0.375 * self.n_fft / self.hop_length)
         return overlap_add(frames, self.hop_length)
 
 
-def texture_envelope(layers: Layers, start: int, stop: int, n_fft: int) -> np.ndarray:
-    """Factor on generated noise that lets it follow the texture: its level in each channel, and 0 where it is silent.
+class LocalPower(NamedTuple):
+    """Power of each sample's surroundings, shape (channels, samples) each."""
+
+    around: np.ndarray  # in a window around it
+    past: np.ndarray  # in the last quarter of a window
+    coming: np.ndarray  # in the next one
+
+    @classmethod
+    def of(cls, layers: Layers, start: int, stop: int, n_fft: int, tones: float) -> LocalPower:
+        """That of the noise and of a share of the tones, for the samples from ``start`` up to ``stop``."""
+        short, half = n_fft // 4, n_fft // 2
+        n_samples = len(layers.noise)
+        first, last = max(0, start - half), min(n_samples, stop + half)
+        power = np.square(layers.noise[first:last], dtype=float).T
+        if tones:
+            power = power + tones * np.square(layers.tones[first:last]).T
+        # Beyond the ends of the sound its power goes on as in the mirror.
+        power = np.pad(power, ((0, 0), (first - (start - half), stop + half - last)), "symmetric")
+        sums = np.cumsum(np.pad(power, ((0, 0), (1, 0))), axis=1)
+
+        def mean(begin: int, length: int) -> np.ndarray:
+            """Mean over ``length`` samples from ``begin`` after each sample on."""
+            at, n = half + begin, stop - start
+            return np.maximum(sums[:, at + length : at + length + n] - sums[:, at : at + n], 0) / length
+
+        return cls(mean(-half, n_fft), mean(1 - short, short), mean(0, short))
+
+
+def noise_envelope(layers: Layers, start: int, stop: int, n_fft: int) -> np.ndarray:
+    """Factor on generated noise that lets it follow the noise: its level in each channel, and 0 where it is silent.
 
     A spectrum says nothing about the time within its window, in which noise would begin before the sound does. So the
-    noise is lowered where the texture of the last or of the next quarter of a window is 6 dB below that of a window.
+    noise is lowered where the noise of the last or of the next quarter of a window is 6 dB below that of a window.
 
     Returns
     -------
     np.ndarray, shape (channels, stop - start), float32; its power is 1 on average over the channels of a steady sound
     """
-    short, half = n_fft // 4, n_fft // 2
-    n_samples = len(layers.noise)
-    first, last = max(0, start - half), min(n_samples, stop + half)
-    # A clean sound has no texture to follow but rounding noise, so a millionth of its tones counts as texture.
-    power = (np.square(layers.texture(first, last), dtype=float) + 1e-6 * np.square(layers.tones[first:last])).T
-    # Beyond the ends of the sound its power goes on as in the mirror.
-    before, after = first - (start - half), stop + half - last
-    power = np.pad(power, ((0, 0), (before, after)), "symmetric")
-    sums = np.cumsum(np.pad(power, ((0, 0), (1, 0))), axis=1)
+    # A clean sound has no noise to follow but rounding noise, so a millionth of its tones counts as noise.
+    around, past, coming = LocalPower.of(layers, start, stop, n_fft, tones=1e-6)
+    share = around / np.maximum(around.mean(axis=0), TINY)
+    return np.sqrt(share * np.minimum(1, 4 * np.minimum(past, coming) / np.maximum(around, TINY))).astype(np.float32)
 
-    def mean(begin: int, length: int) -> np.ndarray:
-        """Mean over ``length`` samples from ``begin`` after each sample on."""
-        at = half + begin
-        return (
-            np.maximum(sums[:, at + length : at + length + stop - start] - sums[:, at : at + stop - start], 0) / length
-        )
 
-    around, lowest = mean(-half, n_fft), np.minimum(mean(1 - short, short), mean(0, short))
-    tiny = np.finfo(np.float32).tiny
-    share = around / np.maximum(around.mean(axis=0), tiny)
-    return np.sqrt(share * np.minimum(1, 4 * lowest / np.maximum(around, tiny))).astype(np.float32)
+def started_share(layers: Layers, start: int, stop: int, n_fft: int, *, with_tones: bool) -> np.ndarray:
+    """Factor on what gains that differ between bands change, which is 0 where a sound is about to begin.
+
+    Such gains are a filter, whose response also comes before a start. What is 10 dB quieter than the window around it
+    therefore gets less of the change.
+
+    Returns
+    -------
+    np.ndarray, shape (channels, stop - start), float32, in [0, 1]
+    """
+    around, past, _ = LocalPower.of(layers, start, stop, n_fft, tones=float(with_tones))
+    return np.sqrt(np.minimum(1, 10 * past / np.maximum(around, TINY))).astype(np.float32)
 
 
 def padded_range(y: np.ndarray, start: int, stop: int, n_fft: int, lead: int) -> np.ndarray:
