@@ -18,6 +18,7 @@ import numpy as np
 from neural_grain.audio.sound import LevelMeter, Sound
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import scratch_array
+from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.flatness import SILENT, GrainMeter, PowerBlock, check_sound, power_blocks
 from neural_grain.dsp.layers import Layers, split_layers
 from neural_grain.dsp.mel import mel_filterbank, powers_to_log_mel
@@ -59,6 +60,30 @@ class Probe:
         return np.maximum(self.tones + self.cross + self.texture, 0)
 
 
+class ChannelPowers(NamedTuple):
+    """Energy of the channels relative to that of the whole sound, and what they have in common."""
+
+    layers: np.ndarray  # (2, channels): of tones and texture
+    apart: np.ndarray  # (channels,), 1 minus the largest squared correlation with another channel
+
+    @classmethod
+    def of(cls, layers: Layers) -> ChannelPowers:
+        """Measure them on the layers of a sound."""
+        n_samples, channels = layers.tones.shape
+        energies, products = np.zeros((2, channels)), np.zeros((channels, channels))
+        for start in range(0, n_samples, 1 << 16):
+            parts = layers.tones[start : start + (1 << 16)], layers.texture(start, start + (1 << 16))
+            energies += [np.einsum("nc,nc->c", part, part) for part in parts]
+            y = sum(parts)
+            with ONE_BLAS_THREAD:
+                products += y.T @ y
+            layers.release_pages()
+        energy = np.diag(products)
+        correlation = np.square(products) / np.maximum(np.outer(energy, energy), np.finfo(float).tiny)
+        np.fill_diagonal(correlation, 0)
+        return cls(energies / energy.sum(), 1 - correlation.max(axis=0))
+
+
 @dataclass(frozen=True)
 class Picture:
     """A sound and its picture, which takes a tenth of the time of an analysis."""
@@ -75,6 +100,7 @@ class Analysis(Picture):
     layers: Layers
     tones_db: np.ndarray  # (n_mels, steps), mean level of every step, relative to the loudest, >= -dynamic_range_db
     texture_db: np.ndarray  # the same of the texture
+    channels: ChannelPowers
     band_peak: float  # power of the loudest band
     grain: float
     peak: float  # largest absolute sample, full scale 1.0
@@ -209,6 +235,7 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
         settings=settings,
         layers=layers,
         **levels.result(settings.dynamic_range_db)._asdict(),
+        channels=ChannelPowers.of(layers),
         grain=frames.grain,
         peak=level.peak,
         energy=level.energy,

@@ -27,6 +27,7 @@ from neural_grain.dsp.gains import (
     GainComponents,
     StepGains,
     band_gains,
+    channel_gains_db,
     db_of,
     lerp_weights,
     power_of,
@@ -63,6 +64,7 @@ class GainField:
         cells_db = np.broadcast_to(pattern_db, (*pattern_db.shape[:-2], settings.n_mels, n_cells))
         cells_db = cells_db.reshape(-1, *cells_db.shape[-2:])
         self._cells_db = smooth_pattern(cells_db, analysis.x, settings) if np.ptp(pattern_db) else cells_db
+        self._channel_factors: dict[tuple[float, float], np.ndarray] = {}  # of the last amounts
         self._noise_db = steady_level(analysis.texture_db)
         self._renderer = LayerRenderer(analysis)
         lerp = lerp_weights((probe.index + 0.5) / STEP_FRAMES, self.n_steps)
@@ -114,18 +116,39 @@ class GainField:
         change_db = self._change_db_at(amounts, np.arange(start, min(stop, self.n_steps)))
         return lerp_weights((frames + 0.5) / STEP_FRAMES - start, change_db.shape[1]).interpolate(change_db)
 
+    def channel_factors(self, amounts: Amounts) -> np.ndarray:
+        """Factors on the samples of the channels, shape (channels,), which keep their balance."""
+        key = amounts.texture_db, amounts.expander
+        if key not in self._channel_factors:
+            self._channel_factors.clear()
+            self._channel_factors[key] = power_of(0.5 * self._channel_gains_db(amounts))
+        return self._channel_factors[key]
+
+    def _channel_gains_db(self, amounts: Amounts) -> np.ndarray:
+        channels = self.analysis.channels
+        if len(channels.apart) == 1:
+            return np.zeros(1, np.float32)
+        components = self._probe_components[amounts.to_texture]
+        gains, weights = step_gains(components, amounts, self._shares), self._shares[:, None].astype(np.float32)
+        before = np.stack([power_of(components.tones_db), power_of(components.texture_db)])
+        after = np.stack(powers_before_expander(components, gains.bands))  # (layers, n_mels, steps)
+        if gains.bands.expander_db is not None:
+            after *= power_of(gains.bands.expander_db + gains.level_db)
+        return channel_gains_db(channels, (after * weights).sum(axis=(1, 2)) / (before * weights).sum(axis=(1, 2)))
+
     def render(self, amounts: Amounts) -> Iterator[np.ndarray]:
         """Render the whole sound in blocks of samples, without a limiter."""
-        return self._renderer.render(partial(self.gains, amounts), amounts.level, threads=self.analysis.threads)
+        level = amounts.level * self.channel_factors(amounts)
+        return self._renderer.render(partial(self.gains, amounts), level, threads=self.analysis.threads)
 
     def render_layer(self, amounts: Amounts, layer: str, ceiling: float) -> Iterator[np.ndarray]:
         """Render the "tones" or the "texture" of the whole sound, in blocks of samples.
 
         Both add up to what `render` and `limit_peaks` give: they have the gain by which the whole is limited.
         """
-        sound = self.analysis.sound
+        sound, level = self.analysis.sound, amounts.level * self.channel_factors(amounts)
         blocks = self._renderer.render(
-            partial(self.gains, amounts), amounts.level, with_tones=True, threads=self.analysis.threads
+            partial(self.gains, amounts), level, with_tones=True, threads=self.analysis.threads
         )
         for block in limit_peaks(blocks, ceiling, sound, carried=sound.channels):
             whole, tones = np.split(block, 2, axis=1)
@@ -148,9 +171,8 @@ class GainField:
         sound = self.analysis.sound
         # The limiter has no memory, so it gives these samples the same gain with only its own reach around them.
         first, last = max(0, start - limiter_reach(sound.sr)), min(sound.n_samples, stop + limiter_reach(sound.sr))
-        part = self._renderer.render_range(
-            partial(self.gains, amounts), first, last, amounts.level, with_tones=with_tones
-        )
+        level = amounts.level * self.channel_factors(amounts)
+        part = self._renderer.render_range(partial(self.gains, amounts), first, last, level, with_tones=with_tones)
         carried = sound.channels if with_tones else 0
         return np.concatenate(list(limit_peaks([part], ceiling, sound, carried=carried)))[start - first : stop - first]
 
@@ -177,26 +199,38 @@ class GainField:
             return lerp.interpolate(gain_db).T @ self._to_log_power
 
         factor = np.exp(0.5 * log_gain(gains.noise_db))
+        tones, texture = self._layer_gains(amounts)
+        factor *= np.float32(math.sqrt(texture / tones))
         power = probe.texture[frames] * factor
         power += probe.cross[frames]
         power *= factor
         power += probe.tones[frames]
         if gains.generated_db is not None:
             generated = self._generated_power[frames] * np.exp(log_gain(gains.generated_db))
+            generated *= np.float32(texture / tones)
             np.maximum(power, 0, out=power)
             power += generated + self._generated_cross[frames] * np.sqrt(power * generated)
         log_power = np.log(np.maximum(power, np.finfo(np.float32).tiny, out=power), out=power)
+        log_power += np.float32(math.log(tones))
         if gains.expander_db is not None:
             before = log_mean_power(log_power)
             log_power += log_gain(gains.expander_db)
             log_power += (before - log_mean_power(log_power))[:, None]
         return log_power
 
+    def _layer_gains(self, amounts: Amounts) -> tuple[float, float]:
+        """Gains of the power of tones and texture, averaged over channels, that keeping their balance makes."""
+        channels, factors = self.analysis.channels, np.square(self.channel_factors(amounts), dtype=float)
+        if len(factors) == 1:
+            return 1.0, 1.0
+        tiny = np.finfo(np.float32).tiny
+        return tuple(float((factors @ energy + tiny) / (energy.sum() + tiny)) for energy in channels.layers)
+
     def _change_db_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
         """Change of the level of each band at some rising steps."""
         components = self._components(steps, amounts.to_texture)
         gains = step_gains(components, amounts, self._shares)
-        change_db = db_of(powers_before_expander(components, gains.bands)) - components.level_db
+        change_db = db_of(sum(powers_before_expander(components, gains.bands))) - components.level_db
         if gains.bands.expander_db is not None:
             change_db += gains.bands.expander_db + gains.level_db
         return change_db + np.float32(20 * math.log10(amounts.level))

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neural_grain.dsp.analysis import ChannelPowers
 from neural_grain.dsp.settings import DYNAMIC_RANGE_DB, NEPER_PER_DB
 
 
@@ -36,6 +37,13 @@ class EnergySettings:
 
     half_width_steps: int = 12  # 0.56 s to either side: longer than the fluctuation of a noise, shorter than a phrase
     similarity_db: float = 6.0  # a step whose level changes by this much more or less counts 1/e
+
+
+@dataclass(frozen=True)
+class BalanceSettings:
+    """How the balance of the channels is kept."""
+
+    balance_db: float = 0.4  # by which the level of a channel may differ from that of all
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class TextureSettings:
 
 
 ENERGY = EnergySettings()
+BALANCE = BalanceSettings()
 TEXTURE = TextureSettings()
 
 
@@ -140,8 +149,8 @@ def spectral_expander(level_db: np.ndarray) -> np.ndarray:
 def steady_level(level_db: np.ndarray) -> np.ndarray:
     """The level of what lasts: an opening over time (the largest of the smallest values around), which removes hits.
 
-    Noise that is generated, and by how much noise is raised, depend on it. A hit would else be heard in them before and
-    after it, because a step also sees what lies half a window around it.
+    Generated noise follows it. A hit would else be heard in that before and after it, because a step also sees what lies
+    half a window around it.
 
     Parameters
     ----------
@@ -185,7 +194,7 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     factor = texture_factor(components.pattern_db, amounts.texture_db)
     generated_db = None
     if amounts.texture_db > 0:
-        over_floor = (components.noise_db + np.float32(DYNAMIC_RANGE_DB)) / np.float32(TEXTURE.present_db)
+        over_floor = (components.texture_db + np.float32(DYNAMIC_RANGE_DB)) / np.float32(TEXTURE.present_db)
         limit = power_of(np.float32(TEXTURE.max_gain_db) * np.clip(over_floor, 0, 1))
         if (excess := factor - limit).max() > 0:
             generated_db = components.noise_db + db_of(excess)
@@ -198,12 +207,19 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     return BandGains(db_of(factor), generated_db, expander_db)
 
 
-def powers_before_expander(components: GainComponents, gains: BandGains) -> np.ndarray:
-    """Powers of the bands after the gains of the texture, shape (n_mels, steps), relative to the loudest band before."""
-    power = power_of(components.tones_db) + power_of(components.texture_db + gains.noise_db)
+class LayerPowers(NamedTuple):
+    """Powers of the bands of each layer, shape (n_mels, steps), relative to the loudest band before."""
+
+    tones: np.ndarray
+    texture: np.ndarray
+
+
+def powers_before_expander(components: GainComponents, gains: BandGains) -> LayerPowers:
+    """Powers of tones and texture after the gains of the texture."""
+    texture = power_of(components.texture_db + gains.noise_db)
     if gains.generated_db is not None:
-        power += power_of(gains.generated_db)
-    return power
+        texture += power_of(gains.generated_db)
+    return LayerPowers(power_of(components.tones_db), texture)
 
 
 def step_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> StepGains:
@@ -215,15 +231,33 @@ def step_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     gains = band_gains(components, amounts, shares)
     weights = shares[:, None].astype(np.float32)
     texture = power_of(components.texture_db) * weights
-    factor = texture_factor(components.pattern_db, amounts.texture_db)
-    factor = np.minimum(factor, np.float32(10 ** (TEXTURE.max_gain_db / 10)))
-    transients_db = db_of((texture * factor).sum(axis=0) / texture.sum(axis=0))
+    transients_db = db_of((texture * power_of(gains.noise_db)).sum(axis=0) / texture.sum(axis=0))
     level_db = np.zeros_like(transients_db)
     if gains.expander_db is not None:
-        before = powers_before_expander(components, gains) * weights
+        before = sum(powers_before_expander(components, gains)) * weights
         change_db = db_of((before * power_of(gains.expander_db)).sum(axis=0) / before.sum(axis=0))
         level_db = -smooth_change(change_db)
     return StepGains(gains, transients_db, level_db)
+
+
+def channel_gains_db(powers: ChannelPowers, gains: np.ndarray) -> np.ndarray:
+    """Gains that keep the balance of the channels where they hold different sounds, such as a pad and drums.
+
+    Texture changes the level of a channel by as much as the channel consists of it. What channels have in common must
+    stay where it is heard between them, so channels that resemble each other or change alike get the same gain.
+
+    Parameters
+    ----------
+    gains : np.ndarray, shape (2,), by which the power of tones and texture changes
+
+    Returns
+    -------
+    np.ndarray, shape (channels,), dB
+    """
+    before, after = powers.layers.sum(axis=0), gains @ powers.layers
+    change_db = db_of(after / np.maximum(before, np.finfo(np.float32).tiny)) - db_of(after.sum() / before.sum())
+    too_far_db = np.sign(change_db) * np.maximum(np.abs(change_db) - BALANCE.balance_db, 0)
+    return np.where(before > 0, -powers.apart * too_far_db, 0).astype(np.float32)
 
 
 def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -29,8 +29,6 @@ from neural_grain.dsp.stft import edge_padding, hann_window, overlap_add
 PIECE_SAMPLES = 1 << 16  # rendered at a time; the samples around a piece that its windows need are 5 % more work
 NOISE_BLOCK = 1 << 14  # samples of generated noise that have a seed of their own, so that any piece can be generated
 
-TINY = np.finfo(np.float32).tiny
-
 GainsOfSteps = Callable[[int, int], StepGains]
 """Gives the gains of the steps from one number up to but not including another."""
 
@@ -94,7 +92,7 @@ class LayerRenderer:
         self._unit_noise[:below] = 0
 
     def render(
-        self, gains: GainsOfSteps, level: float = 1.0, *, with_tones: bool = False, threads: int = 1
+        self, gains: GainsOfSteps, level: float | np.ndarray = 1.0, *, with_tones: bool = False, threads: int = 1
     ) -> Iterator[np.ndarray]:
         """Render the whole sound piece by piece; the parameters and the pieces are those of `render_range`."""
         n_samples = self.analysis.sound.n_samples
@@ -109,13 +107,13 @@ class LayerRenderer:
 
     @ONE_BLAS_THREAD
     def render_range(
-        self, gains: GainsOfSteps, start: int, stop: int, level: float = 1.0, *, with_tones: bool = False
+        self, gains: GainsOfSteps, start: int, stop: int, level: float | np.ndarray = 1.0, *, with_tones: bool = False
     ) -> np.ndarray:
         """Render the samples from ``start`` up to but not including ``stop``.
 
         Parameters
         ----------
-        level : float, factor on the samples
+        level : float or np.ndarray, shape (channels,), factor on the samples
         with_tones : whether the tones of the result follow in further channels
 
         Returns
@@ -140,7 +138,7 @@ class LayerRenderer:
             for db in (at_steps.transients_db, at_steps.level_db)
         )
         out[:, : tones.shape[1]] += transients * layers.transients[start:stop]
-        out *= np.float32(level) * factor
+        out.reshape(len(out), -1, tones.shape[1])[:] *= np.float32(level) * factor[:, None]
         return out
 
     def _factor_of_samples(self, gain_db: np.ndarray, start: int, stop: int, first_step: int) -> np.ndarray:
@@ -241,8 +239,9 @@ def noise_envelope(layers: Layers, start: int, stop: int, n_fft: int) -> np.ndar
     """
     # A clean sound has no noise to follow but rounding noise, so a millionth of its tones counts as noise.
     around, past, coming = LocalPower.of(layers, start, stop, n_fft, tones=1e-6)
-    share = around / np.maximum(around.mean(axis=0), TINY)
-    return np.sqrt(share * np.minimum(1, 4 * np.minimum(past, coming) / np.maximum(around, TINY))).astype(np.float32)
+    tiny = np.finfo(np.float32).tiny
+    share = around / np.maximum(around.mean(axis=0), tiny)
+    return np.sqrt(share * np.minimum(1, 4 * np.minimum(past, coming) / np.maximum(around, tiny))).astype(np.float32)
 
 
 def started_share(layers: Layers, start: int, stop: int, n_fft: int, *, with_tones: bool) -> np.ndarray:
@@ -256,7 +255,7 @@ def started_share(layers: Layers, start: int, stop: int, n_fft: int, *, with_ton
     np.ndarray, shape (channels, stop - start), float32, in [0, 1]
     """
     around, past, _ = LocalPower.of(layers, start, stop, n_fft, tones=float(with_tones))
-    return np.sqrt(np.minimum(1, 10 * past / np.maximum(around, TINY))).astype(np.float32)
+    return np.sqrt(np.minimum(1, 10 * past / np.maximum(around, np.finfo(np.float32).tiny))).astype(np.float32)
 
 
 def padded_range(y: np.ndarray, start: int, stop: int, n_fft: int, lead: int) -> np.ndarray:

@@ -123,6 +123,8 @@ def levels_before_start(name: str, n_channels: int, processor: GrainProcessor) -
     solver = processor.solver(sound_from_array(y, SR))
     has_background = background.any()
     solver_alone = processor.solver(sound_from_array(alone, SR)) if has_background else None
+    if solver_alone:  # the balance of the channels is constant, and is not what is measured here
+        solver_alone.field.channel_factors = solver.field.channel_factors
     window, levels = slice(at - round(BEFORE_S * SR), at - round(CLEAR_S * SR)), []
     for octaves in POSITIONS:
         amounts = solver.reach(octaves).amounts_at(solver.solve(octaves))

@@ -26,7 +26,7 @@ def field() -> GainField:
 def change_db(field: GainField, amounts: Amounts) -> np.ndarray:
     """Change of the level of each band and step, from the gains of the whole sound."""
     parts, gains = field._components(np.arange(field.n_steps), amounts.to_texture), field.gains(amounts)
-    moved_db = db_of(powers_before_expander(parts, gains.bands)) - parts.level_db
+    moved_db = db_of(sum(powers_before_expander(parts, gains.bands))) - parts.level_db
     return moved_db + (0.0 if gains.bands.expander_db is None else gains.bands.expander_db + gains.level_db)
 
 
