@@ -53,6 +53,7 @@ class TextureSettings:
     fade_db: tuple[float, float] = (30.0, 60.0)  # amounts between which the pattern fades into one gain for all bands
     present_db: float = 10.0  # above the floor of the picture, from where on a band has noise that can be raised
     steady_steps: int = 5  # 0.23 s, which noise has to last so that noise is generated after its level
+    hit_db: tuple[float, float] = (6.0, 12.0)  # above the level of what lasts: from noise that fluctuates to a hit
     max_gain_db: float = 20.0  # of noise that is there: what leaks from tones into it would be heard beyond
 
 
@@ -147,10 +148,10 @@ def spectral_expander(level_db: np.ndarray) -> np.ndarray:
 
 
 def steady_level(level_db: np.ndarray) -> np.ndarray:
-    """The level of what lasts: an opening over time (the largest of the smallest values around), which removes hits.
+    """The level of what lasts: where it stands out of its opening over time, as in a hit, the opening takes its place.
 
-    Generated noise follows it. A hit would else be heard in that before and after it, because a step also sees what lies
-    half a window around it.
+    The opening is the largest of the smallest values around. Generated noise follows this level. A hit would else be heard
+    in it before and after, because a step also sees what lies half a window around it.
 
     Parameters
     ----------
@@ -158,12 +159,15 @@ def steady_level(level_db: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    np.ndarray of the same shape, nowhere above ``level_db``
+    np.ndarray of the same shape, float32, nowhere above ``level_db``
     """
     from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
     steady_db = minimum_filter1d(level_db, TEXTURE.steady_steps, axis=1, mode="nearest")
-    return maximum_filter1d(steady_db, TEXTURE.steady_steps, axis=1, mode="nearest", output=steady_db)
+    maximum_filter1d(steady_db, TEXTURE.steady_steps, axis=1, mode="nearest", output=steady_db)
+    excess_db, (start, stop) = level_db - steady_db, TEXTURE.hit_db
+    # Judged by the mean of the bands, because the noise in a single one fluctuates by as much as a weak hit.
+    return steady_db + excess_db * np.clip((stop - excess_db.mean(axis=0)) / np.float32(stop - start), 0, 1)
 
 
 def power_of(level_db: np.ndarray | float) -> np.ndarray:

@@ -86,7 +86,7 @@ class LayerRenderer:
         # Half of NEPER_PER_DB, because gains in dB are gains of power and these are factors on the amplitude.
         self._to_log_gain = np.float32(NEPER_PER_DB / 2) * band_interpolation(settings, sound.sr)
         below = settings.grain.band_for(sound.sr).start
-        self._to_log_gain[:, :below] = 0
+        self._to_log_gain[:, :below] *= np.linspace(0, 1, below, endpoint=False, dtype=np.float32)
         # In a bin of white noise of power 1 lies the sum of the squares of the window.
         self._unit_noise = np.full(self.n_fft // 2 + 1, np.sqrt(analysis.band_peak / np.square(self._window).sum()))
         self._unit_noise[:below] = 0
@@ -178,7 +178,8 @@ class LayerRenderer:
             moved = alike
         if bands.generated_db is not None:
             white = self._spectra(white_noise(start, stop, len(noise)))
-            amplitude = np.exp(interpolate_gains(bands.generated_db, times, self._to_log_gain)) * self._unit_noise
+            level_db = bands.generated_db + bands.expander_db if has_expander else bands.generated_db
+            amplitude = np.exp(interpolate_gains(level_db, times, self._to_log_gain)) * self._unit_noise
             white *= amplitude.astype(np.float32)
             moved[: len(noise)] += self._samples(white) * noise_envelope(layers, start, stop, self.n_fft)
         return moved
@@ -247,15 +248,15 @@ def noise_envelope(layers: Layers, start: int, stop: int, n_fft: int) -> np.ndar
 def started_share(layers: Layers, start: int, stop: int, n_fft: int, *, with_tones: bool) -> np.ndarray:
     """Factor on what gains that differ between bands change, which is 0 where a sound is about to begin.
 
-    Such gains are a filter, whose response also comes before a start. What is 10 dB quieter than the window around it
-    therefore gets less of the change.
+    Such gains are a filter, whose response also comes before a start. What is 15 dB quieter than the window around it,
+    as noise hardly is by chance, therefore gets less of the change.
 
     Returns
     -------
     np.ndarray, shape (channels, stop - start), float32, in [0, 1]
     """
     around, past, _ = LocalPower.of(layers, start, stop, n_fft, tones=float(with_tones))
-    return np.sqrt(np.minimum(1, 10 * past / np.maximum(around, np.finfo(np.float32).tiny))).astype(np.float32)
+    return np.sqrt(np.minimum(1, 30 * past / np.maximum(around, np.finfo(np.float32).tiny))).astype(np.float32)
 
 
 def padded_range(y: np.ndarray, start: int, stop: int, n_fft: int, lead: int) -> np.ndarray:

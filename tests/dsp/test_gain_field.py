@@ -90,6 +90,19 @@ def test_the_samples_of_a_part_equal_those_of_the_whole(sr, name):
         np.testing.assert_allclose(field.render_part(amounts, start, stop), whole[start:stop], atol=3e-6)
 
 
+def test_a_pad_beside_drums_keeps_its_level_and_the_balance():
+    rng, beats = np.random.default_rng(0), np.zeros(4 * SR)
+    for start in range(0, 4 * SR, SR // 2):
+        beats[start : start + 6_000] += 0.3 * rng.standard_normal(6_000) * np.exp(-np.arange(6_000) / 1_500)
+    y = np.stack([drone(-50, 4.0), beats], axis=1)
+    field = field_of(y)
+    for texture_db in (-20.0, 12.0):
+        z = rendered(field, Amounts(texture_db, 0.0))
+        change_db = 20 * np.log10(z.std(axis=0) / y.std(axis=0))
+        assert abs(change_db[0] - change_db[1]) < 1
+        assert abs(20 * np.log10(z[:SR, 0].std() / z[-SR:, 0].std() * y[-SR:, 0].std() / y[:SR, 0].std())) < 0.5
+
+
 @pytest.mark.parametrize("starts_abruptly", [True, False])
 @pytest.mark.parametrize("burst", [0, 300, 3_000])
 def test_the_samples_near_the_start_equal_those_of_the_whole_where_something_begins_there(starts_abruptly, burst):

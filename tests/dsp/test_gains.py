@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 from rendering import SETTINGS
 
+from neural_grain.dsp.analysis import ChannelPowers
 from neural_grain.dsp.gains import (
+    BALANCE,
     TEXTURE,
     Amounts,
     GainComponents,
     band_gains,
+    channel_gains_db,
     lerp_weights,
     limit_gain,
     powers_before_expander,
     smooth_change,
     spectral_expander,
+    steady_level,
     step_gains,
     texture_factor,
 )
@@ -103,6 +107,32 @@ class TestStepGains:
         gains = step_gains(components(texture_db + 20, texture_db, pattern_db), Amounts(10.0, 0.0), SHARES)
         moved, rest = SHARES[:64].sum(), SHARES[64:].sum()
         np.testing.assert_allclose(gains.transients_db, 10 * np.log10((10 * moved + rest) / (moved + rest)), atol=0.01)
+
+
+def test_a_hit_has_no_part_in_the_level_of_what_lasts_and_noise_that_begins_has_all():
+    level_db = np.random.default_rng(0).normal(-70, 2, (128, 60)).astype(np.float32)
+    level_db[:, 30:] += 30
+    with_hit_db = level_db.copy()
+    with_hit_db[:, 10:12] += 40
+    np.testing.assert_allclose(steady_level(level_db), level_db, atol=1e-4)
+    np.testing.assert_allclose(steady_level(with_hit_db)[:, 10:12], -70, atol=8)
+    np.testing.assert_array_equal(steady_level(with_hit_db)[:, 20:], steady_level(level_db)[:, 20:])
+
+
+class TestChannelGains:
+    def test_a_pad_and_drums_keep_their_balance_within_twice_the_tolerance(self):
+        powers = ChannelPowers(np.array([[0.9, 0.0], [1e-4, 0.1]]), np.array([1.0, 1.0]))
+        change_db = 10 * np.log10(np.array([1, 100]) @ powers.layers / powers.layers.sum(axis=0))
+        change_db += channel_gains_db(powers, np.array([1.0, 100.0]))
+        assert np.ptp(change_db) == pytest.approx(2 * BALANCE.balance_db, abs=1e-3)
+
+    @pytest.mark.parametrize(
+        ("layers", "apart"),
+        [([[0.5, 0.1], [0.4, 0.0]], 0.0), ([[0.5, 0.4], [0.05, 0.045]], 1.0), ([[0.5, 0.0], [0.5, 0.0]], 1.0)],
+    )
+    def test_channels_that_resemble_each_other_or_change_alike_or_are_silent_stay_as_they_are(self, layers, apart):
+        powers = ChannelPowers(np.array(layers), np.full(2, apart))
+        np.testing.assert_array_equal(channel_gains_db(powers, np.array([1.0, 4.0])), 0)
 
 
 class TestSmoothChange:

@@ -139,6 +139,15 @@ class TestGeneratedNoise:
         assert whole.var() == pytest.approx(1, abs=0.02)
 
 
+def test_gains_that_differ_between_bands_are_not_heard_before_a_start():
+    y = 0.5 * drone(-20)
+    y[:SR] = 0
+    analysis, gain_db = analysis_of(y), np.linspace(-30, 30, 128)[:, None]
+    for gains in ({"noise_db": gain_db}, {"expander_db": gain_db}):
+        z = rendered(analysis, **gains)
+        assert np.abs(z[: SR - 20]).max() < 1e-4 * np.abs(z).max()
+
+
 class TestPieces:
     @property
     def changing(self) -> dict:
