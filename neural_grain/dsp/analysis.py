@@ -9,7 +9,7 @@ In: a `Sound`. Out: an `Analysis`; for stage 2 `BandsAndGrain`, without padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,11 +19,11 @@ from neural_grain.audio.sound import LevelMeter, Sound
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import scratch_array
 from neural_grain.base.parallel import ONE_BLAS_THREAD
-from neural_grain.dsp.flatness import SILENT, GrainMeter, PowerBlock, check_sound, power_blocks
+from neural_grain.dsp.flatness import SILENT, GrainMeter, PowerBlock, active_frames, check_sound, power_blocks
 from neural_grain.dsp.layers import Layers, split_layers
 from neural_grain.dsp.mel import mel_filterbank, powers_to_log_mel
 from neural_grain.dsp.settings import STEP_FRAMES, SpectrogramSettings
-from neural_grain.dsp.stft import mean_power, n_full_frames, pad_edges, stft_blocks
+from neural_grain.dsp.stft import hann_window, mean_power, n_full_frames, pad_edges, stft_blocks
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,7 @@ class AnalysisSettings:
     """How large the probe is."""
 
     probe_range_db: float = 60.0  # frames that lie so far below the loudest may become active when texture is raised
-    probe_frames: int = 768  # their mean stands for the grain of the whole sound within 0.02 octaves
-    min_probe_frames: int = 192  # with fewer such frames among those kept, the sound is read once more
-    max_kept_frames: int = (
-        4 * 768
-    )  # kept during the pass, because which frames are loud enough is known only at its end
+    probe_frames: int = 1536  # predict grain within 0.02 octaves, so that most sounds are rendered only once
 
 
 ANALYSIS = AnalysisSettings()
@@ -52,7 +48,8 @@ class Probe:
     tones: np.ndarray
     cross: np.ndarray
     texture: np.ndarray
-    index: np.ndarray  # (frames,), their numbers in the padded sound
+    index: np.ndarray  # (frames,), their numbers in the padded sound, rising
+    weights: np.ndarray  # (frames,), how many frames of the sound each stands for
 
     @property
     def power(self) -> np.ndarray:
@@ -115,7 +112,6 @@ class BandBlock(NamedTuple):
     bands: np.ndarray
     texture: np.ndarray  # bands of the texture
     power: PowerBlock
-    probe: np.ndarray  # (frames, 3, bins of the analysis band): tones, cross and texture of `Probe`
 
 
 class BandsAndGrain(NamedTuple):
@@ -142,13 +138,8 @@ def with_texture(sound: Sound, layers: Layers) -> Sound:
     return replace(sound, channels=2 * sound.channels, blocks=blocks)
 
 
-def band_reducer(settings: SpectrogramSettings, sr: int, *, probed: bool) -> Callable[[np.ndarray, float], BandBlock]:
-    """A function for `stft_blocks` that reduces the spectra of `with_texture` to powers of bands and bins.
-
-    Parameters
-    ----------
-    probed : whether the powers for `Probe` are wanted
-    """
+def band_reducer(settings: SpectrogramSettings, sr: int) -> Callable[[np.ndarray, float], BandBlock]:
+    """A function for `stft_blocks` that reduces the spectra of `with_texture` to powers of bands and bins."""
     weights, band = mel_filterbank(settings, sr).T, settings.grain.band_for(sr)
     # The only bin of a narrow mel band may lie just outside the analysis band.
     used = np.flatnonzero(weights.any(axis=1))
@@ -159,12 +150,8 @@ def band_reducer(settings: SpectrogramSettings, sr: int, *, probed: bool) -> Cal
         D = D[..., first:stop]
         n_channels = len(D) // 2
         P, texture = mean_power(D[:n_channels]), mean_power(D[n_channels:])
-        probe = np.empty((len(P), 0, 0), np.float32)
-        if probed:
-            tones = mean_power(D[:n_channels] - D[n_channels:])
-            probe = np.stack([tones, P - tones - texture, texture], axis=1)[..., inside]
         bins = np.ascontiguousarray(P[:, inside])
-        return BandBlock(P @ weights[first:stop], texture @ weights[first:stop], PowerBlock(bins, sample_peak), probe)
+        return BandBlock(P @ weights[first:stop], texture @ weights[first:stop], PowerBlock(bins, sample_peak))
 
     return reduce
 
@@ -178,7 +165,7 @@ def bands_and_grain(sound: Sound, settings: SpectrogramSettings) -> BandsAndGrai
     meter, first = GrainMeter(settings.grain, n_fft), 0
     layers = split_layers(sound, settings.grain)
     layered = with_texture(sound, layers)
-    for block in stft_blocks(layered, settings.grain, band_reducer(settings, sound.sr, probed=False)):
+    for block in stft_blocks(layered, settings.grain, band_reducer(settings, sound.sr)):
         stop = first + len(block.bands)
         bands[first:stop], texture[first:stop] = block.bands, block.texture
         meter.add(block.power)
@@ -211,25 +198,16 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
     lead = n_fft // hop_length - 1  # frames before the first that holds no padding
     n_measured = n_full_frames(sound.n_samples, n_fft, hop_length)
     levels = LevelRecorder(settings.n_mels, n_full_frames(padded.n_samples, n_fft, hop_length))
-    meter, sampler = GrainMeter(settings.grain, n_fft), FrameSampler()
+    meter = GrainMeter(settings.grain, n_fft)
     first = -lead  # number of a block's first frame, counted from the first that is measured
-    reduce = band_reducer(settings, sound.sr, probed=True)
-    for bands, texture, power, probe in stft_blocks(padded, settings.grain, reduce, threads):
+    for bands, texture, power in stft_blocks(padded, settings.grain, band_reducer(settings, sound.sr), threads):
         levels.add(bands, texture)
         measured = slice(max(0, -first), max(0, n_measured - first))
         if len(bins := power.bins[measured]):
             meter.add(power._replace(bins=bins))
-            sampler.add(probe[measured], max(0, first))
         first += len(bands)
-
     frames = meter.result(lambda: power_blocks(sound, settings.grain, threads))
-
-    def reread() -> Iterator[np.ndarray]:
-        layered = with_texture(sound, layers)
-        return (block.probe for block in stft_blocks(layered, settings.grain, reduce, threads))
-
-    kept = sampler.choose(meter.frames_within(ANALYSIS.probe_range_db), reread)
-    tones, cross, of_texture = (np.ascontiguousarray(kept.frames[:, i]) for i in range(3))
+    chosen = choose_frames(meter.energies(), frames.flatness)
     return Analysis(
         sound=sound,
         settings=settings,
@@ -239,23 +217,55 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
         grain=frames.grain,
         peak=level.peak,
         energy=level.energy,
-        probe=Probe(tones, cross, of_texture, kept.index + lead),
+        probe=probe_of(layers, chosen, settings, sound.sr),
         threads=threads,
     )
 
 
-def evenly_spaced(items: np.ndarray, n: int) -> np.ndarray:
-    """At most ``n`` of the items, spread evenly over them."""
-    return items[np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]
+class ChosenFrames(NamedTuple):
+    """Frames that stand for all."""
+
+    numbers: np.ndarray  # rising, counted from the first frame without padding
+    weights: np.ndarray  # how many frames each stands for
 
 
-def gather_frames(blocks: Iterable[np.ndarray], numbers: np.ndarray) -> np.ndarray:
-    """Collect the frames with the given numbers, which rise, from all frames of a sound. Shape (numbers, ...)."""
-    gathered, first = [], 0
-    for P in blocks:
-        gathered.append(P[numbers[(numbers >= first) & (numbers < first + len(P))] - first])
-        first += len(P)
-    return np.concatenate(gathered)
+def choose_frames(energies: np.ndarray, flatness: np.ndarray) -> ChosenFrames:
+    """Choose the frames of the probe by importance sampling.
+
+    A few frames often decide the mean flatness or the mean power of a sound. So a frame is chosen with a probability
+    that rises with both, and its weight is the inverse of that.
+
+    Parameters
+    ----------
+    energies, flatness : np.ndarray, shape (frames,)
+    """
+    numbers, n = np.flatnonzero(active_frames(energies, ANALYSIS.probe_range_db)), ANALYSIS.probe_frames
+    if len(numbers) <= n:
+        return ChosenFrames(numbers, np.ones(len(numbers), np.float32))
+    shares = (x[numbers] / x[numbers].sum(dtype=float) for x in (np.ones_like(energies), energies, flatness))
+    probability = sum(shares) / 3
+    places = np.searchsorted(np.cumsum(probability), (np.arange(n) + 0.5) / n)
+    chosen, counts = np.unique(places.clip(0, len(numbers) - 1), return_counts=True)
+    return ChosenFrames(numbers[chosen], (counts / (n * probability[chosen])).astype(np.float32))
+
+
+def probe_of(layers: Layers, chosen: ChosenFrames, settings: SpectrogramSettings, sr: int) -> Probe:
+    """Compute the powers of the chosen frames from the layers."""
+    from scipy.fft import rfft
+
+    n_fft, hop_length, band = settings.grain.n_fft_for(sr), settings.grain.hop_for(sr), settings.grain.band_for(sr)
+    window, n_channels = hann_window(n_fft), layers.tones.shape[1]
+    shape = len(chosen.numbers), band.stop - band.start
+    tones, cross, texture = (np.empty(shape, np.float32) for _ in range(3))
+    for i, number in enumerate(chosen.numbers):
+        samples = slice(number * hop_length, number * hop_length + n_fft)
+        y = np.concatenate((layers.tones[samples], layers.texture(samples.start, samples.stop)), axis=1).T
+        D = rfft(y * window, axis=-1)[:, None, band]
+        of_tones, of_texture = D[:n_channels], D[n_channels:]
+        tones[i], texture[i] = mean_power(of_tones)[0], mean_power(of_texture)[0]
+        cross[i] = mean_power(of_tones + of_texture)[0] - tones[i] - texture[i]
+    layers.release_pages()
+    return Probe(tones, cross, texture, chosen.numbers + n_fft // hop_length - 1, chosen.weights)
 
 
 class Levels(NamedTuple):
@@ -302,41 +312,3 @@ class LevelRecorder:
             levels -= 1
             levels *= dynamic_range_db
         return Levels(self._x, self._steps, self._texture_steps, peak)
-
-
-class KeptFrames(NamedTuple):
-    """Frames of a sound and their numbers."""
-
-    frames: np.ndarray
-    index: np.ndarray
-
-
-class FrameSampler:
-    """Keeps every n-th frame of a sound; n doubles whenever more than ``max_kept_frames`` are kept."""
-
-    def __init__(self) -> None:
-        self._step = 1
-        self._kept: dict[int, np.ndarray] = {}  # frames by number, in rising order
-
-    def add(self, frames: np.ndarray, first: int) -> None:
-        """Take a block of frames, of which the first has the number ``first``."""
-        for i in range(-first % self._step, len(frames), self._step):
-            self._kept[first + i] = frames[i].copy()  # a view would keep the whole block in memory
-        while len(self._kept) > ANALYSIS.max_kept_frames:
-            self._step *= 2
-            self._kept = {number: frame for number, frame in self._kept.items() if number % self._step == 0}
-
-    def choose(self, wanted: np.ndarray, reread: Callable[[], Iterable[np.ndarray]]) -> KeptFrames:
-        """Choose wanted frames among those kept, or among all if too few of the kept ones are wanted.
-
-        Parameters
-        ----------
-        wanted : np.ndarray, shape (frames,), bool
-        reread : returns all frames once more
-        """
-        best = evenly_spaced(np.flatnonzero(wanted), ANALYSIS.probe_frames)
-        kept = [number for number in self._kept if wanted[number]]
-        if len(kept) < min(len(best), ANALYSIS.min_probe_frames):
-            return KeptFrames(gather_frames(reread(), best), best)
-        chosen = evenly_spaced(np.array(kept), ANALYSIS.probe_frames)
-        return KeptFrames(np.stack([self._kept[number] for number in chosen]), chosen)

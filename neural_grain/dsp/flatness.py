@@ -149,11 +149,11 @@ class GrainMeter:
             if outdated[frames].any():
                 flatness[frames] = self._flatness(P)
             first += len(P)
-        return FrameGrain(flatness, self.frames_within(self._settings.active_range_db))
+        return FrameGrain(flatness, active_frames(self.energies(), self._settings.active_range_db))
 
-    def frames_within(self, range_db: float) -> np.ndarray:
-        """Which frames lie within ``range_db`` of the loudest. Shape (frames,), bool."""
-        return active_frames(np.concatenate(self._energies), range_db)
+    def energies(self) -> np.ndarray:
+        """Mean power of the bins of each frame so far. Shape (frames,)."""
+        return np.concatenate(self._energies)
 
     def _measure_kept(self) -> None:
         """Measure the blocks that were kept, by the loudest bin so far."""

@@ -72,6 +72,10 @@ class GainField:
         self._probe_lerp = lerp._replace(
             before=np.searchsorted(steps, lerp.before), after=np.searchsorted(steps, lerp.after)
         )
+        self._probe_step_weights = sum(  # how many frames of the sound each of these steps stands for
+            np.bincount(at, probe.weights * share, len(steps))
+            for at, share in ((self._probe_lerp.before, 1 - lerp.share), (self._probe_lerp.after, lerp.share))
+        ).astype(np.float32)
         self._probe_components = {to_texture: self._components(steps, to_texture) for to_texture in (False, True)}
         self._to_log_power = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
         # The probe of generated noise: its power in each bin, which has an exponential distribution, and its phase
@@ -129,7 +133,8 @@ class GainField:
         if len(channels.apart) == 1:
             return np.zeros(1, np.float32)
         components = self._probe_components[amounts.to_texture]
-        gains, weights = step_gains(components, amounts, self._shares), self._shares[:, None].astype(np.float32)
+        gains = step_gains(components, amounts, self._shares)
+        weights = self._shares[:, None].astype(np.float32) * self._probe_step_weights
         before = np.stack([power_of(components.tones_db), power_of(components.texture_db)])
         after = np.stack(powers_before_expander(components, gains.bands))  # (layers, n_mels, steps)
         if gains.bands.expander_db is not None:

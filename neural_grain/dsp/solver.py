@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.base.parallel import ONE_BLAS_THREAD
-from neural_grain.dsp.analysis import Analysis, evenly_spaced
+from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gain_field import GainField, log_mean_power
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.loudness import k_weighting
@@ -41,7 +42,8 @@ class SolverSettings:
     max_gain_spread_db: float = 120.0  # between the bands of a step: beyond it one band and rounding noise remain
     far_octaves: tuple[float, ...] = (3.5, math.inf)  # curves end here: the slider ends at 3, --target-grain does not
     end_margin_octaves: float = 0.02  # at the end of a curve, where much gain does little and may do the opposite
-    position_tolerance: float = 2e-3  # of the root finder, in points of the curve
+    octaves_tolerance: float = 2e-3  # of the root finder: a tenth of what a rendering may differ
+    position_tolerance: float = 2e-3  # of the same, in points of the curve
     loudness_tolerance_db: float = 0.85  # change of loudness that is left alone
     max_level_change_db: float = 0.4  # change of level (RMS) that may be made to keep loudness; 0.5 is promised
 
@@ -156,7 +158,8 @@ class AmountSolver:
         settings, sr = self.analysis.settings, self.analysis.sound.sr
         bins_hz = np.fft.rfftfreq(settings.grain.n_fft_for(sr), 1 / sr)[settings.grain.band_for(sr)]
         self._k_weights = k_weighting(bins_hz).astype(np.float32)
-        self._coarse_frames = evenly_spaced(np.arange(len(self.analysis.probe.index)), SOLVER.coarse_frames)
+        n_frames = len(self.analysis.probe.index)
+        self._coarse_frames = np.linspace(0, n_frames - 1, min(SOLVER.coarse_frames, n_frames)).round().astype(int)
         self._coarse_log2_grain = self._log2_grain(NO_CHANGE.amounts, self._coarse_frames)
         self._full_log2_grain = self._log2_grain(NO_CHANGE.amounts, slice(None))
         self._levels_before_db = [
@@ -201,8 +204,10 @@ class AmountSolver:
         if reach.end == 0 or octaves == 0:
             return 0.0
 
+        @cache
         def excess(position: float) -> float:
-            return sign * self.octaves(reach.amounts_at(position)) - distance
+            octaves = sign * self.octaves(reach.amounts_at(position)) - distance
+            return octaves if abs(octaves) > SOLVER.octaves_tolerance else 0.0
 
         guess = reach.position_of(distance)
         low, high = max(0.0, guess - 0.5), min(reach.end, guess + 0.5)
@@ -247,8 +252,9 @@ class AmountSolver:
 
     def _mean_levels_db(self, amounts: Amounts, frames: np.ndarray | slice) -> tuple[float, float]:
         """Level of the mean power of some frames of the probe, without weights and with those of loudness."""
-        power = np.exp(self.field.probe_log_power(amounts, frames))
-        return 10 * math.log10(power.mean(dtype=float)), 10 * math.log10((power @ self._k_weights).mean(dtype=float))
+        power, weights = np.exp(self.field.probe_log_power(amounts, frames)), self.analysis.probe.weights[frames]
+        rms, loudness = (np.average(each, weights=weights) for each in (power.mean(axis=1), power @ self._k_weights))
+        return 10 * math.log10(rms), 10 * math.log10(loudness)
 
     def _log2_grain(self, amounts: Amounts, frames: np.ndarray | slice) -> float:
         """Predicted log2 of the mean flatness of some frames of the probe, by the rules of `measure_grain`."""
@@ -258,7 +264,7 @@ class AmountSolver:
         floor = float(log_power.max()) + NEPER_PER_DB * grain.floor_db
         active = log_mean >= log_mean.max() - NEPER_PER_DB * grain.active_range_db
         flatness = np.exp(np.maximum(log_power[active], floor).mean(axis=1, dtype=np.float32) - log_mean[active])
-        return math.log2(float(flatness.mean(dtype=np.float64)))
+        return math.log2(np.average(flatness, weights=self.analysis.probe.weights[frames][active]))
 
     def _find_reach(self, sign: float, far: float) -> ReachCurve:
         """Move the texture from no change, and add the expander from where that does not reach ``far``."""
