@@ -42,6 +42,7 @@ from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES
 from neural_grain.dsp.smoothing import smooth_pattern
 
 UNIFORM_PATTERN = np.zeros((1, 1, 1), np.float32)  # the same gain for the whole texture: what works without a model
+BALANCE_STEPS = 192  # of the probe, from which the change of each channel is estimated
 
 
 class GainField:
@@ -72,10 +73,13 @@ class GainField:
         self._probe_lerp = lerp._replace(
             before=np.searchsorted(steps, lerp.before), after=np.searchsorted(steps, lerp.after)
         )
-        self._probe_step_weights = sum(  # how many frames of the sound each of these steps stands for
+        # How many frames of the sound each of these steps stands for. A few of them tell how the channels change.
+        step_weights = sum(
             np.bincount(at, probe.weights * share, len(steps))
             for at, share in ((self._probe_lerp.before, 1 - lerp.share), (self._probe_lerp.after, lerp.share))
-        ).astype(np.float32)
+        )
+        self._balance_steps = np.linspace(0, len(steps) - 1, min(BALANCE_STEPS, len(steps))).round().astype(int)
+        self._balance_weights = np.outer(self._shares, step_weights[self._balance_steps]).astype(np.float32)
         self._probe_components = {to_texture: self._components(steps, to_texture) for to_texture in (False, True)}
         self._to_log_power = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
         # The probe of generated noise: its power in each bin, which has an exponential distribution, and its phase
@@ -93,8 +97,9 @@ class GainField:
     def gains(self, amounts: Amounts, start: int = 0, stop: int | None = None) -> StepGains:
         """Gains at the steps from ``start`` up to but not including ``stop``; up to the end if it is None."""
         stop = self.n_steps if stop is None else min(stop, self.n_steps)
-        first = max(0, start - ENERGY.half_width_steps)
-        steps = np.arange(first, min(self.n_steps, stop + ENERGY.half_width_steps))
+        around = ENERGY.half_width_steps if amounts.expander else 0  # without expander, steps depend on nothing around
+        first = max(0, start - around)
+        steps = np.arange(first, min(self.n_steps, stop + around))
         inside = slice(start - first, stop - first)
         gains = step_gains(self._components(steps, amounts.to_texture), amounts, self._shares)
         bands = [None if db is None else db[:, inside] for db in gains.bands]
@@ -132,9 +137,8 @@ class GainField:
         channels = self.analysis.channels
         if len(channels.apart) == 1:
             return np.zeros(1, np.float32)
-        components = self._probe_components[amounts.to_texture]
-        gains = step_gains(components, amounts, self._shares)
-        weights = self._shares[:, None].astype(np.float32) * self._probe_step_weights
+        components = self._probe_components[amounts.to_texture].at(self._balance_steps)
+        gains, weights = step_gains(components, amounts, self._shares), self._balance_weights
         before = np.stack([power_of(components.tones_db), power_of(components.texture_db)])
         after = np.stack(powers_before_expander(components, gains.bands))  # (layers, n_mels, steps)
         if gains.bands.expander_db is not None:
@@ -197,8 +201,10 @@ class GainField:
         -------
         np.ndarray, shape (frames, bins of the analysis band), float32
         """
-        gains = band_gains(self._probe_components[amounts.to_texture], amounts, self._shares)
         lerp, probe = self._probe_lerp.select(frames), self.analysis.probe
+        steps, places = np.unique(np.concatenate((lerp.before, lerp.after)), return_inverse=True)
+        lerp = lerp._replace(before=places[: len(places) // 2], after=places[len(places) // 2 :])
+        gains = band_gains(self._probe_components[amounts.to_texture].at(steps), amounts, self._shares)
 
         def log_gain(gain_db: np.ndarray) -> np.ndarray:
             return lerp.interpolate(gain_db).T @ self._to_log_power

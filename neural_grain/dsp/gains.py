@@ -89,6 +89,10 @@ class GainComponents(NamedTuple):
     noise_db: np.ndarray  # the same without what is loud for a moment only: `steady_level`
     level_db: np.ndarray  # of both
 
+    def at(self, steps: np.ndarray) -> GainComponents:
+        """The components at some of the steps."""
+        return GainComponents(*(component[:, steps] for component in self))
+
 
 class BandGains(NamedTuple):
     """Gains of mel bands at some steps, shape (n_mels, steps), in dB."""

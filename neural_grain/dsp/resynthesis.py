@@ -22,6 +22,7 @@ from neural_grain.base.parallel import ONE_BLAS_THREAD, map_in_order
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gains import StepGains, lerp_weights
 from neural_grain.dsp.layers import Layers
+from neural_grain.dsp.masking import join_points
 from neural_grain.dsp.mel import band_interpolation
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
 from neural_grain.dsp.stft import edge_padding, hann_window, overlap_add
@@ -133,20 +134,25 @@ class LayerRenderer:
             out += tones
             if with_tones:
                 out = np.concatenate((out, tones), axis=1)
-        transients, factor = (
-            self._factor_of_samples(db, start, stop, first_step)[:, None]
-            for db in (at_steps.transients_db, at_steps.level_db)
-        )
-        out[:, : tones.shape[1]] += transients * layers.transients[start:stop]
-        out.reshape(len(out), -1, tones.shape[1])[:] *= np.float32(level) * factor[:, None]
+        if (transients := layers.transients[start:stop]).any():
+            factor = self._factor_of_samples(at_steps.transients_db, start, stop, first_step)
+            out[:, : tones.shape[1]] += factor[:, None] * transients
+        factor = np.broadcast_to(np.float32(level), tones.shape[1:])
+        if at_steps.level_db.any():
+            factor = factor * self._factor_of_samples(at_steps.level_db, start, stop, first_step)[:, None, None]
+        out.reshape(len(out), -1, tones.shape[1])[:] *= factor
         return out
 
     def _factor_of_samples(self, gain_db: np.ndarray, start: int, stop: int, first_step: int) -> np.ndarray:
         """Factor on the amplitude of the samples from ``start`` up to ``stop``, from gains of steps from a first one on."""
-        # A frame stands for the middle of its window.
-        middle = (np.arange(start, stop) + self.lead - self.n_fft / 2) / self.hop_length
-        places, centres = (middle + 0.5) / STEP_FRAMES - first_step, np.arange(len(gain_db)) + 0.5
-        return np.exp(NEPER_PER_DB / 2 * np.interp(places, centres, gain_db)).astype(np.float32)
+        # A frame stands for the middle of its window, and a step for the middle of its frames.
+        length = STEP_FRAMES * self.hop_length
+        first_middle = first_step * length + (length - self.hop_length) // 2 + self.n_fft // 2 - self.lead
+        before = max(0, -(-(first_middle - start) // length))
+        after = max(0, -(-(stop - first_middle) // length) - len(gain_db) + 1)
+        log_factor = np.float32(NEPER_PER_DB / 2) * np.pad(gain_db, (before, after), "edge")[None]
+        skip = start - first_middle + before * length
+        return np.exp(join_points(log_factor, length)[0, skip : skip + stop - start])
 
     def _moved(
         self, gains: StepGains, first_step: int, times: np.ndarray, frames: range, with_tones: bool
