@@ -39,10 +39,12 @@ def describe_rendering(rendering: Rendering | None, layer: str | None = None) ->
 def describe_amounts(amounts: Amounts) -> str:
     """What was moved, as the end of a line; empty if nothing was."""
     moved = f"texture moved: {amounts.texture_db:+.1f} dB"
-    if not amounts.expander:
+    if not amounts.expander and not amounts.fill:
         return f", only {moved}" if amounts.texture_db else ""
-    partials = "weak partials raised" if amounts.to_texture else "weak partials thinned out"
-    return f", {moved}, and {partials}" if amounts.texture_db else f", no texture to move: {partials}"
+    rest = "weak bands filled with noise" if amounts.to_texture else "weak partials thinned out"
+    if amounts.expander < 0:
+        rest += " and the spectrum flattened"
+    return f", {moved}, and {rest}" if amounts.texture_db else f", no texture to move: {rest}"
 
 
 def describe_left_behind(result: FileRendering) -> str:
@@ -58,5 +60,6 @@ def rendering_report(result: FileRendering) -> dict[str, object]:
     if rendering is None:
         return paths | {"grain_before": None, "grain_after": None}
     numbers = {name: value for name, value in vars(rendering).items() if name not in ("sound", "amounts")}
-    amounts = {"texture_db": rendering.amounts.texture_db, "expander_amount": rendering.amounts.expander}
+    amounts = {f"{name}_amount": getattr(rendering.amounts, name) for name in ("fill", "expander")}
+    amounts["texture_db"] = rendering.amounts.texture_db
     return paths | numbers | {"achieved_octaves": rendering.achieved_octaves} | amounts

@@ -10,9 +10,12 @@ sound has less of this texture than the library would give it. Noise is raised b
 at all where it lies at the floor; what is missing is generated. Large amounts fade into one gain for all bands, to remove
 or raise all that there is.
 
-The spectral expander takes over where the texture reaches no farther. It works on tones and noise alike: every band is
-moved away from the mean level of its time. `limit_gain` keeps every band at or below the loudest of its time, and a gain
-of all bands of a step, steadied by `smooth_change`, keeps the energy that the step had before the expander.
+Where more of the texture does little, as in a sound that consists of it, noise fills the weak bands of each step, which
+leaves tones and hits as they are. An equaliser in its place turned up the treble of all that there is.
+
+The spectral expander takes over where neither reaches farther. It works on tones and noise alike: every band is moved
+away from the mean level of its time, or towards it for more texture. A gain of all bands of a step, steadied by
+`smooth_change`, keeps the energy that the step had before the expander.
 
 The texture itself is moved without such a gain. The tones then keep their levels over time, and a sound with more texture
 is what it would be with a louder texture; its level as a whole is set by `Amounts.level`.
@@ -66,17 +69,19 @@ TEXTURE = TextureSettings()
 class Amounts:
     """How much is moved: the texture in dB, positive for more texture, and the spectral expander, positive for smoother.
 
-    ``level`` is a factor on the samples after the gains.
+    ``fill`` is by how much of their distance to the loud bands the weak ones are filled with noise, 0 to 1. ``level`` is
+    a factor on the samples after the gains.
     """
 
     texture_db: float
     expander: float
     level: float = 1.0
+    fill: float = 0.0
 
     @property
     def to_texture(self) -> bool:
         """True if these amounts increase grain."""
-        return self.texture_db > 0 or self.expander < 0
+        return self.texture_db > 0 or self.fill > 0 or self.expander < 0
 
 
 class GainComponents(NamedTuple):
@@ -207,12 +212,31 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
         if (excess := factor - limit).max() > 0:
             generated_db = components.noise_db + db_of(excess)
             factor = np.minimum(factor, limit)
-    expander_db = None
-    if amounts.expander:
+    noise_db, expander_db = db_of(factor), None
+    if amounts.fill:
+        power = powers_before_expander(components, BandGains(noise_db, generated_db, None))
+        fill = fill_power(sum(power), amounts.fill, shares)
+        generated_db = db_of(fill if generated_db is None else fill + power_of(generated_db))
+    if amounts.expander > 0:
         expander_db = np.float32(amounts.expander) * components.expander_db
-        if amounts.to_texture:
-            expander_db = limit_gain(expander_db, components.level_db, shares)
-    return BandGains(db_of(factor), generated_db, expander_db)
+    elif amounts.expander < 0:
+        power = powers_before_expander(components, BandGains(noise_db, generated_db, None))
+        expander_db = np.float32(amounts.expander) * spectral_expander(db_of(sum(power)))
+    return BandGains(noise_db, generated_db, expander_db)
+
+
+def fill_power(power: np.ndarray, amount: float, shares: np.ndarray) -> np.ndarray:
+    """Power of the noise that raises weak bands towards the level of the loud ones, which is weighted by power.
+
+    Parameters
+    ----------
+    power : np.ndarray, shape (n_mels, steps)
+    amount : float in [0, 1], of the distance in dB
+    shares : np.ndarray, shape (n_mels,), `band_fractions`
+    """
+    level_db, weights = db_of(power), power * shares[:, None].astype(np.float32)
+    loud_db = (weights * level_db).sum(axis=0) / weights.sum(axis=0)
+    return power * (power_of(np.float32(amount) * np.maximum(loud_db - level_db, 0)) - 1)
 
 
 class LayerPowers(NamedTuple):
@@ -266,28 +290,6 @@ def channel_gains_db(powers: ChannelPowers, gains: np.ndarray) -> np.ndarray:
     change_db = db_of(after / np.maximum(before, np.finfo(np.float32).tiny)) - db_of(after.sum() / before.sum())
     too_far_db = np.sign(change_db) * np.maximum(np.abs(change_db) - BALANCE.balance_db, 0)
     return np.where(before > 0, -powers.apart * too_far_db, 0).astype(np.float32)
-
-
-def limit_gain(gain_db: np.ndarray, level_db: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Keep every band at or below the loudest band of its time, so that texture can fill a sound but not drown it.
-
-    Gains are counted from the mean gain of their time, weighted by power. From there a band may rise by its distance
-    to the loudest band and no further. Without this limit a large amount turns the spectrum upside down: the sound
-    loses grain again, and its energy goes into clicks.
-
-    Parameters
-    ----------
-    gain_db, level_db : np.ndarray, shape (n_mels, steps), dB
-    shares : np.ndarray, shape (n_mels,), `band_fractions`
-
-    Returns
-    -------
-    np.ndarray, shape (n_mels, steps), dB
-    """
-    top_db = level_db.max(axis=0)
-    weights = power_of(level_db - top_db) * shares[:, None].astype(np.float32)
-    mean_gain_db = (weights * gain_db).sum(axis=0) / weights.sum(axis=0)
-    return np.minimum(gain_db, top_db - level_db + mean_gain_db)
 
 
 def smooth_change(change_db: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ The solver predicts grain on a probe, which is a subset of the active frames, wi
 
     P'[t, k] = exp(`GainField.probe_log_power`)
 
-The texture alone is moved as far as that reaches. From there the spectral expander is added, which reaches farther on
-many sounds. So each direction has one curve of amounts, from no change to the end of the reach, along which grain moves
+The texture alone is moved as far as that reaches. From there the spectral expander thins out weak partials when a sound
+is made smoother; towards texture, weak bands are filled with noise, and what that leaves is flattened by the expander.
+So each direction has one curve of amounts, from no change to the end of the reach, along which grain moves
 one way only (`ReachCurve`); a position on it is a single number, which a root finder finds.
 
 In: a `GainField`, and octaves (positive is smoother). Out: positions on a curve, and `Amounts`.
@@ -14,9 +15,10 @@ In: a `GainField`, and octaves (positive is smoother). Out: positions on a curve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +39,8 @@ class SolverSettings:
     texture_steps_db: tuple[float, ...] = (
         0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 35, 40, 45, 50, 55, 60,
     )  # fmt: skip
+    min_octaves_per_db: float = 0.03  # of more texture, below which noise is generated instead: only hits grow louder
+    fill_count: int = 20  # steps of the fill
     expander_ratio: float = 1.3  # between the amounts of the expander that are tried
     expander_count: int = 20  # from 0.7 % of the largest amount up to it
     max_gain_spread_db: float = 120.0  # between the bands of a step: beyond it one band and rounding noise remain
@@ -82,6 +86,7 @@ class ReachCurve:
     """
 
     texture_db: np.ndarray  # amounts of the texture
+    fill: np.ndarray  # amounts of the fill
     expander: np.ndarray  # amounts of the expander
     octaves: np.ndarray  # distance from no change, rising
 
@@ -93,7 +98,8 @@ class ReachCurve:
     def amounts_at(self, position: float) -> Amounts:
         """Amounts at a position."""
         points = np.arange(len(self.octaves))
-        return Amounts(*(float(np.interp(position, points, v)) for v in (self.texture_db, self.expander)))
+        names = "texture_db", "fill", "expander"
+        return Amounts(**{name: float(np.interp(position, points, getattr(self, name))) for name in names})
 
     def position_of(self, octaves: float) -> float:
         """Position of a distance in octaves by linear interpolation; the end if it lies beyond."""
@@ -117,6 +123,7 @@ def rising_curve(points: Iterable[ReachPoint]) -> ReachCurve:
             rising.append(point)
     curve = ReachCurve(
         np.array([point.amounts.texture_db for point in rising]),
+        np.array([point.amounts.fill for point in rising]),
         np.array([point.amounts.expander for point in rising]),
         np.array([point.octaves for point in rising]),
     )
@@ -127,14 +134,27 @@ def _without_flat_end(curve: ReachCurve) -> ReachCurve:
     """The curve without its last ``end_margin_octaves``."""
     last = curve.octaves[-1] - SOLVER.end_margin_octaves
     if last <= 0:
-        return ReachCurve(*(np.zeros(1) for _ in range(3)))
+        return ReachCurve(*(np.zeros(1) for _ in range(4)))
     keep = curve.octaves < last
     end = curve.amounts_at(curve.position_of(last))
     return ReachCurve(
         np.append(curve.texture_db[keep], end.texture_db),
+        np.append(curve.fill[keep], end.fill),
         np.append(curve.expander[keep], end.expander),
         np.append(curve.octaves[keep], last),
     )
+
+
+def _texture_part(points: list[ReachPoint], min_octaves_per_db: float) -> list[ReachPoint]:
+    """The points up to the end of the texture, where more of it does hardly anything."""
+    end, farthest = points[0], max(point.octaves for point in points)
+    for before, point in pairwise(points):
+        slope = (point.octaves - before.octaves) / abs(point.amounts.texture_db - before.amounts.texture_db)
+        if point.octaves > end.octaves and slope >= min_octaves_per_db:
+            end = point
+        if end.octaves >= farthest - SOLVER.end_margin_octaves:
+            break
+    return points[: points.index(end) + 1]
 
 
 class AmountSolver:
@@ -267,24 +287,30 @@ class AmountSolver:
         return math.log2(np.average(flatness, weights=self.analysis.probe.weights[frames][active]))
 
     def _find_reach(self, sign: float, far: float) -> ReachCurve:
-        """Move the texture from no change, and add the expander from where that does not reach ``far``."""
+        """Move the texture from no change, and go on with other means from where that does not reach ``far``."""
         points = [NO_CHANGE]
         for step_db in SOLVER.texture_steps_db:
             points.append(self._point(Amounts(-sign * step_db, 0.0), sign))
             if points[-1].octaves > far:
                 return rising_curve(points)
-        # The texture ends where more of it does hardly anything: noise alone does not change when it is raised.
-        end = max(point.octaves for point in points) - SOLVER.end_margin_octaves
-        farthest = next(point for point in points if point.octaves >= end)
-        points = points[: points.index(farthest) + 1]
-        expander_db = self.field.probe_components(to_texture=sign < 0).expander_db
-        spread_db = float(np.max(np.ptp(expander_db, axis=0)))
-        if spread_db > 1e-6:  # a flat spectrum has no expander
-            for amount in sign * SOLVER.max_gain_spread_db / spread_db * SOLVER.expander_amounts:
-                points.append(self._point(replace(farthest.amounts, expander=amount), sign))
-                if points[-1].octaves > far:
-                    break
+        points = _texture_part(points, SOLVER.min_octaves_per_db if sign < 0 else 0.0)
+        for amounts in self._beyond_texture(points[-1].amounts, sign):
+            points.append(self._point(amounts, sign))
+            if points[-1].octaves > far:
+                break
         return rising_curve(points)
+
+    def _beyond_texture(self, end: Amounts, sign: float) -> Iterator[Amounts]:
+        """Amounts that go on from the end of the texture: to fill weak bands and then flatten, or to thin out."""
+        if sign < 0:
+            amounts = np.arange(1, SOLVER.fill_count + 1) / SOLVER.fill_count
+            yield from (replace(end, fill=amount) for amount in amounts)
+            yield from (replace(end, fill=1.0, expander=-amount) for amount in amounts[1::2])
+        else:
+            spread_db = float(np.max(np.ptp(self.field.probe_components(to_texture=False).expander_db, axis=0)))
+            if spread_db > 1e-6:  # a flat spectrum has no expander
+                largest = SOLVER.max_gain_spread_db / spread_db
+                yield from (replace(end, expander=amount) for amount in largest * SOLVER.expander_amounts)
 
     def _point(self, amounts: Amounts, sign: float) -> ReachPoint:
         return ReachPoint(amounts, sign * self.octaves(amounts, coarse=True))

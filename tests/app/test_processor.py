@@ -159,7 +159,11 @@ class TestReport:
         [
             (Amounts(9.12, 0.0), ", only texture moved: +9.1 dB"),
             (Amounts(-20.0, 0.3), ", texture moved: -20.0 dB, and weak partials thinned out"),
-            (Amounts(40.0, -0.3), ", texture moved: +40.0 dB, and weak partials raised"),
+            (Amounts(9.0, 0.0, fill=0.3), ", texture moved: +9.0 dB, and weak bands filled with noise"),
+            (
+                Amounts(0.0, -0.3, fill=1.0),
+                ", no texture to move: weak bands filled with noise and the spectrum flattened",
+            ),
             (Amounts(0.0, 0.3), ", no texture to move: weak partials thinned out"),
             (Amounts(0.0, 0.0), ""),
         ],

@@ -2,8 +2,10 @@
 
     python tests/benchmarks/law.py LIBRARY [--model PATH] [-j JOBS] [--files N] [--positions 25] [--unlike]
 
-Prints one row for each file with a position out of reach or off by more than 0.02 octaves, then the figures. Without
---model the built-in pattern is used. --unlike
+Prints one row for each file with a position out of reach or off by more than 0.02 octaves, then the figures. A position
+counts as possible if its grain lies between that of white noise and that of the smoothest sound with the same dynamics,
+in which every frame is a single sine: the floor of the measure lies 100 dB below the loudest bin of the sound, so a
+decaying sine has a grain of 5e-5 and can't be made smoother. Without --model the built-in pattern is used. --unlike
 makes difficult material of the library's first N files: MP3 without treble, 8 kHz, 192 kHz, one second, 50 dB quieter,
 mostly silence, mono, six channels.
 """
@@ -27,9 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from measure_audio_grain import measure_file
 from neural_grain.app.processor import GrainProcessor, RenderTarget
 from neural_grain.audio.formats import native_dtype
-from neural_grain.audio.sound import find_audio
+from neural_grain.audio.sound import find_audio, open_sound
 from neural_grain.base.parallel import map_in_order
 from neural_grain.data.metadata import FileGrain
+from neural_grain.dsp.flatness import active_frames, power_blocks, spectral_flatness
 from neural_grain.dsp.settings import GrainSettings
 
 POSITIONS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
@@ -39,6 +42,7 @@ SHOWN_LEVEL_DB = 0.5
 # K-weighting at 48 kHz: ITU-R BS.1770-4, tables 1 and 2. The product's own coefficients would not test it.
 K_SHELF = (1.53512485958697, -2.69169618940638, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585)
 K_HIGH_PASS = (1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621)
+WHITE_GRAIN = math.exp(-np.euler_gamma)  # 0.56
 LFE_CHANNEL, SURROUND = 3, {4: 1.41, 5: 1.41}
 
 
@@ -48,6 +52,7 @@ class Row:
 
     name: str
     grain: float
+    possible_octaves: tuple[float, float]  # to white noise, and to a single sine in every frame
     octaves: list[float] = field(default_factory=list)  # achieved, as stage 1 measures them
     within_reach: list[bool] = field(default_factory=list)
     level_db: list[float] = field(default_factory=list)  # change of RMS
@@ -76,6 +81,19 @@ def loudness_lufs(path: Path) -> float:
         return -math.inf
     gated = blocks[blocks > 0.1 * blocks.mean()]
     return -0.691 + 10 * math.log10(gated.mean())
+
+
+def possible_octaves(path: Path, grain: float) -> tuple[float, float]:
+    """Octaves to white noise (negative) and to a single sine with the energy of each frame (positive)."""
+    settings = GrainSettings()
+    energies = np.concatenate([block.bins.sum(axis=1) for block in power_blocks(open_sound(path), settings)])
+    active = energies[active_frames(energies, settings.active_range_db)]
+    band = settings.band_for(sf.info(path).samplerate)
+    sine = np.zeros(band.stop - band.start, np.float32)
+    sine[:3] = 1 / 6, 4 / 6, 1 / 6  # a Hann window has three bins
+    P = active[:, None] * sine
+    smoothest = spectral_flatness(P, float(P.max()), settings.floor_db).mean(dtype=float)
+    return math.log2(grain / WHITE_GRAIN), math.log2(grain / smoothest)
 
 
 def write_unlike(sources: list[Path], folder: Path) -> list[Path]:
@@ -110,7 +128,7 @@ def render_and_measure(source: Path, processor: GrainProcessor, folder: Path, po
     """Render a file at each position and measure the outputs with stage 1."""
     processor = GrainProcessor(processor.loaded, 1)
     before = measure_file(source, GrainSettings())
-    row = Row(source.name, before.grain)
+    row = Row(source.name, before.grain, possible_octaves(source, before.grain))
     loudness_before = loudness_lufs(source)
     for octaves in positions:
         output = folder / f"{source.stem}_{octaves}{source.suffix}"
@@ -165,6 +183,8 @@ def compute_figures(rows: list[Row], positions: tuple[float, ...]) -> dict[str, 
         for name in ("octaves", "within_reach", "level_db", "uses_expander", "loudness_db")
     )
     counted = reach & (requested != 0)
+    limits = np.array([row.possible_octaves for row in rows])
+    possible = (requested != 0) & (requested >= limits[:, :1]) & (requested <= limits[:, 1:])
     error = np.abs(achieved - requested)
     return {
         "files": len(rows),
@@ -174,6 +194,8 @@ def compute_figures(rows: list[Row], positions: tuple[float, ...]) -> dict[str, 
         "error maximum": float(error[counted].max()),
         "share of positions within reach, 0 left out": float(reach[:, requested != 0].mean()),
         "share within reach, 0 < |s| <= 2": float(reach[:, (np.abs(requested) <= 2) & (requested != 0)].mean()),
+        "share of positions that are possible": float(possible[:, requested != 0].mean()),
+        "share of possible positions within reach": float(reach[possible].mean()),
         "share of positions that the texture reaches alone": float((counted & ~expander)[:, requested != 0].mean()),
         "share of positions that are reached with the expander": float((counted & expander)[:, requested != 0].mean()),
         f"files strictly monotone over {len(positions)} positions until the reach ends": sum(map(is_monotone, rows)),

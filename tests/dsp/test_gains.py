@@ -1,4 +1,4 @@
-"""Gains: interpolation, what an amount does to texture, the expander's limit, and the level that keeps energy."""
+"""Gains: interpolation, what an amount does to texture, the noise that fills weak bands, and the level that keeps energy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from neural_grain.dsp.gains import (
     band_gains,
     channel_gains_db,
     lerp_weights,
-    limit_gain,
     powers_before_expander,
     smooth_change,
     spectral_expander,
@@ -146,16 +145,21 @@ class TestSmoothChange:
         np.testing.assert_allclose(smooth_change(step), step, atol=1e-3)
 
 
-class TestLimitGain:
-    def test_no_band_rises_above_the_loudest_of_its_time(self):
-        level_db, gain_db = random_levels_db(), np.random.default_rng(1).normal(0, 40, (128, 50))
-        limited_db = limit_gain(gain_db, level_db, SHARES)
-        weights = 10 ** (level_db / 10) * SHARES[:, None]
-        top_db = level_db.max(axis=0) + (weights * gain_db).sum(axis=0) / weights.sum(axis=0)
-        assert np.all(level_db + limited_db <= top_db + 1e-4)
-        below = level_db + gain_db <= top_db - 1e-4
-        np.testing.assert_array_equal(limited_db[below], gain_db[below])
+class TestFill:
+    @pytest.mark.parametrize("fill", [0.3, 0.7, 1.0])
+    def test_noise_raises_weak_bands_towards_the_loud_ones_and_leaves_the_sound(self, fill):
+        parts = components(random_levels_db(), random_levels_db(seed=1))
+        gains = band_gains(parts, Amounts(0.0, 0.0, fill=fill), SHARES)
+        np.testing.assert_array_equal(gains.noise_db, 0)
+        assert gains.expander_db is None
+        power = 10 ** (parts.level_db / 10)
+        weights = power * SHARES[:, None]
+        distance_db = (weights * parts.level_db).sum(axis=0) / weights.sum(axis=0) - parts.level_db
+        expected = power * 10 ** (fill * np.maximum(distance_db, 0) / 10)
+        np.testing.assert_allclose(powers_before_expander(parts, gains), expected, rtol=1e-3)
 
-    def test_a_gain_of_zero_is_not_limited(self):
-        level_db = random_levels_db()
-        np.testing.assert_array_equal(limit_gain(np.zeros_like(level_db), level_db, SHARES), 0)
+    def test_the_expander_flattens_what_the_fill_leaves(self):
+        parts = components(random_levels_db(), random_levels_db(seed=1))
+        gains = band_gains(parts, Amounts(6.0, -1.0, fill=1.0), SHARES)
+        after_db = 10 * np.log10(powers_before_expander(parts, gains)) + gains.expander_db
+        np.testing.assert_allclose(np.ptp(after_db, axis=0), 0, atol=1e-3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import SR, drone, noise, sine
 from rendering import SETTINGS, analysis_of, solver_of, varied_pattern
+from scipy.signal import lfilter
 
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts
@@ -76,15 +77,25 @@ def test_the_texture_alone_moves_as_far_as_it_reaches(octaves):
     assert solver_of(drone(-30)).estimate(octaves).expander == 0
 
 
-@pytest.mark.parametrize("sign", [-1.0, 1.0])
-def test_the_expander_continues_where_the_texture_ends(sign):
-    solver = solver_of(sine(400, level=0.3) + sine(900, level=0.2) + noise(2, level=1e-4))
-    curve = solver.reach(4 * sign)
+def test_the_expander_continues_where_the_texture_ends():
+    curve = solver_of(sine(400, level=0.3) + sine(900, level=0.2) + noise(2, level=1e-4)).reach(4.0)
     starts = np.flatnonzero(curve.expander)[0]
     assert starts > 2
-    assert np.all(np.sign(curve.expander[starts:]) == sign)
+    assert np.all(curve.expander[starts:] > 0)
     assert np.ptp(curve.texture_db[starts:]) == 0
-    assert np.all(np.diff(-sign * curve.texture_db[:starts]) > 0)
+    assert np.all(np.diff(curve.texture_db[:starts]) < 0)
+    assert not curve.fill.any()
+
+
+def test_weak_bands_are_filled_where_more_texture_does_little_and_then_the_spectrum_is_flattened():
+    curve = solver_of(sine(400, level=0.3) + lfilter([1], [1, -0.9], noise(2, level=0.03))).reach(-4.0)
+    fills, flattens = np.flatnonzero(curve.fill)[0], np.flatnonzero(curve.expander)[0]
+    assert 2 < fills < flattens
+    assert np.all(np.diff(curve.texture_db[:fills]) > 0)
+    assert np.ptp(curve.texture_db[fills:]) == 0
+    assert np.all(np.diff(curve.fill[fills:flattens]) > 0)
+    assert np.all(curve.fill[flattens:] == 1)
+    assert np.all(np.diff(curve.expander[flattens:]) < 0)
 
 
 @pytest.mark.parametrize("octaves", [1.0, -1.0])
