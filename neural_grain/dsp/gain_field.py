@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,8 +31,10 @@ from neural_grain.dsp.gains import (
     channel_gains_db,
     db_of,
     lerp_weights,
+    loud_level,
     power_of,
     powers_before_expander,
+    quieter_around,
     spectral_expander,
     steady_level,
     step_gains,
@@ -65,8 +68,10 @@ class GainField:
         cells_db = np.broadcast_to(pattern_db, (*pattern_db.shape[:-2], settings.n_mels, n_cells))
         cells_db = cells_db.reshape(-1, *cells_db.shape[-2:])
         self._cells_db = smooth_pattern(cells_db, analysis.x, settings) if np.ptp(pattern_db) else cells_db
-        self._channel_factors: dict[tuple[float, float], np.ndarray] = {}  # of the last amounts
+        self._channel_factors: dict[Amounts, np.ndarray] = {}  # of the last amounts
         self._noise_db = steady_level(analysis.texture_db)
+        level = power_of(analysis.tones_db) + power_of(analysis.texture_db)
+        self._quieter_db = quieter_around(loud_level(level, self._shares))
         self._renderer = LayerRenderer(analysis)
         lerp = lerp_weights((probe.index + 0.5) / STEP_FRAMES, self.n_steps)
         steps = np.unique(np.concatenate((lerp.before, lerp.after)))
@@ -127,7 +132,7 @@ class GainField:
 
     def channel_factors(self, amounts: Amounts) -> np.ndarray:
         """Factors on the samples of the channels, shape (channels,), which keep their balance."""
-        key = amounts.texture_db, amounts.expander
+        key = replace(amounts, level=1.0)
         if key not in self._channel_factors:
             self._channel_factors.clear()
             self._channel_factors[key] = power_of(0.5 * self._channel_gains_db(amounts))
@@ -254,7 +259,13 @@ class GainField:
         level_db = db_of(power_of(tones_db) + power_of(texture_db))
         noise_db = self._noise_db[:, steps]
         return GainComponents(
-            lerp.interpolate(cells_db), spectral_expander(level_db), tones_db, texture_db, noise_db, level_db
+            lerp.interpolate(cells_db),
+            spectral_expander(level_db),
+            tones_db,
+            texture_db,
+            noise_db,
+            level_db,
+            self._quieter_db[steps],
         )
 
 

@@ -85,7 +85,7 @@ class Amounts:
 
 
 class GainComponents(NamedTuple):
-    """What the gains at some steps are made of: arrays of shape (n_mels, steps) in dB."""
+    """What the gains at some steps are made of: arrays in dB, of shape (n_mels, steps) where nothing else is said."""
 
     pattern_db: np.ndarray  # v_db
     expander_db: np.ndarray  # gain for an expander amount of 1
@@ -93,6 +93,7 @@ class GainComponents(NamedTuple):
     texture_db: np.ndarray  # level of the texture
     noise_db: np.ndarray  # the same without what is loud for a moment only: `steady_level`
     level_db: np.ndarray  # of both
+    quieter_db: np.ndarray  # (steps,), `quieter_around`
 
     def at(self, steps: np.ndarray) -> GainComponents:
         """The components at some of the steps."""
@@ -215,7 +216,7 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     noise_db, expander_db = db_of(factor), None
     if amounts.fill:
         power = powers_before_expander(components, BandGains(noise_db, generated_db, None))
-        fill = fill_power(sum(power), amounts.fill, shares)
+        fill = fill_power(sum(power), amounts.fill, components.quieter_db, shares)
         generated_db = db_of(fill if generated_db is None else fill + power_of(generated_db))
     if amounts.expander > 0:
         expander_db = np.float32(amounts.expander) * components.expander_db
@@ -225,18 +226,39 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     return BandGains(noise_db, generated_db, expander_db)
 
 
-def fill_power(power: np.ndarray, amount: float, shares: np.ndarray) -> np.ndarray:
-    """Power of the noise that raises weak bands towards the level of the loud ones, which is weighted by power.
+def loud_level(power: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Level of the loud bands of each step, (steps,), in dB: the mean of the levels, weighted by power.
+
+    Parameters
+    ----------
+    power : np.ndarray, shape (n_mels, steps)
+    shares : np.ndarray, shape (n_mels,), `band_fractions`
+    """
+    weights = power * shares[:, None].astype(np.float32)
+    return (weights * db_of(power)).sum(axis=0) / weights.sum(axis=0)
+
+
+def quieter_around(loud_db: np.ndarray) -> np.ndarray:
+    """By how much the quietest of a step and its neighbours is quieter than the step, (steps,), <= 0 dB."""
+    padded = np.pad(loud_db, 1, mode="edge")
+    return np.minimum(np.minimum(padded[:-2], padded[2:]), loud_db) - loud_db
+
+
+def fill_power(power: np.ndarray, amount: float, quieter_db: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Power of the noise that raises weak bands towards the level of the loud ones.
+
+    The noise is no louder than the steps around allow, because a step also sees what lies half a window around it, and
+    a hit must not be heard before it comes.
 
     Parameters
     ----------
     power : np.ndarray, shape (n_mels, steps)
     amount : float in [0, 1], of the distance in dB
+    quieter_db : np.ndarray, shape (steps,), `quieter_around`
     shares : np.ndarray, shape (n_mels,), `band_fractions`
     """
-    level_db, weights = db_of(power), power * shares[:, None].astype(np.float32)
-    loud_db = (weights * level_db).sum(axis=0) / weights.sum(axis=0)
-    return power * (power_of(np.float32(amount) * np.maximum(loud_db - level_db, 0)) - 1)
+    distance_db = loud_level(power, shares) + quieter_db - db_of(power)
+    return power * (power_of(np.float32(amount) * np.maximum(distance_db, 0)) - 1)
 
 
 class LayerPowers(NamedTuple):
