@@ -8,7 +8,8 @@ are taken out of what remains with a shorter one.
 
 A long window spreads a click over its whole length: the share of the click that falls on bins of tones is then missing
 from the texture and lies before the click as a pre-echo. So the moments at which the texture is much louder than around
-them, which are the transients, are taken out of the sound and the split is made again, twice.
+them, which are the transients, are taken out of the sound, twice, and what is left is split again. Then no hit disturbs the
+mask, which may look farther in time for weak partials.
 
 In: a `Sound`. Out: `Layers`, three arrays of shape (samples, channels), float32.
 """
@@ -24,7 +25,7 @@ import numpy as np
 from neural_grain.audio.sound import Sound
 from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import map_in_order
-from neural_grain.dsp.masking import LONG, SHORT, TextureFilter, join_points
+from neural_grain.dsp.masking import LONG, SHORT, TextureFilter, Threshold, join_points
 from neural_grain.dsp.prediction import continue_edge
 from neural_grain.dsp.settings import GrainSettings
 
@@ -48,10 +49,16 @@ class LayerSettings:
     bound_window: int = 24  # hops, 4 ms: longer than the period of most tones
     max_excess: float = 2.0  # power of the texture to that of the sound, beyond which tones would cancel texture
     window_orders: int = 16  # order of the prediction beyond the edges, 512: with 256, low chords still click there
-    chunk_windows: int = 64  # long ones, split at a time: 12 s
+    chunk_windows: int = 128  # long ones, split at a time: 24 s
 
 
 LAYERS = LayerSettings()
+#: While transients are looked for, nothing of theirs may count as a tone.
+HIT_THRESHOLD = Threshold(3.5)
+#: Without them. At the threshold above, weak partials would be noise.
+STEADY_THRESHOLD = Threshold(2.2, mean_frames=9)
+#: Of the short windows.
+VIBRATO_THRESHOLD = Threshold(5.0)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class Chunk(NamedTuple):
 def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Layers:
     """Split a sound into its layers, piece by piece."""
     n_fft = LONG.windows * settings.n_fft_for(sound.sr)
-    margin = 3 * n_fft  # a pass reaches one and a half windows far, and the second one looks only around transients
+    margin = 6 * n_fft  # a pass reaches less than three windows far, and the second one depends on the first
     layers = Layers(*(scratch_array((sound.n_samples, sound.channels)) for _ in range(3)))
 
     def split(chunk: Chunk) -> tuple[Chunk, Texture]:
@@ -147,14 +154,16 @@ def split_texture(y: np.ndarray, n_fft: int, sr: int) -> Texture:
     sr : int > 0, Hz
     """
     long = TextureFilter(y.shape, n_fft, sr, LONG)
-    texture, transients, gate = long.apply(y), np.zeros_like(y), np.zeros(y.shape[1], np.float32)
+    transients, gate, changed = np.zeros_like(y), np.zeros(y.shape[1], np.float32), None
     for _ in range(LAYERS.transient_passes):
+        texture = long.apply(y - transients, HIT_THRESHOLD, changed) + transients
         was_open, gate = gate > 0, transient_gate(texture, n_fft)
+        transients, changed = gate * texture, was_open | (gate > 0)
         if not gate.any():
             break
-        transients = gate * texture
-        texture = long.apply(y - transients, was_open | (gate > 0)) + transients
-    noise = TextureFilter(y.shape, n_fft // LONG.windows * SHORT.windows, sr, SHORT).apply(texture - transients)
+    noise = long.apply(y - transients, STEADY_THRESHOLD, changed)
+    short = TextureFilter(y.shape, n_fft // LONG.windows * SHORT.windows, sr, SHORT)
+    noise = short.apply(noise, VIBRATO_THRESHOLD)
     if gate.any():
         noise *= _share_before_transients(noise, gate, n_fft)
     share = _possible_share(y, transients + noise, n_fft)

@@ -4,8 +4,10 @@ Noise fills its surroundings evenly and a tone stands out of them, so the level 
 quieter bins around it (a quantile, divided by that quantile of noise of level 1), and a bin of power P above noise of
 level L belongs to the texture with the share
 
-    1                           if P / L < tonal_ratio
-    1 / (P / L - tonal_ratio + 1)   otherwise
+    1                           if P / L < threshold
+    1 / (P / L - threshold + 1)   otherwise
+
+where P / L may be a mean over the frames around, in which tones show that are no louder than the noise.
 
 In: a piece of a sound, shape (channels, samples). Out: its texture, of the same shape.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,20 +28,26 @@ QUANTILE = 0.3  # of the power in the surroundings: partials may fill more than 
 BLOCK_SAMPLES = 1 << 18  # of all windows that are transformed at a time, which fit the cache
 
 
+class Threshold(NamedTuple):
+    """From which ratio of power to the level of the noise a bin is a tone."""
+
+    ratio: float  # the ratio of noise fluctuates less, the more it is averaged
+    mean_frames: int = 1  # over which the ratio is averaged
+
+
 @dataclass(frozen=True)
 class MaskSettings:
-    """How tones are told from noise with windows of one length."""
+    """How the level of the noise is found with windows of one length."""
 
     windows: int  # of the grain, that last as long as one of these
-    mean_frames: int  # over which power is averaged before it is judged, which steadies the mask
+    mean_frames: int  # over which power is averaged before it is compared with the level of the noise
     surroundings_hz: float  # wide enough to hold quiet bins between partials
-    tonal_ratio: float  # of power to the level of the noise, from which a bin is a tone
 
 
-#: 186 ms, which tell the partials of a chord apart. At a ratio of 2.2 a fifth of the noise counted as tones.
-LONG = MaskSettings(windows=4, mean_frames=5, surroundings_hz=400.0, tonal_ratio=3.5)
+#: 186 ms, which tell the partials of a chord apart.
+LONG = MaskSettings(windows=4, mean_frames=5, surroundings_hz=400.0)
 #: 46 ms, for partials that a vibrato moves on too fast for the long window.
-SHORT = MaskSettings(windows=1, mean_frames=3, surroundings_hz=800.0, tonal_ratio=5.0)
+SHORT = MaskSettings(windows=1, mean_frames=3, surroundings_hz=800.0)
 
 
 class TextureFilter:
@@ -61,10 +70,11 @@ class TextureFilter:
         n_frames = self._n_hops + OVERLAP - 1  # frame t covers the hops from t - OVERLAP + 1 to t
         self._padded = np.zeros((channels, (n_frames + OVERLAP - 1) * self._hop_length), np.float32)
         self._D = np.empty((channels, n_frames, n_fft // 2 + 1), np.complex64)
-        self._P = np.empty(self._D.shape[1:], np.float32)
+        self._P, self._ratio = (np.empty(self._D.shape[1:], np.float32) for _ in range(2))
         self._texture = np.empty_like(self._padded)
+        self._threshold: Threshold | None = None  # of the last call
 
-    def apply(self, y: np.ndarray, changed: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, y: np.ndarray, threshold: Threshold, changed: np.ndarray | None = None) -> np.ndarray:
         """The texture of samples (channels, samples).
 
         Parameters
@@ -81,12 +91,17 @@ class TextureFilter:
         if changed is not None:
             hops = np.add.reduceat(changed, np.arange(0, self._n_samples, self._hop_length))
             is_touched = np.convolve(hops, np.ones(OVERLAP)) > 0
-        # The mask of a frame depends on the powers around it and the level of the noise in the frames beside it.
-        is_outdated = np.convolve(is_touched, np.ones(self._mask.mean_frames + 2), "same") > 0
         for run in _runs(is_touched):
             for frames in self._blocks(run):
                 self._transform(frames)
+        # The ratio of a frame depends on the powers around it and the level of the noise in the frames beside it.
+        is_outdated = _widened(is_touched, self._mask.mean_frames // 2 + 1)
         for run in _runs(is_outdated):
+            for frames in self._blocks(run):
+                self._compare(frames)
+        is_outdated |= threshold != self._threshold
+        self._threshold = threshold
+        for run in _runs(_widened(is_outdated, threshold.mean_frames // 2)):
             self._transform_back(run)
         return self._texture[:, self._lead : self._lead + self._n_samples]
 
@@ -113,15 +128,18 @@ class TextureFilter:
             inside = slice(max(first, start), min(stop, start + y.shape[1]))
             self._texture[:, inside] += y[:, inside.start - start : inside.stop - start]
 
+    def _compare(self, frames: slice) -> None:
+        """Compute the ratio of power to the level of the noise in some frames."""
+        first, stop = frames.start // 2 * 2, frames.stop // 2 * 2 + 1
+        P = mean_over_frames(self._P, first, stop, self._mask.mean_frames)
+        ratio = power_to_noise(P, self._bin_hz, self._mask)
+        self._ratio[frames] = ratio[frames.start - first : frames.stop - first]
+
     def _share(self, frames: slice) -> np.ndarray:
         """The share of the texture in some frames."""
-        first, stop = frames.start // 2 * 2, frames.stop // 2 * 2 + 1
-        n = self._mask.mean_frames
-        around = np.arange(first - n // 2, stop + n // 2).clip(0, len(self._P) - 1)
-        P = self._P[around]
-        mean = sum(P[i : i + stop - first] for i in range(n))  # a fifth of the time of scipy.ndimage
-        mean /= np.float32(n)
-        return texture_share(mean, self._bin_hz, self._mask)[frames.start - first : frames.stop - first]
+        ratio = mean_over_frames(self._ratio, frames.start, frames.stop, self._threshold.mean_frames)
+        ratio -= np.float32(self._threshold.ratio - 1)
+        return np.reciprocal(np.maximum(ratio, 1, out=ratio), out=ratio)
 
     def _blocks(self, run: slice) -> Iterator[slice]:
         """Cut a run of frames into blocks that fit the cache."""
@@ -135,8 +153,32 @@ def _runs(is_wanted: np.ndarray) -> Iterator[slice]:
     return map(slice, edges[::2], edges[1::2])
 
 
-def texture_share(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarray:
-    """Share of the texture in each bin.
+def _widened(is_wanted: np.ndarray, n: int) -> np.ndarray:
+    """What lies within ``n`` of a true value."""
+    return np.convolve(is_wanted, np.ones(2 * n + 1))[n : len(is_wanted) + n] > 0
+
+
+def mean_over_frames(values: np.ndarray, start: int, stop: int, n: int) -> np.ndarray:
+    """Mean over ``n`` frames around each of those from ``start`` up to ``stop``; the ends are continued.
+
+    Parameters
+    ----------
+    values : np.ndarray, shape (frames, bins)
+
+    Returns
+    -------
+    np.ndarray, shape (stop - start, bins)
+    """
+    around = values[np.arange(start - n // 2, stop + n // 2).clip(0, len(values) - 1)]
+    mean = around[: stop - start].copy()
+    for i in range(1, n):  # a fifth of the time of scipy.ndimage
+        mean += around[i : i + stop - start]
+    mean /= np.float32(n)
+    return mean
+
+
+def power_to_noise(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarray:
+    """Ratio of power to the level of the noise.
 
     The level of the noise is taken in every second frame and interpolated, because windows overlap by more.
 
@@ -147,15 +189,14 @@ def texture_share(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarra
 
     Returns
     -------
-    np.ndarray, shape (frames, bins), in (0, 1]
+    np.ndarray, shape (frames, bins), 0 where there is neither
     """
     width = max(3, round(mask.surroundings_hz / bin_hz))
     level = np.empty_like(P)
     level[::2] = noise_level(P[::2], min(width, P.shape[1]), mask.mean_frames)
     level[1::2] = (level[:-1:2] + level[2::2]) / 2
     np.maximum(level, np.finfo(np.float32).tiny, out=level)
-    excess = P - np.float32(mask.tonal_ratio - 1) * level
-    return np.divide(level, np.maximum(excess, level, out=excess), out=excess)
+    return np.divide(P, level, out=level)
 
 
 def noise_level(P: np.ndarray, width: int, mean_frames: int) -> np.ndarray:
