@@ -97,7 +97,7 @@ class GainComponents(NamedTuple):
 
     def at(self, steps: np.ndarray) -> GainComponents:
         """The components at some of the steps."""
-        return GainComponents(*(component[:, steps] for component in self))
+        return GainComponents(*(component[..., steps] for component in self))
 
 
 class BandGains(NamedTuple):
