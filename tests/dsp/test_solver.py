@@ -20,7 +20,7 @@ from neural_grain.dsp.solver import AmountSolver
 
 @pytest.fixture(scope="module")
 def solver() -> AmountSolver:
-    analysis = analysis_of(drone(-45))
+    analysis = analysis_of(drone(-40))
     return AmountSolver(GainField(analysis, varied_pattern(analysis)))
 
 
