@@ -4,8 +4,9 @@
 
 The audio is two minutes of stereo at 44.1 kHz, synthesised or AUDIO. The floor is scipy.fft.rfft and irfft over blocks
 of windows that fit the cache, on one core and on all. A render is the whole call: reading, pattern, solving, measuring
-and writing; "another position" renders the same file again, for which the analysis is reused. All four alternate, and
-the table shows medians of seconds and of ratios. Then follow the times of --help and of rendering one second. With
+and writing; "another position" renders the same file again, for which the analysis is reused. All alternate, and the
+table shows medians of seconds and of ratios: of wall time, and of processor time, which hardly depends on what else runs.
+Then follow the processor times of the parts on one thread, and the times of --help and of rendering one second. With
 --long, files of 1, 10 and 60 minutes are rendered, each in a process of its own, with its peak memory.
 """
 
@@ -18,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -30,7 +33,13 @@ from scipy.fft import irfft, rfft
 from neural_grain.app.processor import GrainProcessor, RenderTarget
 from neural_grain.audio.sound import Sound, cached_sound, open_sound
 from neural_grain.base.parallel import map_in_order
+from neural_grain.dsp.analysis import analyse, picture_of
+from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.layers import split_layers
 from neural_grain.dsp.move import move_grain
+from neural_grain.dsp.settings import GrainSettings, default_settings
+from neural_grain.dsp.solver import AmountSolver
 from neural_grain.dsp.stft import hann_window
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +75,13 @@ def seconds(function: Callable, *args: object, **options: object) -> float:
     return time.perf_counter() - started
 
 
+def cpu_seconds(function: Callable, *args: object, **options: object) -> float:
+    """Processor time of a call, of all its threads."""
+    started = time.process_time()
+    function(*args, **options)
+    return time.process_time() - started
+
+
 def run_floor(y: np.ndarray, threads: int) -> None:
     """Transform all windows of samples (n_samples, channels) and transform them back."""
     window = hann_window(N_FFT)
@@ -95,27 +111,54 @@ def print_ratios(model: Path | None, audio: Path | None, folder: Path) -> None:
         sf.write(audio, music(120), SR, "PCM_16")
     y, _ = sf.read(audio, dtype="float32", always_2d=True)
     loaded, output, threads = GrainProcessor.load(model, "cpu").loaded, folder / "out.wav", os.cpu_count() or 1
-    rows: dict[str, list[float]] = {}
+    rows: dict[str, list[tuple[float, float]]] = {}
     for run in range(N_RUNS + 1):
         processor = GrainProcessor(loaded)  # a new one has no analysis to reuse
-        taken = {
-            "floor, one core": seconds(run_floor, y, 1),
-            f"floor, {threads} threads": seconds(run_floor, y, threads),
-            "render": seconds(processor.render_file, audio, output, RenderTarget(-1.0), overwrite=True),
-            "another position": seconds(processor.render_file, audio, output, RenderTarget(1.0), overwrite=True),
+        calls = {
+            "floor, one core": partial(run_floor, y, 1),
+            f"floor, {threads} threads": partial(run_floor, y, threads),
+            "render": partial(processor.render_file, audio, output, RenderTarget(-1.0), overwrite=True),
+            "another position": partial(processor.render_file, audio, output, RenderTarget(1.0), overwrite=True),
         }
-        if run:  # the first run fills caches
-            for name, value in taken.items():
-                rows.setdefault(name, []).append(value)
+        for name, call in calls.items():
+            cpu_started = time.process_time()
+            taken = seconds(call), time.process_time() - cpu_started
+            if run:  # the first run fills caches
+                rows.setdefault(name, []).append(taken)
     one_core, all_cores = (np.array(values) for values in list(rows.values())[:2])
     print(
-        f"{len(y) / SR:.0f} s, {y.shape[1]} channels; seconds, median of {N_RUNS}; "
-        f"ratio to the floor on one core, on {threads} threads"
+        f"{len(y) / SR:.0f} s, {y.shape[1]} channels; seconds, median of {N_RUNS}; ratio to the floor on one core, "
+        f"on {threads} threads; of processor time on one core"
     )
     for name, values in rows.items():
-        ratios = [float(np.median(values / floor)) for floor in (one_core, all_cores)]
-        print(f"  {name:22s} {np.median(values):6.3f}   {ratios[0]:5.2f}   {ratios[1]:5.2f}")
+        wall, cpu = np.array(values).T
+        ratios = [
+            float(np.median(ratio)) for ratio in (wall / one_core[:, 0], wall / all_cores[:, 0], cpu / one_core[:, 1])
+        ]
+        print(f"  {name:22s} {np.median(wall):6.3f}   " + "   ".join(f"{ratio:5.2f}" for ratio in ratios))
     print(f"  renderings at -1: {count_renderings(GrainProcessor(loaded), audio, -1.0)}")
+    print_parts(open_sound(audio), y)
+
+
+def print_parts(sound: Sound, y: np.ndarray) -> None:
+    """Print the processor times of the parts on one thread, in units of the floor: medians."""
+    settings = default_settings(GrainSettings())
+    analysis = analyse(sound, settings)
+    solver = AmountSolver(GainField(analysis))
+    amounts = solver.estimate(-1.0)
+    parts = {
+        "picture": lambda: picture_of(sound, settings),
+        "split into layers": lambda: split_layers(sound, settings.grain),
+        "analysis with the split": lambda: analyse(sound, settings),
+        "curve of one direction": lambda: AmountSolver(solver.field).reach(-1.0),
+        "solving on it": lambda: solver.solve(-1.0),
+        "rendering": lambda: deque(solver.field.render(amounts), 0),
+        "measuring": lambda: measure_grain(sound),
+    }
+    print("processor time on one thread, in floors")
+    for name, part in parts.items():
+        runs = [cpu_seconds(part) * 2 / (cpu_seconds(run_floor, y, 1) + cpu_seconds(run_floor, y, 1)) for _ in range(3)]
+        print(f"  {name:24s} {np.median(runs):5.2f}", flush=True)
 
 
 def render_long_file(minutes: float, model: Path | None) -> None:
