@@ -35,6 +35,7 @@ class AnalysisSettings:
 
 
 ANALYSIS = AnalysisSettings()
+RELEASE_FRAMES = 32  # after which pages are given back: the system maps up to 2 MB around each frame that is read
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,8 @@ def probe_of(layers: Layers, chosen: ChosenFrames, settings: SpectrogramSettings
         of_tones, of_texture = D[:n_channels], D[n_channels:]
         tones[i], texture[i] = mean_power(of_tones)[0], mean_power(of_texture)[0]
         cross[i] = mean_power(of_tones + of_texture)[0] - tones[i] - texture[i]
-    layers.release_pages()
+        if i % RELEASE_FRAMES == 0:
+            layers.release_pages()
     return Probe(tones, cross, texture, chosen.numbers + n_fft // hop_length - 1, chosen.weights)
 
 

@@ -7,43 +7,61 @@ import pytest
 from conftest import SR, drone, noise
 from scipy.ndimage import percentile_filter
 
-from neural_grain.dsp.masking import LONG, OVERLAP, QUANTILE, SHORT, TextureFilter, noise_level, texture_share
+from neural_grain.dsp.masking import (
+    LONG,
+    OVERLAP,
+    QUANTILE,
+    SHORT,
+    TextureFilter,
+    Threshold,
+    mean_over_frames,
+    noise_level,
+    power_to_noise,
+)
 
 N_FFT = 8_192
 Y = np.stack([drone(-40, 3.0), noise(3)]).astype(np.float32)
+AT_ONCE, AVERAGED = Threshold(3.5), Threshold(2.2, mean_frames=9)
 
 
-def texture_by_librosa(y: np.ndarray) -> np.ndarray:
+def running_mean(values: np.ndarray, n: int) -> np.ndarray:
+    """Mean over ``n`` rows around each, fewer at the ends."""
+    return np.stack([values[max(0, t - n // 2) : t + n // 2 + 1].mean(axis=0) for t in range(len(values))])
+
+
+def texture_by_librosa(y: np.ndarray, threshold: Threshold) -> np.ndarray:
     """The texture of samples (channels, n) except at their ends, from whole arrays."""
     import librosa
 
-    hop_length, n = N_FFT // OVERLAP, LONG.mean_frames
+    hop_length = N_FFT // OVERLAP
     # One hop more in front, so that the first frame holds as little of the sound as that of a `TextureFilter` does.
     D = librosa.stft(np.pad(y, ((0, 0), (hop_length, 0))), n_fft=N_FFT, hop_length=hop_length)
-    P = np.square(np.abs(D)).mean(axis=0).T
-    mean = np.stack([P[max(0, t - n // 2) : t + n // 2 + 1].mean(axis=0) for t in range(len(P) // 2 * 2 - 1)])
-    share = texture_share(mean, SR / N_FFT, LONG)
+    P, n_frames = np.square(np.abs(D)).mean(axis=0).T, D.shape[-1] // 2 * 2 - 1
+    ratio = power_to_noise(running_mean(P, LONG.mean_frames)[:n_frames], SR / N_FFT, LONG)
+    share = 1 / np.maximum(running_mean(ratio, threshold.mean_frames) - threshold.ratio + 1, 1)
     return librosa.istft(D[..., : len(share)] * share.T, n_fft=N_FFT, hop_length=hop_length)[:, hop_length:]
 
 
 class TestTextureFilter:
-    def test_it_multiplies_the_stft_by_the_share(self):
-        texture, expected = TextureFilter(Y.shape, N_FFT, SR, LONG).apply(Y), texture_by_librosa(Y)
-        middle = slice(2 * N_FFT, 12 * N_FFT)
+    @pytest.mark.parametrize("threshold", [AT_ONCE, AVERAGED])
+    def test_it_multiplies_the_stft_by_the_share(self, threshold):
+        texture = TextureFilter(Y.shape, N_FFT, SR, LONG).apply(Y, threshold)
+        expected, middle = texture_by_librosa(Y, threshold), slice(4 * N_FFT, 11 * N_FFT)
         np.testing.assert_allclose(texture[:, middle], expected[:, middle], atol=2e-6)
 
+    @pytest.mark.parametrize("thresholds", [(AT_ONCE, AT_ONCE), (AT_ONCE, AVERAGED)])
     @pytest.mark.parametrize("mask", [LONG, SHORT])
     @pytest.mark.parametrize(
         "changes", [[slice(0, 9)], [slice(50_000, 50_001)], [slice(40_000, 70_000), slice(-1, None)]]
     )
-    def test_after_a_change_it_equals_one_that_never_saw_the_samples_before(self, mask, changes):
+    def test_after_a_change_it_equals_one_that_never_saw_the_samples_before(self, mask, thresholds, changes):
         n_fft = N_FFT * mask.windows // LONG.windows
         filter_of_both, changed, y = TextureFilter(Y.shape, n_fft, SR, mask), np.zeros(Y.shape[1], bool), Y.copy()
-        filter_of_both.apply(Y)
+        filter_of_both.apply(Y, thresholds[0])
         for part in changes:
             changed[part], y[:, part] = True, 0.3
-        anew = TextureFilter(Y.shape, n_fft, SR, mask).apply(y)
-        np.testing.assert_allclose(filter_of_both.apply(y, changed), anew, atol=1e-6)
+        anew = TextureFilter(Y.shape, n_fft, SR, mask).apply(y, thresholds[1])
+        np.testing.assert_allclose(filter_of_both.apply(y, thresholds[1], changed), anew, atol=1e-6)
 
 
 class TestNoiseLevel:
@@ -64,9 +82,17 @@ class TestNoiseLevel:
         level = noise_level(mean.astype(np.float32), 75, LONG.mean_frames)
         assert 10 * np.log10(level.mean() / P.mean()) == pytest.approx(0, abs=0.3)
 
-    def test_partials_do_not_raise_it_and_lose_their_share(self):
+    def test_partials_do_not_raise_it(self):
         P = np.ones((9, 4_097), np.float32)
         P[:, 40::40] = 1e6
-        share = texture_share(P, SR / 8_192, LONG)
-        np.testing.assert_allclose(share[:, 40::40], 0, atol=1e-4)
-        np.testing.assert_array_equal(share[:, 20:4_000:40], 1)
+        ratio = power_to_noise(P, SR / 8_192, LONG)
+        np.testing.assert_allclose(ratio[:, 40::40] / ratio[:, 20:4_080:40], 1e6, rtol=1e-3)
+        assert ratio[:, 20:4_000:40].max() < AT_ONCE.ratio
+
+
+@pytest.mark.parametrize("n", [1, 3, 9])
+def test_the_mean_over_frames_continues_the_ends(n):
+    values = np.random.default_rng(0).random((20, 5)).astype(np.float32)
+    continued = np.pad(values, ((n // 2, n // 2), (0, 0)), mode="edge")
+    expected = np.stack([continued[t : t + n].mean(axis=0) for t in range(2, 20)])
+    np.testing.assert_allclose(mean_over_frames(values, 2, 20, n), expected, rtol=1e-5)
