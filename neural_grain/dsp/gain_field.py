@@ -16,16 +16,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.audio.limiter import limit_peaks, limiter_reach
+from neural_grain.base.files import scratch_array
 from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gains import (
     ENERGY,
+    TEXTURE,
+    WHITE_NOISE,
     Amounts,
     GainComponents,
+    GeneratedTexture,
     StepGains,
     band_gains,
     channel_gains_db,
@@ -34,16 +39,19 @@ from neural_grain.dsp.gains import (
     loud_level,
     power_of,
     powers_before_expander,
+    presence,
     quieter_around,
     spectral_expander,
     steady_level,
     step_gains,
 )
 from neural_grain.dsp.mel import band_fractions, band_interpolation
-from neural_grain.dsp.resynthesis import LayerRenderer
-from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES
+from neural_grain.dsp.resynthesis import LayerRenderer, density_for_crest
+from neural_grain.dsp.settings import CELL_FRAMES, DYNAMIC_RANGE_DB, NEPER_PER_DB, STEP_FRAMES
 from neural_grain.dsp.smoothing import smooth_pattern
 
+TILE_S = 3.0  # for which a crest factor holds: as long as a tile of the library
+BASE_STEPS = 4096  # of the level below generated noise that are computed at a time: 3 minutes
 UNIFORM_PATTERN = np.zeros((1, 1, 1), np.float32)  # the same gain for the whole texture: what works without a model
 BALANCE_STEPS = 192  # of the probe, from which the change of each channel is estimated
 
@@ -58,9 +66,12 @@ class GainField:
         Level of the texture that takes part, relative to the texture that is there. The first of two patterns is used to
         make a sound smoother, the second for more texture; a single one is used for both. Axes of length 1 stand for
         any length.
+    texture : GeneratedTexture, of the library
     """
 
-    def __init__(self, analysis: Analysis, pattern_db: np.ndarray = UNIFORM_PATTERN):
+    def __init__(
+        self, analysis: Analysis, pattern_db: np.ndarray = UNIFORM_PATTERN, texture: GeneratedTexture = WHITE_NOISE
+    ):
         self.analysis = analysis
         settings, probe, sr = analysis.settings, analysis.probe, analysis.sound.sr
         self._shares = band_fractions(settings)
@@ -69,10 +80,9 @@ class GainField:
         cells_db = cells_db.reshape(-1, *cells_db.shape[-2:])
         self._cells_db = smooth_pattern(cells_db, analysis.x, settings) if np.ptp(pattern_db) else cells_db
         self._channel_factors: dict[Amounts, np.ndarray] = {}  # of the last amounts
-        self._noise_db = steady_level(analysis.texture_db)
+        self._present, self._base_db = generated_base(analysis, texture.spectrum_db)
         level = power_of(analysis.tones_db) + power_of(analysis.texture_db)
         self._quieter_db = quieter_around(loud_level(level, self._shares))
-        self._renderer = LayerRenderer(analysis)
         lerp = lerp_weights((probe.index + 0.5) / STEP_FRAMES, self.n_steps)
         steps = np.unique(np.concatenate((lerp.before, lerp.after)))
         self._probe_lerp = lerp._replace(
@@ -87,12 +97,18 @@ class GainField:
         self._balance_weights = np.outer(self._shares, step_weights[self._balance_steps]).astype(np.float32)
         self._probe_components = {to_texture: self._components(steps, to_texture) for to_texture in (False, True)}
         self._to_log_power = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
-        # The probe of generated noise: its power in each bin, which has an exponential distribution, and its phase
-        # against the sound.
-        rng = np.random.default_rng(0)
-        self._generated_power = rng.standard_exponential(probe.texture.shape, np.float32)
-        self._generated_power *= np.float32(analysis.band_peak)
-        self._generated_cross = 2 * np.cos(2 * np.pi * rng.random(probe.texture.shape, np.float32))
+        density = density_for_crest(texture.crest_db, self._generated_amplitude(), round(TILE_S * sr))
+        self._renderer = LayerRenderer(analysis, density)
+        # The probe of generated noise: its power in each bin, and twice the cosine of its phase against the sound.
+        noise = self._renderer.noise_frames(len(probe.index))[:, settings.grain.band_for(sr)]
+        self._generated_power = np.square(np.abs(noise))
+        self._generated_cross = 2 * noise.real / np.sqrt(np.maximum(self._generated_power, np.finfo(np.float32).tiny))
+
+    def _generated_amplitude(self) -> np.ndarray:
+        """Mean amplitude of generated noise in each bin of the analysis band, in any unit."""
+        components = self._probe_components[True]
+        generated_db = band_gains(components, Amounts(TEXTURE.fade_db[0], 0.0), self._shares).generated_db
+        return np.exp(0.5 * db_of(power_of(generated_db).mean(axis=1)) @ self._to_log_power)
 
     @property
     def n_steps(self) -> int:
@@ -257,16 +273,46 @@ class GainField:
         lerp = lerp_weights((steps + 0.5) * STEP_FRAMES / CELL_FRAMES, cells_db.shape[1])
         tones_db, texture_db = self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps]
         level_db = db_of(power_of(tones_db) + power_of(texture_db))
-        noise_db = self._noise_db[:, steps]
         return GainComponents(
             lerp.interpolate(cells_db),
             spectral_expander(level_db),
             tones_db,
             texture_db,
-            noise_db,
+            self._present[:, steps],
+            self._base_db[:, steps],
             level_db,
             self._quieter_db[steps],
         )
+
+
+class GeneratedBase(NamedTuple):
+    """Arrays of shape (n_mels, steps)."""
+
+    present: np.ndarray  # `presence`
+    base_db: np.ndarray  # level on which generated noise is built
+
+
+def generated_base(analysis: Analysis, spectrum_db: np.ndarray) -> GeneratedBase:
+    """Where a sound has texture, and the level on which noise is generated: that of the texture without hits.
+
+    Where a band has no texture, that is the floor of the picture, with the spectrum of the library's texture, and follows
+    the loudest band of its time.
+    """
+    shares = band_fractions(analysis.settings)
+    spectrum_db = spectrum_db - db_of(shares @ np.broadcast_to(power_of(spectrum_db), shares.shape)) - DYNAMIC_RANGE_DB
+    spectrum_db = np.broadcast_to(spectrum_db, shares.shape)
+    present, base_db = scratch_array(analysis.texture_db.shape), scratch_array(analysis.texture_db.shape)
+    margin = TEXTURE.lasting_steps
+    for start in range(0, base_db.shape[1], BASE_STEPS):
+        stop = min(start + BASE_STEPS, base_db.shape[1])
+        first = max(0, start - margin)
+        texture_db, tones_db = (db[:, first : stop + margin] for db in (analysis.texture_db, analysis.tones_db))
+        loudest_db = steady_level(np.maximum(texture_db, tones_db).max(axis=0, keepdims=True))
+        share = presence(tones_db, texture_db)
+        piece = share * steady_level(texture_db) + (1 - share) * (spectrum_db[:, None] + loudest_db)
+        inside = slice(start - first, stop - first)
+        present[:, start:stop], base_db[:, start:stop] = share[:, inside], piece[:, inside]
+    return GeneratedBase(present, base_db)
 
 
 def log_mean_power(log_power: np.ndarray) -> np.ndarray:

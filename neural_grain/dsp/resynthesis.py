@@ -30,6 +30,8 @@ from neural_grain.dsp.stft import edge_padding, hann_window, overlap_add
 PIECE_SAMPLES = 1 << 16  # rendered at a time; the samples around a piece that its windows need are 5 % more work
 NOISE_BLOCK = 1 << 14  # samples of generated noise that have a seed of their own, so that any piece can be generated
 
+MIN_DENSITY = 1e-4  # of generated clicks: 4 in a second
+
 GainsOfSteps = Callable[[int, int], StepGains]
 """Gives the gains of the steps from one number up to but not including another."""
 
@@ -55,8 +57,44 @@ def interpolate_gains(gain_db: np.ndarray, times: np.ndarray, to_bins: np.ndarra
     return value
 
 
-def white_noise(start: int, stop: int, channels: int) -> np.ndarray:
-    """Samples ``start`` up to ``stop`` of an endless white noise of power 1 that is the same in every run.
+def sparse_noise(rng: np.random.Generator, shape: tuple[int, ...], density: float) -> np.ndarray:
+    """White noise of power 1 of which only some samples differ from 0: from Gaussian noise to rare clicks.
+
+    Parameters
+    ----------
+    density : float in (0, 1], share of those samples; 1 is Gaussian noise
+
+    Returns
+    -------
+    np.ndarray, float32
+    """
+    y = rng.standard_normal(shape, np.float32)
+    if density < 1:
+        y *= (rng.random(shape, np.float32) < density) / np.float32(np.sqrt(density))
+    return y
+
+
+def density_for_crest(crest_db: float, amplitude: np.ndarray, n_samples: int) -> float:
+    """Density of `sparse_noise` that gives it a crest factor after a zero-phase filter.
+
+    Of a click, the filter leaves its impulse response, whose peak has ``k`` times the energy of the whole response. The
+    square of the largest of n Gaussian numbers is about 1.7 log(n), so the square of the crest factor is about
+
+        1.7 log(1 + density n_samples) (1 + k (1 / density - 1))
+
+    Parameters
+    ----------
+    crest_db : float, wanted in ``n_samples``
+    amplitude : np.ndarray, shape (bins,), frequency response of the filter
+    """
+    k = np.square(amplitude.mean()) / np.square(amplitude).mean()
+    density = np.geomspace(1, MIN_DENSITY, 200)
+    crest = 1.7 * np.log1p(density * n_samples) * (1 + k * (1 / density - 1))
+    return float(np.exp(np.interp(crest_db, 10 * np.log10(crest), np.log(density))))
+
+
+def white_noise(start: int, stop: int, channels: int, density: float = 1.0) -> np.ndarray:
+    """Samples ``start`` up to ``stop`` of an endless `sparse_noise` that is the same in every run.
 
     Returns
     -------
@@ -64,7 +102,7 @@ def white_noise(start: int, stop: int, channels: int) -> np.ndarray:
     """
     first, last = start // NOISE_BLOCK, (stop - 1) // NOISE_BLOCK
     blocks = [
-        np.random.default_rng([channels, block + (1 << 32)]).standard_normal((channels, NOISE_BLOCK), np.float32)
+        sparse_noise(np.random.default_rng([channels, block + (1 << 32)]), (channels, NOISE_BLOCK), density)
         for block in range(first, last + 1)
     ]
     return np.concatenate(blocks, axis=1)[:, start - first * NOISE_BLOCK : stop - first * NOISE_BLOCK]
@@ -76,11 +114,12 @@ class LayerRenderer:
     Parameters
     ----------
     analysis : Analysis
+    density : float in (0, 1], of generated noise
     """
 
-    def __init__(self, analysis: Analysis):
+    def __init__(self, analysis: Analysis, density: float = 1.0):
         settings, sound = analysis.settings, analysis.sound
-        self.analysis = analysis
+        self.analysis, self.density = analysis, density
         self.n_fft, self.hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
         self.lead = self.n_fft - self.hop_length  # frame t begins at sample t * hop_length - lead
         self._window = hann_window(self.n_fft)
@@ -105,6 +144,13 @@ class LayerRenderer:
         for piece in map_in_order(render, pieces, threads):
             yield piece
             self.analysis.layers.release_pages()
+
+    def noise_frames(self, n: int) -> np.ndarray:
+        """Frames of generated noise at 0 dB of the loudest band, for predictions: (n, bins), complex64."""
+        from scipy.fft import rfft
+
+        noise = sparse_noise(np.random.default_rng(0), (n, self.n_fft), self.density)
+        return rfft(noise * self._window, axis=-1) * self._unit_noise.astype(np.float32)
 
     @ONE_BLAS_THREAD
     def render_range(
@@ -183,7 +229,7 @@ class LayerRenderer:
             alike += np.tile(share, (len(alike) // len(share), 1)) * (moved - alike)
             moved = alike
         if bands.generated_db is not None:
-            white = self._spectra(white_noise(start, stop, len(noise)))
+            white = self._spectra(white_noise(start, stop, len(noise), self.density))
             level_db = bands.generated_db + bands.expander_db if has_expander else bands.generated_db
             amplitude = np.exp(interpolate_gains(level_db, times, self._to_log_gain)) * self._unit_noise
             white *= amplitude.astype(np.float32)

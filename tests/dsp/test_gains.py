@@ -16,11 +16,13 @@ from neural_grain.dsp.gains import (
     channel_gains_db,
     lerp_weights,
     powers_before_expander,
+    presence,
     smooth_change,
     spectral_expander,
     steady_level,
     step_gains,
     texture_factor,
+    typical_texture,
 )
 from neural_grain.dsp.mel import band_fractions
 
@@ -36,7 +38,14 @@ def components(tones_db: np.ndarray, texture_db: np.ndarray, pattern_db: float |
     pattern_db = np.zeros_like(texture_db) + np.float32(pattern_db)
     quieter_db = np.zeros(level_db.shape[1], np.float32)
     return GainComponents(
-        pattern_db, spectral_expander(level_db), tones_db, texture_db, texture_db, level_db, quieter_db
+        pattern_db,
+        spectral_expander(level_db),
+        tones_db,
+        texture_db,
+        np.ones_like(texture_db),
+        texture_db,
+        level_db,
+        quieter_db,
     )
 
 
@@ -70,7 +79,7 @@ class TestTextureFactor:
 
 class TestBandGains:
     def test_noise_is_raised_up_to_a_limit_and_the_rest_is_generated(self):
-        parts = components(random_levels_db(), random_levels_db(seed=1))
+        parts = components(random_levels_db(), random_levels_db(seed=1) / 2)
         gains = band_gains(parts, Amounts(26.0, 0.0), SHARES)
         np.testing.assert_allclose(gains.noise_db, TEXTURE.max_gain_db, atol=1e-4)
         power = 10 ** (parts.texture_db / 10)
@@ -81,12 +90,29 @@ class TestBandGains:
 
     @pytest.mark.parametrize("texture_db", [-40.0, 19.0])
     def test_nothing_is_generated_below_the_limit(self, texture_db):
-        parts = components(random_levels_db(), random_levels_db(seed=1))
+        parts = components(random_levels_db(), random_levels_db(seed=1) / 2)
         assert band_gains(parts, Amounts(texture_db, 0.0), SHARES).generated_db is None
 
     def test_there_is_no_expander_without_its_amount(self):
         parts = components(random_levels_db(), random_levels_db(seed=1))
         assert band_gains(parts, Amounts(-3.0, 0.0), SHARES).expander_db is None
+
+
+def test_what_leaks_from_tones_does_not_count_as_texture_of_their_band():
+    tones_db, texture_db = np.full((128, 3), -100.0), np.full((128, 3), -96.0)
+    tones_db[40] = 0
+    share = presence(tones_db, texture_db)
+    assert np.all(share[38:43] == 0)
+    assert np.all(share[:38] > 0)
+    assert np.all(presence(tones_db, np.full((128, 3), -100.0)) == 0)
+
+
+def test_the_typical_texture_is_that_of_the_half_with_most_of_it():
+    shape_db = np.linspace(0, -30, 128)
+    levels_db = np.concatenate([shape_db - np.arange(4)[:, None], np.full((4, 128), -60.0)])
+    found = typical_texture(levels_db, np.array([20, 21, 22, 90, 5, 5, 5, 5.0]), SHARES)
+    np.testing.assert_allclose(found.spectrum_db - found.spectrum_db[0], shape_db, atol=1e-3)
+    assert found.crest_db == 21.5
 
 
 class TestStepGains:
