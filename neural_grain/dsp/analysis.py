@@ -17,7 +17,7 @@ import numpy as np
 
 from neural_grain.audio.sound import LevelMeter, Sound
 from neural_grain.base.errors import PipelineError
-from neural_grain.base.files import scratch_array
+from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.flatness import SILENT, GrainMeter, PowerBlock, active_frames, check_sound, power_blocks
 from neural_grain.dsp.layers import Layers, split_layers
@@ -313,4 +313,5 @@ class LevelRecorder:
             powers_to_log_mel(levels, dynamic_range_db, peak)
             levels -= 1
             levels *= dynamic_range_db
+        release_pages(self._x)
         return Levels(self._x, self._steps, self._texture_steps, peak)

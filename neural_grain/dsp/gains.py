@@ -235,7 +235,9 @@ def steady_level(level_db: np.ndarray) -> np.ndarray:
     steady_db = opening(level_db, TEXTURE.steady_steps)
     excess_db, (start, stop) = level_db - steady_db, TEXTURE.hit_db
     # Judged by the mean of the bands, because the noise in a single one fluctuates by as much as a weak hit.
-    return steady_db + excess_db * np.clip((stop - excess_db.mean(axis=0)) / np.float32(stop - start), 0, 1)
+    excess_db *= np.clip((stop - excess_db.mean(axis=0)) / np.float32(stop - start), 0, 1)
+    steady_db += excess_db
+    return steady_db
 
 
 def power_of(level_db: np.ndarray | float) -> np.ndarray:
