@@ -40,6 +40,7 @@ class SolverSettings:
         0.1, 0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 35, 40, 45, 50, 55, 60,
     )  # fmt: skip
     min_octaves_per_db: float = 0.03  # of more texture, below which noise is generated instead: only hits grow louder
+    max_raise_db: float = 10.0  # of what is left without texture: a hundredth of noise counts as tones by chance
     fill_count: int = 20  # steps of the fill
     expander_ratio: float = 1.3  # between the amounts of the expander that are tried
     expander_count: int = 20  # from 0.7 % of the largest amount up to it
@@ -290,6 +291,8 @@ class AmountSolver:
         """Move the texture from no change, and go on with other means from where that does not reach ``far``."""
         points = [NO_CHANGE]
         for step_db in SOLVER.texture_steps_db:
+            if sign > 0 and self._power_left_db(-step_db) < -SOLVER.max_raise_db:
+                break
             points.append(self._point(Amounts(-sign * step_db, 0.0), sign))
             if points[-1].octaves > far:
                 return rising_curve(points)
@@ -299,6 +302,15 @@ class AmountSolver:
             if points[-1].octaves > far:
                 break
         return rising_curve(points)
+
+    def _power_left_db(self, texture_db: float) -> float:
+        """Change of the power of the probe, before the level is corrected, where the whole texture gets this gain."""
+        probe, factor = self.analysis.probe, 10 ** (texture_db / 20)
+        tones, cross, texture = (
+            float(probe.weights @ power.mean(axis=1)) for power in (probe.tones, probe.cross, probe.texture)
+        )
+        left = tones + factor * cross + factor**2 * texture
+        return 10 * math.log10(max(left, 1e-20) / (tones + cross + texture))
 
     def _beyond_texture(self, end: Amounts, sign: float) -> Iterator[Amounts]:
         """Amounts that go on from the end of the texture: to fill weak bands and then flatten, or to thin out."""

@@ -87,6 +87,12 @@ def test_the_expander_continues_where_the_texture_ends():
     assert not curve.fill.any()
 
 
+def test_a_noise_is_not_smoothed_by_raising_the_little_of_it_that_counts_as_tones():
+    curve = solver_of(lfilter([1], [1, -0.9], noise(2))).reach(3.0)
+    assert curve.texture_db.min() > -12
+    assert curve.expander[-1] > 0
+
+
 def test_weak_bands_are_filled_where_more_texture_does_little_and_then_the_spectrum_is_flattened():
     curve = solver_of(sine(400, level=0.3) + lfilter([1], [1, -0.9], noise(2, level=0.03))).reach(-4.0)
     fills, flattens = np.flatnonzero(curve.fill)[0], np.flatnonzero(curve.expander)[0]
