@@ -58,7 +58,7 @@ HIT_THRESHOLD = Threshold(3.5)
 #: Without them. At the threshold above, weak partials would be noise.
 STEADY_THRESHOLD = Threshold(2.2, mean_frames=9)
 #: Of the short windows.
-VIBRATO_THRESHOLD = Threshold(5.0)
+VIBRATO_THRESHOLD = Threshold(8.0)
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class MaskSettings:
 
 #: 186 ms, which tell the partials of a chord apart.
 LONG = MaskSettings(windows=4, mean_frames=5, surroundings_hz=400.0)
-#: 46 ms, for partials that a vibrato moves on too fast for the long window.
-SHORT = MaskSettings(windows=1, mean_frames=3, surroundings_hz=800.0)
+#: 46 ms, for partials that a vibrato moves on too fast for the long window, and for a mean over frames.
+SHORT = MaskSettings(windows=1, mean_frames=1, surroundings_hz=800.0)
 
 
 class TextureFilter:
