@@ -1,4 +1,4 @@
-"""Helpers for the tests of analysis, solver and renderer: one setting, a hand-made pattern, and short cuts to render."""
+"""Helpers for the tests of analysis, solver and renderer: one setting, a texture to generate, and short cuts to render."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from conftest import SR
 
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.analysis import Analysis, analyse
-from neural_grain.dsp.gain_field import UNIFORM_PATTERN, GainField
-from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.gains import Amounts, GeneratedTexture
 from neural_grain.dsp.settings import CELL_FRAMES, GrainSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
 
@@ -25,20 +25,21 @@ def analysis_of(y: np.ndarray, sr: int = SR) -> Analysis:
     return analyse(sound_from_array(y.astype(np.float32), sr), SETTINGS)
 
 
-def varied_pattern(analysis: Analysis) -> np.ndarray:
-    """Two patterns, (2, n_mels, cells) in dB, that differ between directions, bands and cells."""
+def varied_texture(analysis: Analysis) -> GeneratedTexture:
+    """Noise whose spectrum differs between cells."""
     n_cells = -(-analysis.x.shape[1] // CELL_FRAMES)
-    return np.random.default_rng(0).uniform(-12, 6, (2, SETTINGS.n_mels, n_cells)).astype(np.float32)
+    spectrum_db = np.random.default_rng(0).uniform(-12, 6, (SETTINGS.n_mels, n_cells)).astype(np.float32)
+    return GeneratedTexture(spectrum_db, 0.0)
 
 
-def field_of(y: np.ndarray, sr: int = SR, pattern_db: np.ndarray = UNIFORM_PATTERN) -> GainField:
-    """The gain field of some samples, with the built-in pattern unless another one is given."""
-    return GainField(analysis_of(y, sr), pattern_db)
+def field_of(y: np.ndarray, sr: int = SR) -> GainField:
+    """The gain field of some samples, without a model."""
+    return GainField(analysis_of(y, sr))
 
 
-def solver_of(y: np.ndarray, sr: int = SR, pattern_db: np.ndarray = UNIFORM_PATTERN) -> AmountSolver:
-    """A solver for some samples, with the built-in pattern unless another one is given."""
-    return AmountSolver(field_of(y, sr, pattern_db))
+def solver_of(y: np.ndarray, sr: int = SR) -> AmountSolver:
+    """A solver for some samples, without a model."""
+    return AmountSolver(field_of(y, sr))
 
 
 def rendered(field: GainField, amounts: Amounts) -> np.ndarray:

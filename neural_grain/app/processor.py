@@ -38,8 +38,8 @@ from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import measure_grain
-from neural_grain.dsp.gain_field import UNIFORM_PATTERN, GainField
-from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.gains import WHITE_NOISE, Amounts
 from neural_grain.dsp.move import Rendering, move_grain
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
@@ -256,7 +256,9 @@ class GrainProcessor:
     def solver(self, sound: Sound) -> AmountSolver:
         """Analyse a sound and find its pattern, which is everything that does not depend on the target."""
         analysis = analyse(sound, self.settings, self.threads)
-        return AmountSolver(GainField(analysis, self.loaded.pattern_db(analysis) if self.loaded else UNIFORM_PATTERN))
+        return AmountSolver(
+            GainField(analysis, self.loaded.generated_texture(analysis) if self.loaded else WHITE_NOISE)
+        )
 
     def adopt_solver(self, source: Path, stamp: tuple[int, int], solver: AmountSolver) -> None:
         """Use this solver when the file is rendered next, unless the file has changed.

@@ -48,37 +48,27 @@ from neural_grain.dsp.gains import (
 from neural_grain.dsp.mel import band_fractions, band_interpolation
 from neural_grain.dsp.resynthesis import LayerRenderer, density_for_crest
 from neural_grain.dsp.settings import CELL_FRAMES, DYNAMIC_RANGE_DB, NEPER_PER_DB, STEP_FRAMES
-from neural_grain.dsp.smoothing import smooth_pattern
 
 TILE_S = 3.0  # for which a crest factor holds: as long as a tile of the library
 BASE_STEPS = 4096  # of the level below generated noise that are computed at a time: 3 minutes
-UNIFORM_PATTERN = np.zeros((1, 1, 1), np.float32)  # the same gain for the whole texture: what works without a model
+REFERENCE_DB = 30.0  # of texture, at which the spectrum of generated noise is taken
 BALANCE_STEPS = 192  # of the probe, from which the change of each channel is estimated
 
 
 class GainField:
-    """The gains that a pattern gives a sound, for any amounts.
+    """The gains of a sound, for any amounts.
 
     Parameters
     ----------
     analysis : Analysis
-    pattern_db : np.ndarray, shape (n_mels, cells) or (2, n_mels, cells)
-        Level of the texture that takes part, relative to the texture that is there. The first of two patterns is used to
-        make a sound smoother, the second for more texture; a single one is used for both. Axes of length 1 stand for
-        any length.
-    texture : GeneratedTexture, of the library
+    texture : GeneratedTexture
+        What a model says, or white noise without a model. Axes of length 1 stand for any length.
     """
 
-    def __init__(
-        self, analysis: Analysis, pattern_db: np.ndarray = UNIFORM_PATTERN, texture: GeneratedTexture = WHITE_NOISE
-    ):
+    def __init__(self, analysis: Analysis, texture: GeneratedTexture = WHITE_NOISE):
         self.analysis = analysis
         settings, probe, sr = analysis.settings, analysis.probe, analysis.sound.sr
         self._shares = band_fractions(settings)
-        n_cells = -(-analysis.x.shape[1] // CELL_FRAMES)
-        cells_db = np.broadcast_to(pattern_db, (*pattern_db.shape[:-2], settings.n_mels, n_cells))
-        cells_db = cells_db.reshape(-1, *cells_db.shape[-2:])
-        self._cells_db = smooth_pattern(cells_db, analysis.x, settings) if np.ptp(pattern_db) else cells_db
         self._channel_factors: dict[Amounts, np.ndarray] = {}  # of the last amounts
         self._present, self._base_db = generated_base(analysis, texture.spectrum_db)
         level = power_of(analysis.tones_db) + power_of(analysis.texture_db)
@@ -95,7 +85,7 @@ class GainField:
         )
         self._balance_steps = np.linspace(0, len(steps) - 1, min(BALANCE_STEPS, len(steps))).round().astype(int)
         self._balance_weights = np.outer(self._shares, step_weights[self._balance_steps]).astype(np.float32)
-        self._probe_components = {to_texture: self._components(steps, to_texture) for to_texture in (False, True)}
+        self.probe_components = self._components(steps)
         self._to_log_power = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
         density = density_for_crest(texture.crest_db, self._generated_amplitude(), round(TILE_S * sr))
         self._renderer = LayerRenderer(analysis, density)
@@ -106,8 +96,8 @@ class GainField:
 
     def _generated_amplitude(self) -> np.ndarray:
         """Mean amplitude of generated noise in each bin of the analysis band, in any unit."""
-        components = self._probe_components[True]
-        generated_db = band_gains(components, Amounts(TEXTURE.fade_db[0], 0.0), self._shares).generated_db
+        components = self.probe_components
+        generated_db = band_gains(components, Amounts(REFERENCE_DB, 0.0), self._shares).generated_db
         return np.exp(0.5 * db_of(power_of(generated_db).mean(axis=1)) @ self._to_log_power)
 
     @property
@@ -122,7 +112,7 @@ class GainField:
         first = max(0, start - around)
         steps = np.arange(first, min(self.n_steps, stop + around))
         inside = slice(start - first, stop - first)
-        gains = step_gains(self._components(steps, amounts.to_texture), amounts, self._shares)
+        gains = step_gains(self._components(steps), amounts, self._shares)
         bands = [None if db is None else db[:, inside] for db in gains.bands]
         return StepGains(type(gains.bands)(*bands), gains.transients_db[inside], gains.level_db[inside])
 
@@ -158,7 +148,7 @@ class GainField:
         channels = self.analysis.channels
         if len(channels.apart) == 1:
             return np.zeros(1, np.float32)
-        components = self._probe_components[amounts.to_texture].at(self._balance_steps)
+        components = self.probe_components.at(self._balance_steps)
         gains, weights = step_gains(components, amounts, self._shares), self._balance_weights
         before = np.stack([power_of(components.tones_db), power_of(components.texture_db)])
         after = np.stack(powers_before_expander(components, gains.bands))  # (layers, n_mels, steps)
@@ -206,10 +196,6 @@ class GainField:
         carried = sound.channels if with_tones else 0
         return np.concatenate(list(limit_peaks([part], ceiling, sound, carried=carried)))[start - first : stop - first]
 
-    def probe_components(self, to_texture: bool) -> GainComponents:
-        """What the gains at the steps around the frames of the probe are made of."""
-        return self._probe_components[to_texture]
-
     @ONE_BLAS_THREAD
     def probe_log_power(self, amounts: Amounts, frames: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Natural logarithm of the probe's powers after the gains, before those of the whole sound (`Amounts.level`).
@@ -225,7 +211,7 @@ class GainField:
         lerp, probe = self._probe_lerp.select(frames), self.analysis.probe
         steps, places = np.unique(np.concatenate((lerp.before, lerp.after)), return_inverse=True)
         lerp = lerp._replace(before=places[: len(places) // 2], after=places[len(places) // 2 :])
-        gains = band_gains(self._probe_components[amounts.to_texture].at(steps), amounts, self._shares)
+        gains = band_gains(self.probe_components.at(steps), amounts, self._shares)
 
         def log_gain(gain_db: np.ndarray) -> np.ndarray:
             return lerp.interpolate(gain_db).T @ self._to_log_power
@@ -260,21 +246,18 @@ class GainField:
 
     def _change_db_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
         """Change of the level of each band at some rising steps."""
-        components = self._components(steps, amounts.to_texture)
+        components = self._components(steps)
         gains = step_gains(components, amounts, self._shares)
         change_db = db_of(sum(powers_before_expander(components, gains.bands))) - components.level_db
         if gains.bands.expander_db is not None:
             change_db += gains.bands.expander_db + gains.level_db
         return change_db + np.float32(20 * math.log10(amounts.level))
 
-    def _components(self, steps: np.ndarray, to_texture: bool) -> GainComponents:
+    def _components(self, steps: np.ndarray) -> GainComponents:
         """What the gains at some steps are made of."""
-        cells_db = self._cells_db[-1 if to_texture else 0]
-        lerp = lerp_weights((steps + 0.5) * STEP_FRAMES / CELL_FRAMES, cells_db.shape[1])
         tones_db, texture_db = self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps]
         level_db = db_of(power_of(tones_db) + power_of(texture_db))
         return GainComponents(
-            lerp.interpolate(cells_db),
             spectral_expander(level_db),
             tones_db,
             texture_db,
@@ -298,9 +281,9 @@ def generated_base(analysis: Analysis, spectrum_db: np.ndarray) -> GeneratedBase
     Where a band has no texture, that is the floor of the picture, with the spectrum of the library's texture, and follows
     the loudest band of its time.
     """
-    shares = band_fractions(analysis.settings)
-    spectrum_db = spectrum_db - db_of(shares @ np.broadcast_to(power_of(spectrum_db), shares.shape)) - DYNAMIC_RANGE_DB
-    spectrum_db = np.broadcast_to(spectrum_db, shares.shape)
+    shares, n_cells = band_fractions(analysis.settings), -(-analysis.x.shape[1] // CELL_FRAMES)
+    spectrum_db = np.broadcast_to(np.reshape(spectrum_db, (len(spectrum_db), -1)), (len(shares), n_cells))
+    spectrum_db = spectrum_db - db_of(shares @ power_of(spectrum_db)) - np.float32(DYNAMIC_RANGE_DB)
     present, base_db = scratch_array(analysis.texture_db.shape), scratch_array(analysis.texture_db.shape)
     margin = TEXTURE.lasting_steps
     for start in range(0, base_db.shape[1], BASE_STEPS):
@@ -309,7 +292,9 @@ def generated_base(analysis: Analysis, spectrum_db: np.ndarray) -> GeneratedBase
         texture_db, tones_db = (db[:, first : stop + margin] for db in (analysis.texture_db, analysis.tones_db))
         loudest_db = steady_level(np.maximum(texture_db, tones_db).max(axis=0, keepdims=True))
         share = presence(tones_db, texture_db)
-        piece = share * steady_level(texture_db) + (1 - share) * (spectrum_db[:, None] + loudest_db)
+        steps = np.arange(first, first + share.shape[1])
+        generated_db = lerp_weights((steps + 0.5) * STEP_FRAMES / CELL_FRAMES, n_cells).interpolate(spectrum_db)
+        piece = share * steady_level(texture_db) + (1 - share) * (generated_db + loudest_db)
         inside = slice(start - first, stop - first)
         present[:, start:stop], base_db[:, start:stop] = share[:, inside], piece[:, inside]
     return GeneratedBase(present, base_db)

@@ -1,14 +1,7 @@
-"""From a pattern to gains: how much every layer and mel band is raised or lowered at every step of 46 ms.
+"""From amounts to gains: how much every layer and mel band is raised or lowered at every step of 46 ms.
 
-The pattern says how much a band of the texture takes part: v_db is the level of what belongs to the library's texture,
-relative to the texture that is there. An amount of texture_db moves that part alone:
-
-    power after / power before = 1 + (10**(texture_db / 10) - 1) 10**(v_db / 10)
-
-At v_db = 0 the whole texture of the band gets the gain texture_db; at less, the rest of it stays as it is; at more, the
-sound has less of this texture than the library would give it. Noise is raised by no more than ``max_gain_db``, and not
-at all where it lies at the floor; what is missing is generated. Large amounts fade into one gain for all bands, to remove
-or raise all that there is.
+The whole texture gets one gain, texture_db. Noise is raised by no more than ``max_gain_db``, and not at all where there
+is none; what is missing is generated, with the spectrum of `GeneratedTexture`.
 
 Where more of the texture does little, as in a sound that consists of it, noise fills the weak bands of each step, which
 leaves tones and hits as they are. An equaliser in its place turned up the treble of all that there is.
@@ -20,7 +13,7 @@ away from the mean level of its time, or towards it for more texture. A gain of 
 The texture itself is moved without such a gain. The tones then keep their levels over time, and a sound with more texture
 is what it would be with a louder texture; its level as a whole is set by `Amounts.level`.
 
-In: patterns and band levels in dB, shape (n_mels, steps). Out: `StepGains`.
+In: band levels in dB, shape (n_mels, steps), and `Amounts`. Out: `StepGains`.
 """
 
 from __future__ import annotations
@@ -53,7 +46,6 @@ class BalanceSettings:
 class TextureSettings:
     """How amounts become gains of the texture."""
 
-    fade_db: tuple[float, float] = (30.0, 60.0)  # amounts between which the pattern fades into one gain for all bands
     present_db: float = 10.0  # above the floor of the picture, from where on a band has noise that can be raised
     steady_steps: int = 5  # 0.23 s, which noise has to last so that noise is generated after its level
     leak_db: float = 65.0  # below tones: what the split leaves of them in the texture where they change
@@ -91,7 +83,7 @@ class Amounts:
 class GeneratedTexture(NamedTuple):
     """What the texture is like that is generated where a sound has none."""
 
-    spectrum_db: np.ndarray  # (n_mels,), level of each band; only differences count
+    spectrum_db: np.ndarray  # (n_mels,) or (n_mels, cells), level of each band; only differences between bands count
     crest_db: float  # crest factor of 3 s of its samples: up to 13 dB noise, above it more and more separate clicks
 
 
@@ -102,7 +94,6 @@ WHITE_NOISE = GeneratedTexture(np.zeros(1, np.float32), 0.0)
 class GainComponents(NamedTuple):
     """What the gains at some steps are made of: arrays in dB, of shape (n_mels, steps) where nothing else is said."""
 
-    pattern_db: np.ndarray  # v_db
     expander_db: np.ndarray  # gain for an expander amount of 1
     tones_db: np.ndarray  # level of the tones, relative to the loudest band of the sound
     texture_db: np.ndarray  # level of the texture
@@ -250,14 +241,6 @@ def db_of(power: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(power, np.finfo(np.float32).tiny)) / np.float32(NEPER_PER_DB)
 
 
-def texture_factor(pattern_db: np.ndarray, texture_db: float) -> np.ndarray:
-    """Power of the texture after an amount, relative to that before, of the shape of ``pattern_db``."""
-    start, stop = TEXTURE.fade_db
-    kept = 1 - np.clip((abs(texture_db) - start) / (stop - start), 0, 1)
-    part = power_of(np.float32(kept) * (pattern_db if texture_db > 0 else np.minimum(pattern_db, 0)))
-    return (1 - part) + np.float32(10 ** (texture_db / 10)) * part
-
-
 def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> BandGains:
     """Gains that some amounts give the bands, before energy is normalised.
 
@@ -265,7 +248,7 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     ----------
     shares : np.ndarray, shape (n_mels,), `band_fractions`
     """
-    factor = texture_factor(components.pattern_db, amounts.texture_db)
+    factor = np.full_like(components.texture_db, 10 ** (amounts.texture_db / 10))
     generated_db = None
     if amounts.texture_db > 0:
         limit = power_of(np.float32(TEXTURE.max_gain_db) * components.present)

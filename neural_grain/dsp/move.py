@@ -35,7 +35,9 @@ class CorrectionSettings:
     tolerance_octaves: float = 0.02  # of the measured grain, which is 1.4 %
     max_corrections: int = 6  # renderings after the first; most sounds take one or two
     level_tolerance_db: float = 0.1  # of the RMS level
-    max_level_corrections: int = 8  # renderings for the level alone, where the limiter takes energy away, each time less
+    max_level_corrections: int = (
+        8  # renderings for the level alone, where the limiter takes energy away, each time less
+    )
     min_movable_octaves: float = 0.05  # a sound that moves less is returned as it is, not changed much for nothing
     uncertain_octaves: float = 0.3  # from so far before the end of the curve on, the farthest position is measured
     limit_trials: int = 12  # positions at which it is measured, from the end backwards, until none can move farther

@@ -319,7 +319,7 @@ class AmountSolver:
             yield from (replace(end, fill=amount) for amount in amounts)
             yield from (replace(end, fill=1.0, expander=-amount) for amount in amounts[1::2])
         else:
-            spread_db = float(np.max(np.ptp(self.field.probe_components(to_texture=False).expander_db, axis=0)))
+            spread_db = float(np.max(np.ptp(self.field.probe_components.expander_db, axis=0)))
             if spread_db > 1e-6:  # a flat spectrum has no expander
                 largest = SOLVER.max_gain_spread_db / spread_db
                 yield from (replace(end, expander=amount) for amount in largest * SOLVER.expander_amounts)

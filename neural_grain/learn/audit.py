@@ -34,7 +34,7 @@ from neural_grain.dsp.settings import SpectrogramSettings
 from neural_grain.dsp.solver import AmountSolver
 from neural_grain.dsp.stft import mean_power, stft_blocks
 from neural_grain.learn.dataset import split_files
-from neural_grain.learn.model import GrainModel, pattern_in_db
+from neural_grain.learn.model import GrainModel, generated_texture
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,7 @@ def audit_model(
 def audit_file(path: Path, name: str, model: GrainModel, settings: SpectrogramSettings) -> list[AuditRow]:
     """Render one file, called ``name`` in the report, at every position and measure the output."""
     analysis = analyse(open_sound(path), settings)
-    pattern_db = pattern_in_db(model, analysis.tones_db, analysis.texture_db)
-    solver = AmountSolver(GainField(analysis, pattern_db))
+    solver = AmountSolver(GainField(analysis, generated_texture(model, analysis.tones_db, analysis.texture_db)))
     rows = []
     for octaves in AUDIT.positions_octaves:
         rendering = move_grain(solver, octaves, ceiling=CEILING)
@@ -279,10 +278,10 @@ def describe_improvement(nearer_than_one_gain: float) -> str:
     """Whether training was worth it."""
     if nearer_than_one_gain >= AUDIT.min_nearer_share:
         return (
-            f"the learned pattern is {nearer_than_one_gain:.0%} nearer to this library's texture than "
-            "the same gain for the whole texture"
+            f"where a sound has no texture of its own, what is generated is {nearer_than_one_gain:.0%} nearer to this "
+            "library's texture than without a model"
         )
-    return "the learned pattern is no better than the same gain for the whole texture: train longer, or add recordings"
+    return "what is generated is no nearer to this library's texture than without a model: add recordings"
 
 
 def describe_library(n_files: int, spread_octaves: float) -> list[str]:

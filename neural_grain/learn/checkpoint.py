@@ -23,12 +23,13 @@ from neural_grain.base.files import atomic_write
 from neural_grain.data.tiles import TrainingPairs, group_copies
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import grain_spread_octaves
+from neural_grain.dsp.gains import GeneratedTexture
 from neural_grain.dsp.settings import SpectrogramSettings, parse_spectrogram_settings, settings_record
 from neural_grain.learn.history import EpochScores
-from neural_grain.learn.model import GrainModel, pattern_in_db
+from neural_grain.learn.model import GrainModel, generated_texture
 from neural_grain.learn.settings import TrainOptions
 
-CHECKPOINT_VERSION = 7
+CHECKPOINT_VERSION = 8
 MAX_CHECKPOINT_BYTES = 1 << 26  # a model takes 0.1 MB, and its history 0.3 kB for each epoch
 MAX_CHANNELS = 256  # the default model has 24
 MAX_TEXT_LENGTH = 10_000  # characters of a text in a model, so that it can be shown
@@ -61,9 +62,9 @@ class LoadedModel:
     training: dict
     audit: dict
 
-    def pattern_db(self, analysis: Analysis) -> np.ndarray:
-        """Level of the texture that takes part, relative to the texture that is there, as `GainField` wants it."""
-        return pattern_in_db(self.model, analysis.tones_db, analysis.texture_db)
+    def generated_texture(self, analysis: Analysis) -> GeneratedTexture:
+        """What is generated where a sound has no texture, as `GainField` wants it."""
+        return generated_texture(self.model, analysis.tones_db, analysis.texture_db)
 
 
 def model_content(
@@ -170,7 +171,7 @@ def load_model(path: Path, device: str = "cpu") -> LoadedModel:
     channels = content.get("channels")
     if not isinstance(channels, int) or not 1 <= channels <= MAX_CHANNELS:
         raise PipelineError(f"{path}: field channels is {short_repr(channels)}, not 1 to {MAX_CHANNELS}")
-    model = GrainModel(settings, channels)
+    model = GrainModel(settings, channels=channels)
     load_weights(model, content, path)
     training, audit = (_plain_values(content, name, path) for name in ("training", "audit"))
     return LoadedModel(model.to(device).eval(), settings, training, audit)

@@ -22,6 +22,8 @@ from torch import Tensor
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.metadata import FEW_FILES
 from neural_grain.data.tiles import Tile, TilePictures, TrainingPairs, group_copies, load_tile
+from neural_grain.dsp.gains import GeneratedTexture, typical_texture
+from neural_grain.dsp.mel import band_fractions
 from neural_grain.dsp.settings import (
     CELL_FRAMES,
     DYNAMIC_RANGE_DB,
@@ -64,6 +66,7 @@ class Library(NamedTuple):
 
     train: Tiles
     held_out: Tiles
+    texture: GeneratedTexture  # what the texture of those to train on is like
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ class Tiles:
         levels = np.stack([_cell_levels(tile, settings.dynamic_range_db) for tile in pictures])
         tones, texture = (torch.from_numpy(levels[:, layer].copy()).to(device) for layer in (0, 1))
         return cls(tones, texture)
+
+    def typical_texture(self, crest_db: np.ndarray, settings: SpectrogramSettings) -> GeneratedTexture:
+        """What their texture is like, given its crest factors in dB, shape (tiles,)."""
+        mean_db = self.texture.mean(2).cpu().numpy() / NEPER_PER_DB  # of decibels, which a cut in a wave hardly changes
+        return typical_texture(mean_db, crest_db, band_fractions(settings))
 
 
 def _cell_levels(tile: TilePictures, dynamic_range_db: float) -> np.ndarray:
@@ -170,7 +178,9 @@ def load_library(pairs: TrainingPairs, seed: int, device: str = "cpu") -> Librar
     """Read the tiles that a run with this seed uses, after checking that something can be learned from them."""
     check_library(pairs)
     train, held_out = split_tiles(pairs, seed)
-    return Library(load_tiles(train, pairs.settings, device), load_tiles(held_out, pairs.settings, device))
+    tiles, held_out_tiles = (load_tiles(part, pairs.settings, device) for part in (train, held_out))
+    texture = tiles.typical_texture(np.array([tile.crest_db for tile in train]), pairs.settings)
+    return Library(tiles, held_out_tiles, texture)
 
 
 def fingerprint(pairs: TrainingPairs, options: TrainOptions) -> str:

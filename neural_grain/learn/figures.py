@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 
 SAMPLE_CONTROLS = (-3.0, -1.5, 0.0, 1.5, 3.0)  # octaves
 HISTORY_PANELS = {  # title of each panel of training_history.png: the columns of training_history.csv that it shows
-    "more texture: distance to the same sound with more texture (dB)": (
-        "distance_texture",
-        "held_out_distance_texture",
-    ),
-    "smoother: distance to the same sound with less texture (dB)": ("distance_smooth", "held_out_distance_smooth"),
+    "texture given back: distance to the truth (dB)": ("distance", "held_out_distance"),
+    "correction of the typical texture by the tones (dB)": ("correction",),
     "auditor: |measured - claimed| (octaves)": ("violation_texture", "violation_smooth", "held_out_violation"),
     "learning rate": ("learning_rate",),
 }
@@ -41,7 +38,8 @@ class Sample(NamedTuple):
 
     tones: np.ndarray  # (n_mels, cells)
     texture: np.ndarray  # (5, n_mels, cells), the texture at each of SAMPLE_CONTROLS
-    pattern: np.ndarray  # (2, n_mels, cells), for smoothing and for texture
+    pattern: np.ndarray  # (n_mels, cells), the texture that takes part when a sound gets more
+    generated: np.ndarray  # the same for the tones alone
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -54,23 +52,22 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_history(path: Path, history: list[EpochScores], one_gain: HeldOutScores) -> None:
-    """training_history.png: the scores of every epoch, and those of one gain for the whole texture."""
+    """training_history.png: the scores of every epoch, and those of what works without a model."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7), layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(2, 2).ravel(), HISTORY_PANELS.items(), strict=True):
         _draw_scores(axes, history, columns)
         if "distance" in title:
-            reference = getattr(one_gain, columns[-1].removeprefix("held_out_"))
-            axes.axhline(reference, color="0.4", linestyle="--", label="held out, one gain for the whole texture")
+            axes.axhline(one_gain.distance, color="0.4", linestyle="--", label="held out, without a model")
         axes.set(title=title, xlabel="epoch", ylim=(0, None))
         axes.title.set_fontsize(10)
         axes.grid(alpha=0.3)
         if len(columns) > 1:
             axes.legend(fontsize=8)
     figure.suptitle(
-        "Held-out distances should end below those of one gain for the whole texture; if they rise, the library is too "
-        "small. audit.png shows how exactly the slider moves grain",
+        "The held-out distance should end below that of no model; if it rises, the library is too small. "
+        "audit.png shows how exactly the slider moves grain",
         fontsize=9,
     )
     save_figure(figure, path)
@@ -92,12 +89,16 @@ def make_sample(model: GrainModel, tiles: Tiles, index: int) -> Sample:
     with torch.no_grad():
         n = len(controls)
         moved = model(tones.expand(n, -1, -1), texture.expand(n, -1, -1), controls) / NEPER_PER_DB
-        pattern = model.detector(tones, texture)[0]
-    return Sample(tones[0].cpu().numpy() / NEPER_PER_DB, moved.cpu().numpy(), pattern.cpu().numpy())
+        pattern = model.pattern(tones, texture)[0] / NEPER_PER_DB
+        generated = model.pattern(tones, torch.full_like(texture, model.floor))[0] / NEPER_PER_DB
+    return Sample(*(each.cpu().numpy() for each in (tones[0] / NEPER_PER_DB, moved, pattern, generated)))
 
 
 def draw_sample(path: Path, model: GrainModel, tiles: Tiles, settings: SpectrogramSettings) -> None:
-    """The tile whose texture is the median in level: its tones, its texture at five positions, and the pattern."""
+    """The tile whose texture is the median in level: its tones, its texture at five positions, and the pattern.
+
+    The pattern is that of the tile without its texture, too: what the model would generate for its tones.
+    """
     from matplotlib.figure import Figure
 
     levels = tiles.texture.mean((1, 2))
@@ -120,10 +121,9 @@ def draw_sample(path: Path, model: GrainModel, tiles: Tiles, settings: Spectrogr
     for control, level_db in zip(SAMPLE_CONTROLS, sample.texture, strict=True):
         panels["levels"].plot(bands, level_db.mean(1), label=f"texture at {control:+g}")
     panels["levels"].set(title="mean level of each band", ylabel="dB under the loudest band")
-    for values, label in zip(sample.pattern, ("smoothing", "more texture"), strict=True):
-        panels["pattern"].plot(bands, values.mean(1), label=label)
-    panels["pattern"].axhline(0, color="0.4", linestyle="--", label="the whole texture alike")
-    panels["pattern"].set(title="pattern: what takes part, relative to the texture that is there", ylabel="dB")
+    panels["pattern"].plot(bands, sample.pattern.mean(1), label="of the tile")
+    panels["pattern"].plot(bands, sample.generated.mean(1), label="of its tones alone: what is generated")
+    panels["pattern"].set(title="pattern: the texture that takes part when a sound gets more", ylabel="dB")
     for name in ("levels", "pattern"):
         label_axes(panels[name], settings, along="x")
         panels[name].grid(alpha=0.3)

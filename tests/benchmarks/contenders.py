@@ -1,7 +1,7 @@
 """What the learned pattern is compared with: gains by hand for the whole sound, one gain for its texture, and variants.
 
 A gain pattern by hand moves tones and noise alike, as the expander does; its amount is solved on the samples. A contender
-that moves the texture is a function from an `Analysis` to a pattern for `GainField`.
+that moves the texture is a function from an `Analysis` to the texture that `GainField` generates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import measure_grain
-from neural_grain.dsp.gain_field import UNIFORM_PATTERN
+from neural_grain.dsp.gains import WHITE_NOISE, GeneratedTexture
+from neural_grain.dsp.layers import crest_factor_db
 from neural_grain.dsp.mel import band_interpolation
 from neural_grain.dsp.resynthesis import interpolate_gains
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES, SpectrogramSettings
@@ -31,17 +32,18 @@ from neural_grain.dsp.stft import frame_blocks, hann_window, overlap_add, pad_ed
 from neural_grain.learn import game
 from neural_grain.learn.dataset import Tiles
 from neural_grain.learn.game import AuditGame
-from neural_grain.learn.model import GrainModel, cell_levels, pattern_in_db
+from neural_grain.learn.model import GrainModel, cell_levels, generated_texture
 from neural_grain.learn.settings import TrainOptions
 from neural_grain.learn.training import TRAINING, train_epoch
 
-Contender = Callable[[Analysis], np.ndarray]
+Contender = Callable[[Analysis], GeneratedTexture]
 MAX_GAIN_DB = 60.0
+EDGE_SAMPLES = 4096
 
 
-def one_gain(_analysis: Analysis) -> np.ndarray:
-    """The same gain for the whole texture: the built-in pattern."""
-    return UNIFORM_PATTERN
+def one_gain(_analysis: Analysis) -> GeneratedTexture:
+    """The same gain for the whole texture, and white noise where there is none: what works without a model."""
+    return WHITE_NOISE
 
 
 def expander_db(analysis: Analysis) -> np.ndarray:
@@ -98,7 +100,6 @@ class Variant:
 
 VARIANTS: dict[str, Variant] = {
     "full": Variant(),
-    "no background": Variant(patch=(game, "GAME", replace(game.GAME, background_share=0.0))),
     "natural tiles only": Variant(patch=(game, "GAME", replace(game.GAME, natural_share=1.0))),
     "D with 8 channels": Variant(8),
     "D with 32 channels": Variant(32),
@@ -111,16 +112,27 @@ def variants_of(argument: str) -> list[str]:
 
 
 def tiles_of(analyses: list[Analysis], n_steps: int) -> Tiles:
-    """The first ``n_steps`` steps of sounds as tiles."""
-    layers = ([cell_levels(getattr(a, name)[:, :n_steps]) for a in analyses] for name in ("tones_db", "texture_db"))
+    """``n_steps`` steps of sounds, without the padding before them, as tiles."""
+    layers = (
+        [cell_levels(getattr(a, name)[:, 2 : n_steps + 2]) for a in analyses] for name in ("tones_db", "texture_db")
+    )
     return Tiles(*(torch.from_numpy(np.stack(levels)) for levels in layers))
 
 
-def train_on(tiles: Tiles, settings: SpectrogramSettings, variant_name: str, seed: int, epochs: int) -> GrainModel:
+def typical_texture_of(analyses: list[Analysis], tiles: Tiles) -> GeneratedTexture:
+    """What stage 3 takes from the tiles of a library."""
+    # The ends of these sounds are cut in the middle of waves, which leaves tones in the texture there.
+    crests_db = [crest_factor_db(a.layers.texture(EDGE_SAMPLES, a.sound.n_samples - EDGE_SAMPLES)) for a in analyses]
+    return tiles.typical_texture(np.array(crests_db), analyses[0].settings)
+
+
+def train_on(
+    tiles: Tiles, texture: GeneratedTexture, settings: SpectrogramSettings, variant_name: str, seed: int, epochs: int
+) -> GrainModel:
     """Train a variant on tiles in memory, as stage 3 does."""
     variant, options = VARIANTS[variant_name], TrainOptions(epochs=epochs, seed=seed)
     torch.manual_seed(seed)
-    model = GrainModel(settings, variant.channels)
+    model = GrainModel(settings, texture, variant.channels)
     optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
     with patch.object(*(variant.patch or (game, "GAME", game.GAME))):
         audit_game = AuditGame(settings)
@@ -131,4 +143,4 @@ def train_on(tiles: Tiles, settings: SpectrogramSettings, variant_name: str, see
 
 def contender(model: GrainModel) -> Contender:
     """A model as a contender."""
-    return lambda analysis: pattern_in_db(model, analysis.tones_db, analysis.texture_db)
+    return lambda analysis: generated_texture(model, analysis.tones_db, analysis.texture_db)

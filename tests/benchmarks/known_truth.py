@@ -34,6 +34,7 @@ from contenders import (
     one_gain,
     tiles_of,
     train_on,
+    typical_texture_of,
     variants_of,
 )
 from pictures_of_sounds import log_mel_of
@@ -210,9 +211,9 @@ Judged = Callable[[Analysis, float], Sound]
 """Moves a sound by some octaves."""
 
 
-def by_pattern(pattern: Contender) -> Judged:
-    """Moves the texture along a pattern."""
-    return lambda analysis, octaves: move_grain(AmountSolver(GainField(analysis, pattern(analysis))), octaves).sound
+def by_layers(texture: Contender) -> Judged:
+    """Moves the texture, as the product does."""
+    return lambda analysis, octaves: move_grain(AmountSolver(GainField(analysis, texture(analysis))), octaves).sound
 
 
 def judge(pairs: list[SoundPair], contenders: dict[str, Judged]) -> dict[str, np.ndarray]:
@@ -236,14 +237,15 @@ def print_family(family: str, seed: int, args: argparse.Namespace, recordings: R
         name: lambda analysis, octaves, f=f: moved_by_hand(analysis, f(analysis), octaves)
         for name, f in HAND_MADE.items()
     }
-    scores = judge(pairs, {**by_hand, "nothing": lambda analysis, _: analysis.sound, "one gain": by_pattern(one_gain)})
+    scores = judge(pairs, {**by_hand, "nothing": lambda analysis, _: analysis.sound, "one gain": by_layers(one_gain)})
     best = np.min([scores[name] for name in (*HAND_MADE, "nothing")], axis=0)
-    tiles = tiles_of(library(family, args.files, seed, recordings), N_STEPS)
+    analyses = library(family, args.files, seed, recordings) if args.variants != "none" else []
+    tiles = tiles_of(analyses, N_STEPS) if analyses else None
     for variant in variants_of(args.variants):
         started = time.monotonic()
-        model = train_on(tiles, SETTINGS, variant, seed, args.epochs)
+        model = train_on(tiles, typical_texture_of(analyses, tiles), SETTINGS, variant, seed, args.epochs)
         trained_s = time.monotonic() - started
-        scores |= judge(pairs, {f"{variant} ({trained_s:.0f} s)": by_pattern(contender(model))})
+        scores |= judge(pairs, {f"{variant} ({trained_s:.0f} s)": by_layers(contender(model))})
     for name, score in scores.items():
         cells = "  ".join(f"{d:5.2f} {r:5.2f}" for d, r in zip(score.T.ravel(), (score / best).T.ravel(), strict=True))
         print(f"{family:10s} {seed}  {name:32s} {cells}", flush=True)

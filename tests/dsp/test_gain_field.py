@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 import pytest
 from conftest import SR, drone
-from rendering import SETTINGS, analysis_of, field_of, rendered, varied_pattern
+from rendering import SETTINGS, analysis_of, field_of, rendered, varied_texture
 
 from neural_grain.audio.limiter import limit_peaks
 from neural_grain.dsp.gain_field import GainField
@@ -20,24 +20,23 @@ AMOUNTS = {"smooth": Amounts(-12.0, 0.0), "texture": Amounts(12.0, 0.0), "genera
 @pytest.fixture(scope="module")
 def field() -> GainField:
     analysis = analysis_of(drone(-40, 6.0))
-    return GainField(analysis, varied_pattern(analysis))
+    return GainField(analysis, varied_texture(analysis))
 
 
 def change_db(field: GainField, amounts: Amounts) -> np.ndarray:
     """Change of the level of each band and step, from the gains of the whole sound."""
-    parts, gains = field._components(np.arange(field.n_steps), amounts.to_texture), field.gains(amounts)
+    parts, gains = field._components(np.arange(field.n_steps)), field.gains(amounts)
     moved_db = db_of(sum(powers_before_expander(parts, gains.bands))) - parts.level_db
     return moved_db + (0.0 if gains.bands.expander_db is None else gains.bands.expander_db + gains.level_db)
 
 
-def test_the_first_of_two_patterns_is_for_smoothing_and_the_second_for_texture():
-    analysis = analysis_of(drone(-40, 2.0))
-    smooth, texture = varied_pattern(analysis)
-    both = GainField(analysis, np.stack((smooth, texture)))
-    for amounts, pattern in ((AMOUNTS["smooth"], smooth), (AMOUNTS["texture"], texture)):
-        alone = GainField(analysis, pattern)
-        np.testing.assert_array_equal(both.gains(amounts).bands.noise_db, alone.gains(amounts).bands.noise_db)
-        np.testing.assert_array_equal(both.probe_log_power(amounts), alone.probe_log_power(amounts))
+def test_the_texture_of_a_model_decides_only_what_is_generated():
+    analysis = analysis_of(drone(-80, 2.0))
+    white, other = GainField(analysis), GainField(analysis, varied_texture(analysis))
+    for amounts in (AMOUNTS["smooth"], AMOUNTS["generated"]):
+        before, after = (field.gains(amounts).bands for field in (white, other))
+        np.testing.assert_array_equal(before.noise_db, after.noise_db)
+    assert np.abs(before.generated_db - after.generated_db).max() > 1
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 10), (7, 8), (50, 200), (100, 10_000)])
@@ -84,7 +83,7 @@ def test_the_samples_of_a_part_equal_those_of_the_whole(sr, name):
     y = np.stack([drone(-40, 2.0, sr), drone(-30, 2.0, sr, seed=1)], axis=1)
     y[sr : sr + 20] += 0.5
     analysis = analysis_of(y, sr)
-    field, amounts = GainField(analysis, varied_pattern(analysis)), AMOUNTS[name]
+    field, amounts = GainField(analysis, varied_texture(analysis)), AMOUNTS[name]
     whole = rendered(field, amounts)
     for start, stop in ((0, 100), (1, 4_000), (sr - 700, sr + 5_000), (len(y) - 50, len(y))):
         np.testing.assert_allclose(field.render_part(amounts, start, stop), whole[start:stop], atol=3e-6)

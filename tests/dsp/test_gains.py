@@ -21,7 +21,6 @@ from neural_grain.dsp.gains import (
     spectral_expander,
     steady_level,
     step_gains,
-    texture_factor,
     typical_texture,
 )
 from neural_grain.dsp.mel import band_fractions
@@ -33,16 +32,14 @@ def random_levels_db(n_steps: int = 50, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-80, 0, (128, n_steps)).astype(np.float32)
 
 
-def components(tones_db: np.ndarray, texture_db: np.ndarray, pattern_db: float | np.ndarray = 0.0) -> GainComponents:
+def components(tones_db: np.ndarray, texture_db: np.ndarray, present: np.ndarray | None = None) -> GainComponents:
     level_db = 10 * np.log10(10 ** (tones_db / 10) + 10 ** (texture_db / 10))
-    pattern_db = np.zeros_like(texture_db) + np.float32(pattern_db)
     quieter_db = np.zeros(level_db.shape[1], np.float32)
     return GainComponents(
-        pattern_db,
         spectral_expander(level_db),
         tones_db,
         texture_db,
-        np.ones_like(texture_db),
+        np.ones_like(texture_db) if present is None else present,
         texture_db,
         level_db,
         quieter_db,
@@ -53,28 +50,6 @@ def test_gains_are_interpolated_linearly_between_the_centres_of_the_steps():
     times, values = (np.arange(16) + 0.5) / 4, np.array([0.0, 4.0, 8.0, 4.0])
     interpolated = lerp_weights(times, 4).interpolate(values[None])[0]
     np.testing.assert_allclose(interpolated, np.interp(times, [0.5, 1.5, 2.5, 3.5], values))
-
-
-class TestTextureFactor:
-    @pytest.mark.parametrize("texture_db", [-60.0, -12.0, -0.1, 0.0, 0.1, 12.0, 60.0])
-    def test_the_uniform_pattern_gives_the_whole_texture_the_same_gain(self, texture_db):
-        np.testing.assert_allclose(texture_factor(np.zeros((1, 1)), texture_db), 10 ** (texture_db / 10), rtol=1e-5)
-
-    def test_a_band_of_which_half_takes_part_keeps_the_other_half(self):
-        half_db = np.full((1, 1), 10 * np.log10(0.5))
-        np.testing.assert_allclose(texture_factor(half_db, 20.0), 0.5 + 0.5 * 100, rtol=1e-5)
-        np.testing.assert_allclose(texture_factor(half_db, -20.0), 0.5 + 0.5 / 100, rtol=1e-5)
-
-    def test_more_than_the_whole_takes_part_only_where_texture_is_added(self):
-        np.testing.assert_allclose(texture_factor(np.full((1, 1), 10.0), 10.0), 1 + 9 * 10, rtol=1e-5)
-        np.testing.assert_allclose(texture_factor(np.full((1, 1), 10.0), -10.0), 0.1, rtol=1e-5)
-
-    @pytest.mark.parametrize("sign", [-1, 1])
-    def test_large_amounts_move_all_bands_alike_and_every_amount_moves_farther_than_a_smaller_one(self, sign):
-        pattern_db = np.linspace(-20, 0, 50)[:, None]
-        factors_db = [10 * np.log10(texture_factor(pattern_db, sign * db)) for db in np.arange(0, 60.5, 0.5)]
-        np.testing.assert_allclose(factors_db[2 * 60], sign * 60, rtol=1e-4)
-        assert np.all(sign * np.diff(factors_db, axis=0) > 0)
 
 
 class TestBandGains:
@@ -118,7 +93,7 @@ def test_the_typical_texture_is_that_of_the_half_with_most_of_it():
 class TestStepGains:
     @pytest.mark.parametrize("amounts", [Amounts(-60.0, 0.3), Amounts(12.0, -0.1)])
     def test_the_expander_keeps_the_energy_of_a_steady_sound(self, amounts):
-        parts = components(*(random_levels_db(1, seed).repeat(40, axis=1) for seed in (0, 1)), pattern_db=-3.0)
+        parts = components(*(random_levels_db(1, seed).repeat(40, axis=1) for seed in (0, 1)))
         gains = step_gains(parts, amounts, SHARES)
         before = sum(powers_before_expander(parts, gains.bands))
         after = before * 10 ** ((gains.bands.expander_db + gains.level_db) / 10)
@@ -130,9 +105,9 @@ class TestStepGains:
         np.testing.assert_array_equal(step_gains(parts, Amounts(texture_db, 0.0), SHARES).level_db, 0)
 
     def test_transients_get_the_gain_of_the_texture_as_a_whole(self):
-        pattern_db = np.where(np.arange(128)[:, None] < 64, 0.0, -60.0)
         texture_db = np.full((128, 5), -40.0, np.float32)
-        gains = step_gains(components(texture_db + 20, texture_db, pattern_db), Amounts(10.0, 0.0), SHARES)
+        present = np.where(np.arange(128)[:, None] < 64, 1.0, 0.0) + np.zeros_like(texture_db)
+        gains = step_gains(components(texture_db + 20, texture_db, present), Amounts(10.0, 0.0), SHARES)
         moved, rest = SHARES[:64].sum(), SHARES[64:].sum()
         np.testing.assert_allclose(gains.transients_db, 10 * np.log10((10 * moved + rest) / (moved + rest)), atol=0.01)
 

@@ -8,7 +8,7 @@ import librosa
 import numpy as np
 import pytest
 from conftest import SR, drone, noise, sine
-from rendering import SETTINGS, analysis_of, solver_of, varied_pattern
+from rendering import SETTINGS, analysis_of, solver_of, varied_texture
 from scipy.signal import lfilter
 
 from neural_grain.dsp.gain_field import GainField
@@ -21,7 +21,7 @@ from neural_grain.dsp.solver import AmountSolver
 @pytest.fixture(scope="module")
 def solver() -> AmountSolver:
     analysis = analysis_of(drone(-40))
-    return AmountSolver(GainField(analysis, varied_pattern(analysis)))
+    return AmountSolver(GainField(analysis, varied_texture(analysis)))
 
 
 def log2_grain_by_librosa(solver: AmountSolver, amounts: Amounts) -> float:
@@ -102,15 +102,6 @@ def test_weak_bands_are_filled_where_more_texture_does_little_and_then_the_spect
     assert np.all(np.diff(curve.fill[fills:flattens]) > 0)
     assert np.all(curve.fill[flattens:] == 1)
     assert np.all(np.diff(curve.expander[flattens:]) < 0)
-
-
-@pytest.mark.parametrize("octaves", [1.0, -1.0])
-def test_each_direction_is_solved_with_its_own_pattern(octaves):
-    analysis = analysis_of(drone(-40, 2.0))
-    smooth, texture = varied_pattern(analysis)
-    both = AmountSolver(GainField(analysis, np.stack((smooth, texture))))
-    alone = AmountSolver(GainField(analysis, smooth if octaves > 0 else texture))
-    assert both.estimate(octaves) == alone.estimate(octaves)
 
 
 def test_a_sound_that_is_almost_all_silence_is_probed_where_it_sounds():

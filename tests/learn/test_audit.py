@@ -45,7 +45,7 @@ def test_what_was_achieved_is_measured_on_the_rendered_sound_with_the_function_o
         assert row.achieved_octaves == pytest.approx(math.log2(before / after), abs=1e-4)
 
 
-NO_BETTER = "the learned pattern is no better than the same gain for the whole texture: train longer, or add recordings"
+NO_BETTER = "what is generated is no nearer to this library's texture than without a model: add recordings"
 ALREADY = "because most of these files are already about as smooth or as grainy as possible"
 
 
@@ -54,14 +54,16 @@ ALREADY = "because most of these files are already about as smooth or as grainy 
     [
         ([("a", 1, 1.01), ("a", -1, -0.98), ("b", 2, 2.0)], 0.12,
          "the slider is accurate to 0.05 octaves on 2 of 2 files; "
-         "the learned pattern is 12% nearer to this library's texture than the same gain for the whole texture"),
+         "where a sound has no texture of its own, what is generated is 12% nearer to this library's texture than without a "
+         "model"),
         ([("a", 1, 1.01), ("a", -1, -0.8), ("b", 2, 2.0)], 0.02,
          "the slider is accurate to 0.05 octaves on 1 of 2 files; the largest error is 0.200 octaves, see audit.png; "
-         "the learned pattern is 2% nearer to this library's texture than the same gain for the whole texture"),
+         "where a sound has no texture of its own, what is generated is 2% nearer to this library's texture than without a "
+         "model"),
         ([("a", 1, 1.0), ("a", 2, None), ("a", 3, None), ("b", 0, 0.0), ("b", 1, None)], -0.01,
          "the slider is accurate to 0.05 octaves on 1 of 1 files; "
          f"only 25% of the positions are within reach, {ALREADY}; "
-         "the learned pattern is no better than the same gain for the whole texture: train longer, or add recordings"),
+         "what is generated is no nearer to this library's texture than without a model: add recordings"),
         ([("a", 0, 0.0), ("a", 1, None)], 0.0,
          "no held-out file could be moved to a requested position; "
          f"only 0% of the positions are within reach, {ALREADY}; {NO_BETTER}"),

@@ -131,7 +131,7 @@ def test_only_the_drawn_tiles_are_read(copied, monkeypatch):
     for tile in pairs.tiles:
         if tile.array not in drawn:
             tile.array.unlink()
-    train, held_out = load_library(pairs, seed=0)
+    train, held_out, _ = load_library(pairs, seed=0)
     assert (len(train.tones), len(held_out.tones)) == (5, 2)
     with pytest.raises(PipelineError, match="not readable as a tile"):
         load_tiles(pairs.tiles, pairs.settings)

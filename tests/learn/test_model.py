@@ -9,35 +9,35 @@ import pytest
 import torch
 from learning import SETTINGS, random_levels, randomised
 
-from neural_grain.dsp.gains import texture_factor
+from neural_grain.dsp.gains import GeneratedTexture
 from neural_grain.dsp.settings import NEPER_PER_DB
 from neural_grain.learn import model as model_module
-from neural_grain.learn.model import DETECTOR, GrainModel, cell_levels, move_texture, pattern_in_db
+from neural_grain.learn.model import DETECTOR, GrainModel, cell_levels, generated_texture, move_texture
+
+ABSENT = torch.full((3, 128, 8), -100 * NEPER_PER_DB)
 
 
-class TestDetector:
-    def test_each_direction_has_its_own_pattern(self):
-        tones, texture, model = random_levels(), random_levels(seed=1, low_db=-100), randomised()
-        both = model.detector(tones, texture)
-        assert both.shape == (3, 2, 128, 8)
-        assert (both[:, 0] - both[:, 1]).abs().max() > 0.1
-        mixed = model.pattern_db(tones, texture, torch.tensor([1.0, -1.0, -3.0]))
-        assert torch.equal(mixed, torch.stack([both[0, 0], both[1, 1], both[2, 1]]))
+class TestPattern:
+    def test_it_starts_as_the_typical_texture_of_the_library(self):
+        spectrum_db = np.linspace(0, -30, 128, dtype=np.float32)
+        model, tones = GrainModel(SETTINGS, GeneratedTexture(spectrum_db, 20.0)), random_levels()
+        expected = -100 + spectrum_db[:, None] + tones.amax(1, keepdim=True).numpy() / NEPER_PER_DB
+        np.testing.assert_allclose(model.pattern(tones, ABSENT).detach() / NEPER_PER_DB, expected, atol=1e-3)
+        found = generated_texture(model, *np.full((2, 128, 16), -50, np.float32))
+        assert found.crest_db == 20.0
+        np.testing.assert_allclose(found.spectrum_db, np.tile(spectrum_db[:, None], 2), atol=1e-5)
 
-    def test_it_starts_as_one_gain_for_the_whole_texture(self):
-        assert not GrainModel(SETTINGS).detector(random_levels(), random_levels(seed=1, low_db=-100)).any()
-
-    def test_it_speaks_only_where_a_band_has_no_noise_of_its_own(self):
-        tones, texture = random_levels(), torch.full((3, 128, 8), -100 * NEPER_PER_DB)
-        texture[:, 40:] = -80 * NEPER_PER_DB
-        pattern = randomised().detector(tones, texture)
-        assert not pattern[:, :, 40:].any()
-        assert pattern[:, :, :40].abs().max() > 0.1
+    def test_where_a_band_has_texture_of_its_own_the_pattern_is_that_texture(self):
+        tones, texture = random_levels(), ABSENT.clone()
+        texture[:, 40:] = -60 * NEPER_PER_DB
+        pattern = randomised().pattern(tones - 20, texture)
+        torch.testing.assert_close(pattern[:, 40:], texture[:, 40:])
+        assert (pattern[:, :40] - texture[:, :40]).abs().max() > 0.1
 
     def test_only_differences_between_bands_count(self):
-        pattern = randomised().detector(random_levels(), torch.full((3, 128, 8), -100 * NEPER_PER_DB))
-        assert pattern.mean(2).abs().max() < 1e-4
-        assert pattern.abs().max() <= 2 * DETECTOR.range_db
+        pattern = randomised().detector(random_levels(), ABSENT)
+        assert pattern.mean(1).abs().max() < 1e-4
+        assert 0.1 < pattern.abs().max() <= 2 * DETECTOR.range_db
 
     def test_cells_that_are_far_away_do_not_matter(self):
         tones, texture = random_levels(1, 40), random_levels(1, 40, seed=1, low_db=-100)
@@ -50,11 +50,11 @@ class TestDetector:
         steps = np.random.default_rng(0).uniform(-100, 0, (2, 128, 371)).astype(np.float32)
         steps[1, :, 100:200] = -100
         model = randomised()
-        whole = pattern_in_db(model, *steps)
+        whole = generated_texture(model, *steps).spectrum_db
         assert whole.any()
         monkeypatch.setattr(model_module, "DETECTOR", replace(DETECTOR, chunk_cells=8))
-        np.testing.assert_allclose(pattern_in_db(model, *steps), whole, atol=1e-3)
-        assert whole.shape == (2, 128, 47)
+        np.testing.assert_allclose(generated_texture(model, *steps).spectrum_db, whole, atol=1e-3)
+        assert whole.shape == (128, 47)
 
     def test_a_cell_has_the_mean_power_of_its_steps(self):
         level_db = np.random.default_rng(0).uniform(-80, 0, (128, 19))
@@ -74,19 +74,16 @@ class TestKernel:
         torch.testing.assert_close(effective, -effective.flip(0))
 
     @pytest.mark.parametrize("amount_db", [-25.0, -3.0, 4.0, 29.0])
-    def test_texture_is_moved_as_rendering_moves_it(self, amount_db):
+    def test_texture_that_is_there_gets_one_gain(self, amount_db):
         texture = random_levels(1)
-        pattern_db = 40 * torch.rand(1, 128, 8) - 20
-        moved = move_texture(texture, pattern_db, torch.tensor([amount_db]))
-        factor = texture_factor(pattern_db[0].numpy(), amount_db)
-        np.testing.assert_allclose((moved - texture)[0].exp(), factor, rtol=1e-4)
+        moved = move_texture(texture, texture, torch.tensor([amount_db]))
+        torch.testing.assert_close(moved, texture + NEPER_PER_DB * amount_db, atol=1e-4, rtol=0)
 
     def test_what_is_added_is_the_pattern_times_the_control(self):
         """N' = N + V d in powers, with d = 10**(amount / 10) - 1."""
-        texture, pattern_db, amount_db = random_levels(1), torch.full((1, 128, 8), 5.0), torch.tensor([6.0])
-        moved = move_texture(texture, pattern_db, amount_db)
-        added = (texture + 5 * NEPER_PER_DB).exp() * (10**0.6 - 1)
-        torch.testing.assert_close(moved.exp(), texture.exp() + added)
+        texture, pattern, amount_db = random_levels(1), random_levels(1, seed=1), torch.tensor([6.0])
+        moved = move_texture(texture, pattern, amount_db)
+        torch.testing.assert_close(moved.exp(), texture.exp() + pattern.exp() * (10**0.6 - 1))
 
     def test_a_step_of_training_works_on_any_device(self):
         """No GPU is needed to see that a tensor is on the wrong device: "meta" refuses others, too."""

@@ -44,7 +44,7 @@ class TestWhatIsLearned:
         game = AuditGame(SETTINGS)
         before, after = (
             judge(game, model, library.held_out, short_run.options)
-            for model in (GrainModel(SETTINGS), short_run.trained.model)
+            for model in (GrainModel(SETTINGS), short_run.trained.model)  # white noise, and what was learned
         )
         assert vars(after) == pytest.approx(vars(short_run.trained.history[-1].held_out))
         assert short_run.trained.nearer_than_one_gain == pytest.approx(share_nearer(before, after))
@@ -62,7 +62,7 @@ class TestWhatIsLearned:
             train_epoch(game, model, optimizer, tiles, epoch, options)
         bare = Tiles(tiles.tones, torch.full_like(tiles.texture, BANDS.floor))
         with torch.no_grad():
-            pattern_db = model.pattern_db(bare.tones, bare.texture, -torch.ones(len(bare.tones))).mean((0, 2))
+            pattern_db = model.detector(bare.tones, bare.texture).mean((0, 2))
         assert pattern_db[BREATH_BAND + 4 :].mean() > pattern_db[: BREATH_BAND - 4].mean() + 1.5
 
     def test_a_tile_of_digital_silence_does_no_harm(self):
@@ -143,13 +143,12 @@ class TestInterruption:
         judge_well = AuditGame.judge
 
         def judge_badly(game, model, *args):
-            judgements = judge_well(game, model, *args)
+            judgement = judge_well(game, model, *args)
             if torch.is_grad_enabled() and latest.exists() == (epoch == 2):
                 scale = model.scale.sum()
                 bad = scale * math.inf if fault == "loss" else (scale - scale.detach()).sqrt()
-                smooth = judgements["smooth"]
-                judgements["smooth"] = replace(smooth, violation=smooth.violation + bad)
-            return judgements
+                judgement = replace(judgement, violation_smooth=judgement.violation_smooth + bad)
+            return judgement
 
         monkeypatch.setattr(AuditGame, "judge", judge_badly)
         monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=2, max_batches=2))
