@@ -107,8 +107,8 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variants_of(argument: str) -> list[str]:
-    """The variants that an option names, separated by semicolons, or all."""
-    return list(VARIANTS) if argument == "all" else argument.split(";")
+    """The variants that an option names, separated by semicolons, or all, or none."""
+    return [] if argument == "none" else list(VARIANTS) if argument == "all" else argument.split(";")
 
 
 def tiles_of(analyses: list[Analysis], n_steps: int) -> Tiles:
