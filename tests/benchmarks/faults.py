@@ -53,7 +53,7 @@ STAGES = (
         "train", ("cak_grain_processor.py", "--epochs", "3", "--device", "cpu"), ("grain_processor_v2_output",)
     ),
     Stage("render", ("neural_audio_processor.py", SOUND, "--grain", "-1", "-o", "one.flac", "--overwrite"), ()),
-    Stage("batch", ("neural_audio_processor.py", "Drone", "--grain", "-1", "-o", "out/"), ()),
+    Stage("batch", ("neural_audio_processor.py", "Drone/Static", "--grain", "-1", "-o", "out/"), ()),
     Stage("sweep", ("neural_audio_processor.py", SOUND, "--sweep", "3", "-o", "swept/"), ()),
 )  # fmt: skip
 

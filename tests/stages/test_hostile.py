@@ -80,12 +80,12 @@ def test_damaged_audio_causes_no_traceback_crash_hang_or_large_allocation(projec
     processor = GrainProcessor.load(project.model, "cpu")
     processor.threads = 1
     processor.render(fuzz.whole_sound(), fuzz.SR, grain=-1.0)
-    damage_of = {path: damage for _, damage, path in fuzz.mutants(tmp_path, 120, seed=7)}
+    damage_of = {path: damage for _, damage, path in fuzz.mutants(tmp_path, 80, seed=7)}
     outcomes = dict(fuzz.outcomes(list(damage_of), processor, jobs=2))
-    assert len(outcomes) == 120
+    assert len(outcomes) == 80
     faults = {f"{path.name} {damage_of[path]}": outcome for path, outcome in outcomes.items() if fuzz.is_fault(outcome)}
     assert not faults
-    assert sum(outcome.rendered == "rendered" for outcome in outcomes.values()) > 20
+    assert sum(outcome.rendered == "rendered" for outcome in outcomes.values()) > 12
 
 
 @pytest.mark.parametrize(("sr", "n"), [(1, SR), (999, SR), (2**31 - 1, SR), (1_000_001, SR)])
