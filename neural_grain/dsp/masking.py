@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -242,7 +241,7 @@ def join_points(values: np.ndarray, n: int) -> np.ndarray:
     return ramps.reshape(len(values), -1)
 
 
-@cache
+# Without a cache, because a cached function travels to the workers of a cluster by its name, and they have no package.
 def _quantile_of_noise(mean_frames: int) -> float:
     """The quantile of the power of noise of level 1, averaged over frames that overlap.
 
