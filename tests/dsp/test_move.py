@@ -136,6 +136,13 @@ class TestLimit:
         assert not any(result.within_reach for result in results)
         assert results[0].achieved_octaves == results[1].achieved_octaves
 
+    def test_a_request_that_grain_jumps_over_is_not_within_reach(self):
+        """With 9 dB more texture the noise after the drone is loud enough to count, and grain rises at once."""
+        solver = solver_of(np.concatenate([drone(-50, 2.0), noise(2, level=1e-3)]).astype(np.float32))
+        result = move_grain(solver, -1.0)
+        assert abs(result.achieved_octaves + 1) > 0.1
+        assert not result.within_reach
+
     def test_a_sound_that_cannot_be_moved_is_returned_as_it_is(self):
         solver = solver_of(sine(1_000).astype(np.float32))  # already at the floor of the measure
         result = move_grain(solver, 2.0)
