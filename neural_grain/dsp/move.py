@@ -33,6 +33,7 @@ class CorrectionSettings:
     """How a rendering is corrected until it has the requested grain and level."""
 
     tolerance_octaves: float = 0.02  # of the measured grain, which is 1.4 %
+    max_error_octaves: float = 0.1  # beyond it a request was not met: grain jumps where quiet frames begin to count
     max_corrections: int = 6  # renderings after the first; most sounds take one or two
     level_tolerance_db: float = 0.1  # of the RMS level
     max_level_corrections: int = (
@@ -60,7 +61,7 @@ class Rendering:
     requested_octaves: float
     grain_before: float
     grain_after: float
-    within_reach: bool  # False if the sound could not be moved as far as requested
+    within_reach: bool  # False if the sound could not be moved by what was requested
     amounts: Amounts  # the expander's is 0 as far as the texture reaches
     level_db: float  # change of the RMS level
     limited_db: float  # by which its highest peak would exceed the ceiling if it were as loud without the limiter
@@ -126,7 +127,8 @@ def move_grain(
             best = renderer.render(best.position, best.corrected_level)
     limit = solver.measured_limits.get(solver.reach(octaves))
     is_beyond = limit is not None and abs(octaves) > limit.octaves + CORRECTION.tolerance_octaves
-    return renderer.rendering(best, within_reach=not is_beyond)
+    is_near = abs(abs(octaves) - best.octaves) <= CORRECTION.max_error_octaves
+    return renderer.rendering(best, within_reach=is_near and not is_beyond)
 
 
 def unchanged_rendering(analysis: Analysis, octaves: float) -> Rendering:
