@@ -39,6 +39,9 @@ class GameSettings:
     audible_db: float = 80.0  # below the loudest band of a tile; what lies deeper is not compared
     amount_range_db: float = 100.0  # of texture that may be added: from the floor up to the tones
     bisections: int = 10  # of that range: to within 0.1 dB
+    slope_step_db: float = 0.1  # over which the slope of grain is taken
+    min_slope: float = 0.01  # octaves for a dB: where grain hardly rises, the gradient of the amount is not trusted
+    reached_octaves: float = 0.05  # a tile that no amount brings so near to the claim is not compared
 
 
 GAME = GameSettings()
@@ -57,7 +60,7 @@ class Pair(NamedTuple):
 class Judgement:
     """What the referees say of a batch; tensors without shape."""
 
-    distance: Tensor  # dB**2, mean over tiles, bands and cells
+    distance: Tensor  # dB**2, mean over bands, cells and the tiles that reach the claim
     correction: Tensor  # dB**2, mean square of what D adds to the library's typical texture
     violation_texture: Tensor  # octaves, mean over tiles
     violation_smooth: Tensor
@@ -104,13 +107,15 @@ class AuditGame:
         """Move pairs in both directions and judge the results.
 
         The critic judges where a pattern changes a sound, and the auditor how much it does. So the critic sees tiles that
-        were moved by exactly the claim, with whatever amount that takes, as rendering does.
+        were moved by exactly the claim, with whatever amount that takes, as rendering does; what can't be moved by the
+        claim is left out.
         """
         tones, correction_db = pair.tones, model.detector(pair.tones, pair.less)
         pattern = model.pattern(tones, pair.less, correction_db)
         wanted = self.log2_grain(tones, pair.more)
-        amount_db = self.solve_amount(tones, pair.less, pattern.detach(), wanted)
-        distance = self._distance(tones, move_texture(pair.less, pattern, amount_db), pair.more)
+        moved = move_texture(pair.less, pattern, self.amount_for(tones, pair.less, pattern, wanted))
+        is_reached = (self.log2_grain(tones, moved) - wanted).abs() < GAME.reached_octaves
+        distance = self._distances(tones, moved, pair.more) @ is_reached.float() / is_reached.sum().clamp(min=1)
         raised = move_texture(pair.less, pattern.detach(), model.amount_db(-pair.octaves))
         lowered = move_texture(pair.more, pair.more, model.amount_db(pair.octaves))
         violations = (
@@ -118,6 +123,18 @@ class AuditGame:
             for moved, target in ((raised, wanted), (lowered, wanted - pair.octaves))
         )
         return Judgement(distance, correction_db.square().mean(), *violations)
+
+    def amount_for(self, tones: Tensor, texture: Tensor, pattern: Tensor, wanted: Tensor) -> Tensor:
+        """What `solve_amount` returns, with the gradient that the pattern has through it.
+
+        When a pattern changes, the amount changes so that grain stays the same (implicit function theorem). Without
+        this gradient the pattern grew without limit in bands that tones mask.
+        """
+        amount_db = self.solve_amount(tones, texture, pattern.detach(), wanted)
+        grain = self.log2_grain(tones, move_texture(texture, pattern, amount_db))
+        above = move_texture(texture, pattern.detach(), amount_db + GAME.slope_step_db)
+        slope = (self.log2_grain(tones, above) - grain.detach()) / GAME.slope_step_db
+        return amount_db - (grain - grain.detach()) / slope.clamp(min=GAME.min_slope)
 
     @torch.no_grad()
     def solve_amount(self, tones: Tensor, texture: Tensor, pattern: Tensor, wanted: Tensor) -> Tensor:
@@ -137,11 +154,11 @@ class AuditGame:
             low, high = torch.where(is_short, middle, low), torch.where(is_short, high, middle)
         return (low + high) / 2
 
-    def _distance(self, tones: Tensor, moved: Tensor, target: Tensor) -> Tensor:
-        """Mean square difference of the whole sounds in dB, within the audible range."""
+    def _distances(self, tones: Tensor, moved: Tensor, target: Tensor) -> Tensor:
+        """Mean square difference of each of the whole sounds, within the audible range: dB**2, shape (batch,)."""
         levels = [torch.logaddexp(tones, texture) / NEPER_PER_DB for texture in (moved, target)]
         floor = levels[1].amax((1, 2), keepdim=True) - GAME.audible_db
-        return (torch.maximum(levels[0], floor) - torch.maximum(levels[1], floor)).square().mean()
+        return (torch.maximum(levels[0], floor) - torch.maximum(levels[1], floor)).square().mean((1, 2))
 
     def _nepers(self, db: np.ndarray, like: Tensor) -> Tensor:
         """Decibels (batch,) as natural logarithms of power, for tiles."""

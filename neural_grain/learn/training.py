@@ -53,7 +53,7 @@ class TrainingSettings:
     adam_betas: tuple[float, float] = (0.9, 0.99)  # torch's 0.999 remembers 1,000 steps, most of a short run
     distance_unit_db2: float = 20.0  # dB**2 of distance that weigh as much as an octave of violation
     violation_weight: float = 1.0
-    correction_weight: float = 0.02  # with 2e-4 it grew without limit in bands that tones mask, to 20 dB
+    correction_weight: float = 2e-3  # 7 dB of correction cost as much as 0.3 dB of distance
     max_gradient_norm: float = 10.0  # so that no single batch can spoil the weights
     min_batches: int = 8  # in an epoch: a small library is gone through more than once
     max_batches: int = 32  # in an epoch: training must not take longer for a larger library
