@@ -8,7 +8,8 @@ from conftest import SR
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.analysis import Analysis, analyse
 from neural_grain.dsp.gain_field import GainField
-from neural_grain.dsp.gains import Amounts, GeneratedTexture
+from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.generation import GeneratedTexture
 from neural_grain.dsp.settings import CELL_FRAMES, GrainSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
 

@@ -39,7 +39,8 @@ from neural_grain.base.files import atomic_write, check_unchanged, check_writabl
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gain_field import GainField
-from neural_grain.dsp.gains import WHITE_NOISE, Amounts
+from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.generation import WHITE_NOISE
 from neural_grain.dsp.move import Rendering, move_grain
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver

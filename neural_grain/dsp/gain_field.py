@@ -1,8 +1,8 @@
 """The gain field of a sound: from amounts to the gains of every layer, band and step, and from there to audio.
 
-A sound and its pattern leave two numbers free: by how much the texture is moved and how much of the spectral expander is
-applied (`Amounts`). The gain field turns them into gains and renders the sound with them, whole or in part. For the
-solver it also predicts the powers that the amounts give the frames of the probe:
+Three numbers say how far a sound is moved (`Amounts`): the gain of its texture, how much its weak bands are filled with
+noise, and how much of the spectral expander is applied. The gain field turns them into gains and renders the sound with
+them, whole or in part. For the solver it also predicts the powers that the amounts give the frames of the probe:
 
     P'[t, k] = |sqrt(tones[t, k] + g cross[t, k] + g**2 texture[t, k]) + generated[t, k]|**2 expander[t, k]
 
@@ -16,21 +16,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.audio.limiter import limit_peaks, limiter_reach
-from neural_grain.base.files import scratch_array
 from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gains import (
     ENERGY,
-    TEXTURE,
-    WHITE_NOISE,
     Amounts,
     GainComponents,
-    GeneratedTexture,
     StepGains,
     band_gains,
     channel_gains_db,
@@ -39,18 +34,16 @@ from neural_grain.dsp.gains import (
     loud_level,
     power_of,
     powers_before_expander,
-    presence,
     quieter_around,
     spectral_expander,
-    steady_level,
     step_gains,
 )
+from neural_grain.dsp.generation import WHITE_NOISE, GeneratedTexture, density_for_crest, generated_base
 from neural_grain.dsp.mel import band_fractions, band_interpolation
-from neural_grain.dsp.resynthesis import LayerRenderer, density_for_crest
-from neural_grain.dsp.settings import CELL_FRAMES, DYNAMIC_RANGE_DB, NEPER_PER_DB, STEP_FRAMES
+from neural_grain.dsp.resynthesis import LayerRenderer
+from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
 
 TILE_S = 3.0  # for which a crest factor holds: as long as a tile of the library
-BASE_STEPS = 4096  # of the level below generated noise that are computed at a time: 3 minutes
 REFERENCE_DB = 30.0  # of texture, at which the spectrum of generated noise is taken
 BALANCE_STEPS = 192  # of the probe, from which the change of each channel is estimated
 
@@ -266,38 +259,6 @@ class GainField:
             level_db,
             self._quieter_db[steps],
         )
-
-
-class GeneratedBase(NamedTuple):
-    """Arrays of shape (n_mels, steps)."""
-
-    present: np.ndarray  # `presence`
-    base_db: np.ndarray  # level on which generated noise is built
-
-
-def generated_base(analysis: Analysis, spectrum_db: np.ndarray) -> GeneratedBase:
-    """Where a sound has texture, and the level on which noise is generated: that of the texture without hits.
-
-    Where a band has no texture, that is the floor of the picture, with the spectrum of the library's texture, and follows
-    the loudest band of its time.
-    """
-    shares, n_cells = band_fractions(analysis.settings), -(-analysis.x.shape[1] // CELL_FRAMES)
-    spectrum_db = np.broadcast_to(np.reshape(spectrum_db, (len(spectrum_db), -1)), (len(shares), n_cells))
-    spectrum_db = spectrum_db - db_of(shares @ power_of(spectrum_db)) - np.float32(DYNAMIC_RANGE_DB)
-    present, base_db = scratch_array(analysis.texture_db.shape), scratch_array(analysis.texture_db.shape)
-    margin = TEXTURE.lasting_steps
-    for start in range(0, base_db.shape[1], BASE_STEPS):
-        stop = min(start + BASE_STEPS, base_db.shape[1])
-        first = max(0, start - margin)
-        texture_db, tones_db = (db[:, first : stop + margin] for db in (analysis.texture_db, analysis.tones_db))
-        loudest_db = steady_level(np.maximum(texture_db, tones_db).max(axis=0, keepdims=True))
-        share = presence(tones_db, texture_db)
-        steps = np.arange(first, first + share.shape[1])
-        generated_db = lerp_weights((steps + 0.5) * STEP_FRAMES / CELL_FRAMES, n_cells).interpolate(spectrum_db)
-        piece = share * steady_level(texture_db) + (1 - share) * (generated_db + loudest_db)
-        inside = slice(start - first, stop - first)
-        present[:, start:stop], base_db[:, start:stop] = share[:, inside], piece[:, inside]
-    return GeneratedBase(present, base_db)
 
 
 def log_mean_power(log_power: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neural_grain.dsp.analysis import ChannelPowers
-from neural_grain.dsp.settings import DYNAMIC_RANGE_DB, NEPER_PER_DB
+from neural_grain.dsp.settings import NEPER_PER_DB
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,6 @@ class BalanceSettings:
 class TextureSettings:
     """How amounts become gains of the texture."""
 
-    present_db: float = 10.0  # above the floor of the picture, from where on a band has noise that can be raised
-    steady_steps: int = 5  # 0.23 s, which noise has to last so that noise is generated after its level
-    leak_db: float = 65.0  # below tones: what the split leaves of them in the texture where they change
-    lasting_leak_db: float = 95.0  # the same where they do not change
-    lasting_steps: int = 21  # 1 s
-    leak_bands: int = 2  # to both sides of a tone
-    hit_db: tuple[float, float] = (6.0, 12.0)  # above the level of what lasts: from noise that fluctuates to a hit
     max_gain_db: float = 20.0  # of noise that is there: what leaks from tones into it would be heard beyond
 
 
@@ -78,17 +71,6 @@ class Amounts:
     def to_texture(self) -> bool:
         """True if these amounts increase grain."""
         return self.texture_db > 0 or self.fill > 0 or self.expander < 0
-
-
-class GeneratedTexture(NamedTuple):
-    """What the texture is like that is generated where a sound has none."""
-
-    spectrum_db: np.ndarray  # (n_mels,) or (n_mels, cells), level of each band; only differences between bands count
-    crest_db: float  # crest factor of 3 s of its samples: up to 13 dB noise, above it more and more separate clicks
-
-
-#: White noise, which is generated without a model.
-WHITE_NOISE = GeneratedTexture(np.zeros(1, np.float32), 0.0)
 
 
 class GainComponents(NamedTuple):
@@ -162,73 +144,6 @@ def spectral_expander(level_db: np.ndarray) -> np.ndarray:
     np.ndarray, shape (n_mels, steps), gain in dB for an amount of 1
     """
     return level_db - level_db.mean(axis=0, keepdims=True)
-
-
-def presence(tones_db: np.ndarray, texture_db: np.ndarray) -> np.ndarray:
-    """How far bands have texture of their own: 0 at the floor of the picture, 1 where it can be raised.
-
-    What the split leaves of strong tones in the texture is none. It is weak, and comes and goes where tones change.
-
-    Parameters
-    ----------
-    tones_db, texture_db : np.ndarray, shape (n_mels, steps), dB
-    """
-    from scipy.ndimage import maximum_filter1d
-
-    near_db = maximum_filter1d(tones_db, 2 * TEXTURE.leak_bands + 1, axis=0, mode="nearest")
-    lasting_db = opening(texture_db, TEXTURE.lasting_steps)
-
-    def over(level_db: np.ndarray, floor_db: np.ndarray | float) -> np.ndarray:
-        return np.clip((level_db - floor_db) / np.float32(TEXTURE.present_db), 0, 1)
-
-    lasts, is_strong = over(lasting_db, near_db - TEXTURE.lasting_leak_db), over(texture_db, near_db - TEXTURE.leak_db)
-    return over(texture_db, -np.float32(DYNAMIC_RANGE_DB)) * np.maximum(lasts, is_strong)
-
-
-def typical_texture(texture_db: np.ndarray, crest_db: np.ndarray, shares: np.ndarray) -> GeneratedTexture:
-    """What a library's texture is like: the mean spectrum and the median crest factor of the half with most texture.
-
-    Parameters
-    ----------
-    texture_db : np.ndarray, shape (tiles, n_mels), mean level of each band, relative to the loudest band of the sound
-    crest_db : np.ndarray, shape (tiles,), of the samples of the texture
-    shares : np.ndarray, shape (n_mels,), `band_fractions`
-    """
-    power = power_of(texture_db)
-    energy = power @ shares
-    has_most = np.argsort(energy)[len(energy) // 2 :]
-    shape = power[has_most] / energy[has_most, None]
-    return GeneratedTexture(db_of(shape.mean(axis=0)), float(np.median(crest_db[has_most])))
-
-
-def opening(level_db: np.ndarray, n_steps: int) -> np.ndarray:
-    """The largest of the smallest values around in time, shape (n_mels, steps): what lasts for ``n_steps``."""
-    from scipy.ndimage import maximum_filter1d, minimum_filter1d
-
-    lowest_db = minimum_filter1d(level_db, n_steps, axis=1, mode="nearest")
-    return maximum_filter1d(lowest_db, n_steps, axis=1, mode="nearest")
-
-
-def steady_level(level_db: np.ndarray) -> np.ndarray:
-    """The level of what lasts: where it stands out of its opening over time, as in a hit, the opening takes its place.
-
-    The opening is the largest of the smallest values around. Generated noise follows this level. A hit would else be heard
-    in it before and after, because a step also sees what lies half a window around it.
-
-    Parameters
-    ----------
-    level_db : np.ndarray, shape (n_mels, steps), dB
-
-    Returns
-    -------
-    np.ndarray of the same shape, float32, nowhere above ``level_db``
-    """
-    steady_db = opening(level_db, TEXTURE.steady_steps)
-    excess_db, (start, stop) = level_db - steady_db, TEXTURE.hit_db
-    # Judged by the mean of the bands, because the noise in a single one fluctuates by as much as a weak hit.
-    excess_db *= np.clip((stop - excess_db.mean(axis=0)) / np.float32(stop - start), 0, 1)
-    steady_db += excess_db
-    return steady_db
 
 
 def power_of(level_db: np.ndarray | float) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from neural_grain.base.parallel import ONE_BLAS_THREAD, map_in_order
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gains import StepGains, lerp_weights
+from neural_grain.dsp.generation import sparse_noise, white_noise
 from neural_grain.dsp.layers import Layers
 from neural_grain.dsp.masking import join_points
 from neural_grain.dsp.mel import band_interpolation
@@ -28,9 +29,6 @@ from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
 from neural_grain.dsp.stft import edge_padding, hann_window, overlap_add
 
 PIECE_SAMPLES = 1 << 16  # rendered at a time; the samples around a piece that its windows need are 5 % more work
-NOISE_BLOCK = 1 << 14  # samples of generated noise that have a seed of their own, so that any piece can be generated
-
-MIN_DENSITY = 1e-4  # of generated clicks: 4 in a second
 
 GainsOfSteps = Callable[[int, int], StepGains]
 """Gives the gains of the steps from one number up to but not including another."""
@@ -55,57 +53,6 @@ def interpolate_gains(gain_db: np.ndarray, times: np.ndarray, to_bins: np.ndarra
     value = steps[before - first]
     value += share[:, None] * (steps[after - first] - value)
     return value
-
-
-def sparse_noise(rng: np.random.Generator, shape: tuple[int, ...], density: float) -> np.ndarray:
-    """White noise of power 1 of which only some samples differ from 0: from Gaussian noise to rare clicks.
-
-    Parameters
-    ----------
-    density : float in (0, 1], share of those samples; 1 is Gaussian noise
-
-    Returns
-    -------
-    np.ndarray, float32
-    """
-    y = rng.standard_normal(shape, np.float32)
-    if density < 1:
-        y *= (rng.random(shape, np.float32) < density) / np.float32(np.sqrt(density))
-    return y
-
-
-def density_for_crest(crest_db: float, amplitude: np.ndarray, n_samples: int) -> float:
-    """Density of `sparse_noise` that gives it a crest factor after a zero-phase filter.
-
-    Of a click, the filter leaves its impulse response, whose peak has ``k`` times the energy of the whole response. The
-    square of the largest of n Gaussian numbers is about 1.7 log(n), so the square of the crest factor is about
-
-        1.7 log(1 + density n_samples) (1 + k (1 / density - 1))
-
-    Parameters
-    ----------
-    crest_db : float, wanted in ``n_samples``
-    amplitude : np.ndarray, shape (bins,), frequency response of the filter
-    """
-    k = np.square(amplitude.mean()) / np.square(amplitude).mean()
-    density = np.geomspace(1, MIN_DENSITY, 200)
-    crest = 1.7 * np.log1p(density * n_samples) * (1 + k * (1 / density - 1))
-    return float(np.exp(np.interp(crest_db, 10 * np.log10(crest), np.log(density))))
-
-
-def white_noise(start: int, stop: int, channels: int, density: float = 1.0) -> np.ndarray:
-    """Samples ``start`` up to ``stop`` of an endless `sparse_noise` that is the same in every run.
-
-    Returns
-    -------
-    np.ndarray, shape (channels, stop - start), float32; the channels are independent
-    """
-    first, last = start // NOISE_BLOCK, (stop - 1) // NOISE_BLOCK
-    blocks = [
-        sparse_noise(np.random.default_rng([channels, block + (1 << 32)]), (channels, NOISE_BLOCK), density)
-        for block in range(first, last + 1)
-    ]
-    return np.concatenate(blocks, axis=1)[:, start - first * NOISE_BLOCK : stop - first * NOISE_BLOCK]
 
 
 class LayerRenderer:

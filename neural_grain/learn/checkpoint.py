@@ -23,7 +23,7 @@ from neural_grain.base.files import atomic_write
 from neural_grain.data.tiles import TrainingPairs, group_copies
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import grain_spread_octaves
-from neural_grain.dsp.gains import GeneratedTexture
+from neural_grain.dsp.generation import GeneratedTexture
 from neural_grain.dsp.settings import SpectrogramSettings, parse_spectrogram_settings, settings_record
 from neural_grain.learn.history import EpochScores
 from neural_grain.learn.model import GrainModel, generated_texture

@@ -22,7 +22,7 @@ from torch import Tensor
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.metadata import FEW_FILES
 from neural_grain.data.tiles import Tile, TilePictures, TrainingPairs, group_copies, load_tile
-from neural_grain.dsp.gains import GeneratedTexture, typical_texture
+from neural_grain.dsp.generation import GeneratedTexture, typical_texture
 from neural_grain.dsp.mel import band_fractions
 from neural_grain.dsp.settings import (
     CELL_FRAMES,

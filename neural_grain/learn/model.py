@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neural_grain.dsp.gains import TEXTURE, WHITE_NOISE, GeneratedTexture
+from neural_grain.dsp.generation import GENERATION, WHITE_NOISE, GeneratedTexture
 from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES, SpectrogramSettings
 
 
@@ -139,7 +139,7 @@ class GrainModel(nn.Module):
         """
         if correction_db is None:
             correction_db = self.detector(tones, texture)
-        share = ((texture - self.floor) / (NEPER_PER_DB * TEXTURE.present_db)).clamp(0, 1)
+        share = ((texture - self.floor) / (NEPER_PER_DB * GENERATION.present_db)).clamp(0, 1)
         loudest = torch.maximum(tones, texture).amax(1, keepdim=True)
         typical = self.floor + loudest + NEPER_PER_DB * (self.spectrum_db[:, None] + correction_db)
         return share * texture + (1 - share) * typical

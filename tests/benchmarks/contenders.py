@@ -23,7 +23,7 @@ import torch
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import measure_grain
-from neural_grain.dsp.gains import WHITE_NOISE, GeneratedTexture
+from neural_grain.dsp.generation import WHITE_NOISE, GeneratedTexture
 from neural_grain.dsp.layers import crest_factor_db
 from neural_grain.dsp.mel import band_interpolation
 from neural_grain.dsp.resynthesis import interpolate_gains

@@ -16,12 +16,9 @@ from neural_grain.dsp.gains import (
     channel_gains_db,
     lerp_weights,
     powers_before_expander,
-    presence,
     smooth_change,
     spectral_expander,
-    steady_level,
     step_gains,
-    typical_texture,
 )
 from neural_grain.dsp.mel import band_fractions
 
@@ -73,23 +70,6 @@ class TestBandGains:
         assert band_gains(parts, Amounts(-3.0, 0.0), SHARES).expander_db is None
 
 
-def test_what_leaks_from_tones_does_not_count_as_texture_of_their_band():
-    tones_db, texture_db = np.full((128, 3), -100.0), np.full((128, 3), -96.0)
-    tones_db[40] = 0
-    share = presence(tones_db, texture_db)
-    assert np.all(share[38:43] == 0)
-    assert np.all(share[:38] > 0)
-    assert np.all(presence(tones_db, np.full((128, 3), -100.0)) == 0)
-
-
-def test_the_typical_texture_is_that_of_the_half_with_most_of_it():
-    shape_db = np.linspace(0, -30, 128)
-    levels_db = np.concatenate([shape_db - np.arange(4)[:, None], np.full((4, 128), -60.0)])
-    found = typical_texture(levels_db, np.array([20, 21, 22, 90, 5, 5, 5, 5.0]), SHARES)
-    np.testing.assert_allclose(found.spectrum_db - found.spectrum_db[0], shape_db, atol=1e-3)
-    assert found.crest_db == 21.5
-
-
 class TestStepGains:
     @pytest.mark.parametrize("amounts", [Amounts(-60.0, 0.3), Amounts(12.0, -0.1)])
     def test_the_expander_keeps_the_energy_of_a_steady_sound(self, amounts):
@@ -110,16 +90,6 @@ class TestStepGains:
         gains = step_gains(components(texture_db + 20, texture_db, present), Amounts(10.0, 0.0), SHARES)
         moved, rest = SHARES[:64].sum(), SHARES[64:].sum()
         np.testing.assert_allclose(gains.transients_db, 10 * np.log10((10 * moved + rest) / (moved + rest)), atol=0.01)
-
-
-def test_a_hit_has_no_part_in_the_level_of_what_lasts_and_noise_that_begins_has_all():
-    level_db = np.random.default_rng(0).normal(-70, 2, (128, 60)).astype(np.float32)
-    level_db[:, 30:] += 30
-    with_hit_db = level_db.copy()
-    with_hit_db[:, 10:12] += 40
-    np.testing.assert_allclose(steady_level(level_db), level_db, atol=1e-4)
-    np.testing.assert_allclose(steady_level(with_hit_db)[:, 10:12], -70, atol=8)
-    np.testing.assert_array_equal(steady_level(with_hit_db)[:, 20:], steady_level(level_db)[:, 20:])
 
 
 class TestChannelGains:

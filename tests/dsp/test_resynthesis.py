@@ -14,8 +14,7 @@ from neural_grain.dsp import flatness, mel, resynthesis
 from neural_grain.dsp.analysis import Analysis, analyse
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gains import BandGains, StepGains
-from neural_grain.dsp.layers import crest_factor_db
-from neural_grain.dsp.resynthesis import NOISE_BLOCK, LayerRenderer, density_for_crest, sparse_noise, white_noise
+from neural_grain.dsp.resynthesis import LayerRenderer
 
 
 def rendered(
@@ -129,26 +128,6 @@ class TestGeneratedNoise:
         added = rendered(stereo, generated_db=level_db) - rendered(stereo)
         assert abs(np.corrcoef(added.T)[0, 1]) < 0.02
         np.testing.assert_array_equal(added, rendered(stereo, generated_db=level_db) - rendered(stereo))
-
-    @pytest.mark.parametrize(
-        ("start", "stop"), [(-1_536, 100), (NOISE_BLOCK - 1, NOISE_BLOCK + 1), (5, 3 * NOISE_BLOCK)]
-    )
-    def test_any_piece_of_white_noise_equals_the_whole(self, start, stop):
-        whole = white_noise(-NOISE_BLOCK, 4 * NOISE_BLOCK, 2)
-        piece = whole[:, start + NOISE_BLOCK : stop + NOISE_BLOCK]
-        np.testing.assert_array_equal(white_noise(start, stop, 2), piece)
-        assert whole.var() == pytest.approx(1, abs=0.02)
-
-
-@pytest.mark.parametrize("crest_db", [0.0, 13.0, 20.0, 30.0, 40.0])
-def test_sparse_noise_has_power_1_and_after_a_filter_the_crest_factor_asked_for(crest_db):
-    hz = np.fft.rfftfreq(3 * SR, 1 / SR)
-    response = ((hz > 1_000) & (hz < 6_000)).astype(float)
-    density = density_for_crest(crest_db, response, 3 * SR)
-    noise = [sparse_noise(np.random.default_rng(seed), (3 * SR,), density) for seed in range(8)]
-    filtered = [np.fft.irfft(response * np.fft.rfft(y)) for y in noise]
-    assert np.var(noise) == pytest.approx(1, abs=0.15)
-    assert np.mean([crest_factor_db(y) for y in filtered]) == pytest.approx(max(crest_db, 13), abs=2)
 
 
 def test_gains_that_differ_between_bands_are_not_heard_before_a_start():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from learning import SETTINGS, random_levels, randomised
 
-from neural_grain.dsp.gains import GeneratedTexture
+from neural_grain.dsp.generation import GeneratedTexture
 from neural_grain.dsp.settings import NEPER_PER_DB
 from neural_grain.learn import model as model_module
 from neural_grain.learn.model import DETECTOR, GrainModel, cell_levels, generated_texture, move_texture
