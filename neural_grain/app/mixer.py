@@ -1,9 +1,10 @@
 """Makes the samples that are played: the sound before, after, the difference, or a layer, without a click at any change.
 
 The sound "after" and its tones are rendered a little ahead of the playhead (`Mixer.prepare`) by the path that also
-renders files, with the same gains, level and limiter, and are played from there (`Mixer.fill`). Every change, such as another amount, another
-version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few milliseconds between what would
-have been played without the change and what is played from now on. The volume moves as slowly.
+renders files, with the same gains, level and limiter, and are played from there (`Mixer.fill`). Every change, such as
+another amount, another version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few
+milliseconds between what would have been played without the change and what is played from now on. The volume moves as
+slowly.
 
 In: samples of shape (n_samples, channels), an `AmountSolver` of the same sound, and amounts. Out: blocks of samples of
 shape (n, channels). The module knows nothing of windows, audio devices or clocks.
@@ -53,13 +54,14 @@ class Source:
 class Mixer:
     """Plays one sound at the amounts and in the version that were set last.
 
-    Three threads use a mixer: the caller, such as the window, sets what is wanted; the rendering thread calls `prepare`;
-    the audio callback calls `fill`. One lock guards all state. Nobody renders, waits or calls foreign code while holding
-    it, so the callback gets it within microseconds. What is rendered depends only on the amounts and the place in the
-    sound, which are the key under which `prepare` keeps it, so it is right whatever the others did meanwhile.
+    Three threads use a mixer: the caller, such as the window, sets what is wanted; the rendering thread calls
+    `prepare`; the audio callback calls `fill`. One lock guards all state. Nobody renders, waits or calls foreign code
+    while holding it, so the callback gets it within microseconds. What is rendered depends only on the amounts and the
+    place in the sound, which are the key under which `prepare` keeps it, so it is right whatever the others did
+    meanwhile.
 
-    While nothing plays, ``source`` is None and a seek moves the playhead at once. A source is played only while the fade
-    after it is rendered as well, so every change can fade from what it replaces.
+    While nothing plays, ``source`` is None and a seek moves the playhead at once. A source is played only while the
+    fade after it is rendered as well, so every change can fade from what it replaces.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """Renders audio with a trained model, or without one: the Python interface of the program.
 
 `GrainProcessor` holds a model, or none, in which case the whole texture of a sound gets the same gain. It moves the
-grain of samples or of a whole file by a number of octaves, or to a grain (`RenderTarget`), and returns what it measured:
+grain of samples or of a whole file by a number of octaves, or to a grain (`RenderTarget`), and returns what it
+measured:
 
     grain(out) = grain(in) * 2 ** -octaves
 

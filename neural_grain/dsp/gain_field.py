@@ -112,8 +112,8 @@ class GainField:
     def gain_db_of_frames(self, amounts: Amounts, frames: np.ndarray) -> np.ndarray:
         """Change of the level of each band at some frames, for a picture.
 
-        Where the frames are much sparser than the steps, each takes the gain of its step, so that the cost does not grow
-        with the length of the sound.
+        Where the frames are much sparser than the steps, each takes the gain of its step, so that the cost does not
+        grow with the length of the sound.
 
         Parameters
         ----------

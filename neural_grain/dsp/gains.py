@@ -10,8 +10,8 @@ The spectral expander takes over where neither reaches farther. It works on tone
 away from the mean level of its time, or towards it for more texture. A gain of all bands of a step, steadied by
 `smooth_change`, keeps the energy that the step had before the expander.
 
-The texture itself is moved without such a gain. The tones then keep their levels over time, and a sound with more texture
-is what it would be with a louder texture; its level as a whole is set by `Amounts.level`.
+The texture itself is moved without such a gain. The tones then keep their levels over time, and a sound with more
+texture is what it would be with a louder texture; its level as a whole is set by `Amounts.level`.
 
 In: band levels in dB, shape (n_mels, steps), and `Amounts`. Out: `StepGains`.
 """
@@ -58,8 +58,8 @@ TEXTURE = TextureSettings()
 class Amounts:
     """How much is moved: the texture in dB, positive for more texture, and the spectral expander, positive for smoother.
 
-    ``fill`` is by how much of their distance to the loud bands the weak ones are filled with noise, 0 to 1. ``level`` is
-    a factor on the samples after the gains.
+    ``fill`` is by how much of their distance to the loud bands the weak ones are filled with noise, 0 to 1. ``level``
+    is a factor on the samples after the gains.
     """
 
     texture_db: float

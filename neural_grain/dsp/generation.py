@@ -1,8 +1,8 @@
 """Generated texture: what is added where a sound has no texture that could be raised.
 
-It is white noise with a level in each band and step, sparse where the texture of a library consists of clicks. Its level
-follows that of the sound's own texture. Where a band has none, it lies at the floor of the picture with the spectrum that a
-model gives, and follows the loudest band of its time.
+It is white noise with a level in each band and step, sparse where the texture of a library consists of clicks. Its
+level follows that of the sound's own texture. Where a band has none, it lies at the floor of the picture with the
+spectrum that a model gives, and follows the loudest band of its time.
 
 In: an `Analysis` and a `GeneratedTexture`. Out: a `GeneratedBase`; samples of white noise.
 """
@@ -109,8 +109,8 @@ def opening(level_db: np.ndarray, n_steps: int) -> np.ndarray:
 def steady_level(level_db: np.ndarray) -> np.ndarray:
     """The level of what lasts: where it stands out of its opening over time, as in a hit, the opening takes its place.
 
-    The opening is the largest of the smallest values around. Generated noise follows this level. A hit would else be heard
-    in it before and after, because a step also sees what lies half a window around it.
+    The opening is the largest of the smallest values around. Generated noise follows this level. A hit would else be
+    heard in it before and after, because a step also sees what lies half a window around it.
 
     Parameters
     ----------
@@ -131,8 +131,8 @@ def steady_level(level_db: np.ndarray) -> np.ndarray:
 def generated_base(analysis: Analysis, spectrum_db: np.ndarray) -> GeneratedBase:
     """Where a sound has texture, and the level on which noise is generated: that of the texture without hits.
 
-    Where a band has no texture, that is the floor of the picture, with the spectrum of the library's texture, and follows
-    the loudest band of its time.
+    Where a band has no texture, that is the floor of the picture, with the spectrum of the library's texture, and
+    follows the loudest band of its time.
     """
     shares, n_cells = band_fractions(analysis.settings), -(-analysis.x.shape[1] // CELL_FRAMES)
     spectrum_db = np.broadcast_to(np.reshape(spectrum_db, (len(spectrum_db), -1)), (len(shares), n_cells))

@@ -8,8 +8,8 @@ are taken out of what remains with a shorter one.
 
 A long window spreads a click over its whole length: the share of the click that falls on bins of tones is then missing
 from the texture and lies before the click as a pre-echo. So the moments at which the texture is much louder than around
-them, which are the transients, are taken out of the sound, twice, and what is left is split again. Then no hit disturbs the
-mask, which may look farther in time for weak partials.
+them, which are the transients, are taken out of the sound, twice, and what is left is split again. Then no hit disturbs
+the mask, which may look farther in time for weak partials.
 
 In: a `Sound`. Out: `Layers`, three arrays of shape (samples, channels), float32.
 """

@@ -2,9 +2,9 @@
 
     out = level (transients g_T + ISTFT(expander (STFT(tones) + g_N STFT(noise) + g_G STFT(white noise))))
 
-Without an expander the tones are added as they are, without a transform. The windows are multiplied with the Hann window
-before the transform and again after its inverse. Its squares sum to 3/8 n_fft / hop_length, so with gains of 0 dB the
-output equals the input to float precision (Griffin and Lim, "Signal estimation from modified short-time Fourier
+Without an expander the tones are added as they are, without a transform. The windows are multiplied with the Hann
+window before the transform and again after its inverse. Its squares sum to 3/8 n_fft / hop_length, so with gains of 0
+dB the output equals the input to float precision (Griffin and Lim, "Signal estimation from modified short-time Fourier
 transform", IEEE TASSP 32(2), 1984). All channels get the same gains, so the stereo image stays. Below the analysis band
 nothing changes, because grain is not measured there.
 

@@ -6,8 +6,8 @@ model moves one tile of a pair to the other:
 
 - The critic compares the tile that got its texture back with the other one. The library's own sound is the truth: the
   same tones, with as much texture as they really have.
-- The auditor measures the violation, in both directions: by how many octaves the change of grain differs from the claim,
-  the octaves between both tiles.
+- The auditor measures the violation, in both directions: by how many octaves the change of grain differs from the
+  claim, the octaves between both tiles.
 
 In: a model and the tiles of a library. Out: a `Judgement`, with gradients for the model.
 """
@@ -106,9 +106,9 @@ class AuditGame:
     def judge(self, model: GrainModel, pair: Pair) -> Judgement:
         """Move pairs in both directions and judge the results.
 
-        The critic judges where a pattern changes a sound, and the auditor how much it does. So the critic sees tiles that
-        were moved by exactly the claim, with whatever amount that takes, as rendering does; what can't be moved by the
-        claim is left out.
+        The critic judges where a pattern changes a sound, and the auditor how much it does. So the critic sees tiles
+        that were moved by exactly the claim, with whatever amount that takes, as rendering does; what can't be moved by
+        the claim is left out.
         """
         tones, correction_db = pair.tones, model.detector(pair.tones, pair.less)
         pattern = model.pattern(tones, pair.less, correction_db)

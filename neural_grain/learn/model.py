@@ -3,13 +3,13 @@
     output = input + learned pattern x control:   N' = N + V(T, N) d(c),   d(c) = 10**(-c gate(c) scale / 10) - 1
 
 N and T are the powers of texture and tones in each mel band and cell of 0.37 s, and c is the control in octaves:
-positive is smoother, negative is more texture. The pattern V is the texture that takes part. Where a band has texture of
-its own, V is that, so the whole of it gets one gain. Where a band has none, V is what the library's texture is like there:
-its typical spectrum, and how that depends on the tones, which a small convolutional detector D learns. The gate is 0 at
-c = 0, so a control of 0 changes nothing.
+positive is smoother, negative is more texture. The pattern V is the texture that takes part. Where a band has texture
+of its own, V is that, so the whole of it gets one gain. Where a band has none, V is what the library's texture is like
+there: its typical spectrum, and how that depends on the tones, which a small convolutional detector D learns. The gate
+is 0 at c = 0, so a control of 0 changes nothing.
 
-(A pattern was tried for bands with texture of their own, too. With the true spectrum of the added noise as the pattern the
-distance to the truth was 0.9 to 1.1 times that of one gain on recordings, so there is nothing to be learned there.)
+(A pattern was tried for bands with texture of their own, too. With the true spectrum of the added noise as the pattern
+the distance to the truth was 0.9 to 1.1 times that of one gain on recordings, so there is nothing to be learned there.)
 
 In: levels (natural logarithms of power) of shape (batch, n_mels, cells). Out: levels of the texture after the change.
 """

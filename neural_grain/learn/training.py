@@ -6,11 +6,11 @@ In each batch, pairs are made of the library's tiles, each is moved to the other
     loss = (distance + correction_weight * correction) / distance_unit
            + violation_weight * (violation_texture + violation_smooth)
 
-The correction, by which D departs from the typical texture of the library, is small unless it brings a tile nearer to the
-truth: under loud tones any texture would do.
+The correction, by which D departs from the typical texture of the library, is small unless it brings a tile nearer to
+the truth: under loud tones any texture would do.
 
-The pairs of an epoch are drawn anew, and their number has a limit, so training takes the same time for a thousand
-tiles and for a million. The random draws of an epoch depend on the seed and the number of the epoch alone. A run that is
+The pairs of an epoch are drawn anew, and their number has a limit, so training takes the same time for a thousand tiles
+and for a million. The random draws of an epoch depend on the seed and the number of the epoch alone. A run that is
 interrupted, at any step, and resumed therefore ends with exactly the same weights.
 
 In: `TrainingPairs` and `TrainOptions`. Out: a `TrainedModel`, and in the output folder checkpoints/latest.pt after

@@ -2,13 +2,13 @@
 
     python tests/benchmarks/generated_texture.py [--families breath,hiss,crackle] [--shots FOLDER]
 
-The library of each family is that of known_truth.py, from which a model learns for 40 epochs. A pad without any noise, which
-swells and fades, is then moved to -2. What is added is the output minus the input, after the gain that makes this smallest.
-It is compared with the texture of the half of the library that has most of it: the difference of the spectra (RMS dB over
-those of the 128 bands in which the library's texture lies within 40 dB of its loudest band, after removing the mean; where
-the pad is steady, and with its fades), the crest factors of 3 s (of the pad where it is steady), how the level follows that
-of the pad (correlation of decibels over windows of half a second), and whether a second rendering has the same samples.
-With --shots the spectrograms are drawn.
+The library of each family is that of known_truth.py, from which a model learns for 40 epochs. A pad without any noise,
+which swells and fades, is then moved to -2. What is added is the output minus the input, after the gain that makes this
+smallest. It is compared with the texture of the half of the library that has most of it: the difference of the spectra
+(RMS dB over those of the 128 bands in which the library's texture lies within 40 dB of its loudest band, after removing
+the mean; where the pad is steady, and with its fades), the crest factors of 3 s (of the pad where it is steady), how
+the level follows that of the pad (correlation of decibels over windows of half a second), and whether a second
+rendering has the same samples. With --shots the spectrograms are drawn.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 The audio is two minutes of stereo at 44.1 kHz, synthesised or AUDIO. The floor is scipy.fft.rfft and irfft over blocks
 of windows that fit the cache, on one core and on all. A render is the whole call: reading, pattern, solving, measuring
 and writing; "another position" renders the same file again, for which the analysis is reused. All alternate, and the
-table shows medians of seconds and of ratios: of wall time, and of processor time, which hardly depends on what else runs.
-Then follow the processor times of the parts on one thread, and the times of --help and of rendering one second. With
---long, files of 1, 10 and 60 minutes are rendered, each in a process of its own, with its peak memory.
+table shows medians of seconds and of ratios: of wall time, and of processor time, which hardly depends on what else
+runs. Then follow the processor times of the parts on one thread, and the times of --help and of rendering one second.
+With --long, files of 1, 10 and 60 minutes are rendered, each in a process of its own, with its peak memory.
 """
 
 from __future__ import annotations
