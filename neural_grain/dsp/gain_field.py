@@ -41,7 +41,8 @@ from neural_grain.dsp.gains import (
 from neural_grain.dsp.generation import WHITE_NOISE, GeneratedTexture, density_for_crest, generated_base
 from neural_grain.dsp.mel import band_fractions, band_interpolation
 from neural_grain.dsp.resynthesis import LayerRenderer
-from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
+from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES
+from neural_grain.dsp.smoothing import smooth_pattern
 
 TILE_S = 3.0  # for which a crest factor holds: as long as a tile of the library
 REFERENCE_DB = 30.0  # of texture, at which the spectrum of generated noise is taken
@@ -66,6 +67,7 @@ class GainField:
         self._present, self._base_db = generated_base(analysis, texture.spectrum_db)
         level = power_of(analysis.tones_db) + power_of(analysis.texture_db)
         self._quieter_db = quieter_around(loud_level(level, self._shares))
+        self._expander_cells_db = steady_expander(level, analysis)
         lerp = lerp_weights((probe.index + 0.5) / STEP_FRAMES, self.n_steps)
         steps = np.unique(np.concatenate((lerp.before, lerp.after)))
         self._probe_lerp = lerp._replace(
@@ -250,8 +252,10 @@ class GainField:
         """What the gains at some steps are made of."""
         tones_db, texture_db = self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps]
         level_db = db_of(power_of(tones_db) + power_of(texture_db))
+        cells_db = self._expander_cells_db
+        lerp = lerp_weights((steps + 0.5) * STEP_FRAMES / CELL_FRAMES, cells_db.shape[1])
         return GainComponents(
-            spectral_expander(level_db),
+            lerp.interpolate(cells_db),
             tones_db,
             texture_db,
             self._present[:, steps],
@@ -259,6 +263,22 @@ class GainField:
             level_db,
             self._quieter_db[steps],
         )
+
+
+def steady_expander(power: np.ndarray, analysis: Analysis) -> np.ndarray:
+    """The spectral expander of each cell, smoothed over time where the sound stays the same: (n_mels, cells), dB.
+
+    The levels of a steady noise are random at any moment. Expanded as they are, they would flutter.
+
+    Parameters
+    ----------
+    power : np.ndarray, shape (n_mels, steps)
+    """
+    size = CELL_FRAMES // STEP_FRAMES
+    starts = np.arange(0, power.shape[1], size)
+    counts = np.diff(np.append(starts, power.shape[1]))
+    cells_db = db_of(np.add.reduceat(power, starts, axis=1) / counts)
+    return smooth_pattern(spectral_expander(cells_db), analysis.x, analysis.settings)
 
 
 def log_mean_power(log_power: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ class SolverSettings:
     fill_count: int = 20  # steps of the fill
     expander_ratio: float = 1.3  # between the amounts of the expander that are tried
     expander_count: int = 20  # from 0.7 % of the largest amount up to it
+    max_expander: float = 4.0  # beyond it the small differences of a white noise would become tones
     max_gain_spread_db: float = 120.0  # between the bands of a step: beyond it one band and rounding noise remain
     far_octaves: tuple[float, ...] = (3.5, math.inf)  # curves end here: the slider ends at 3, --target-grain does not
     end_margin_octaves: float = 0.02  # at the end of a curve, where much gain does little and may do the opposite
@@ -321,7 +322,7 @@ class AmountSolver:
         else:
             spread_db = float(np.max(np.ptp(self.field.probe_components.expander_db, axis=0)))
             if spread_db > 1e-6:  # a flat spectrum has no expander
-                largest = SOLVER.max_gain_spread_db / spread_db
+                largest = min(SOLVER.max_gain_spread_db / spread_db, SOLVER.max_expander)
                 yield from (replace(end, expander=amount) for amount in largest * SOLVER.expander_amounts)
 
     def _point(self, amounts: Amounts, sign: float) -> ReachPoint:
