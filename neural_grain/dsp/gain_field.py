@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from neural_grain.dsp.gains import (
     ENERGY,
     Amounts,
     GainComponents,
+    LayerPowers,
     StepGains,
     band_gains,
     channel_gains_db,
@@ -49,6 +51,21 @@ REFERENCE_DB = 30.0  # of texture, at which the spectrum of generated noise is t
 BALANCE_STEPS = 192  # of the probe, from which the change of each channel is estimated
 
 
+class LayerGains(NamedTuple):
+    """Gains of the power of the layers, averaged over channels."""
+
+    tones: float
+    texture: float
+    generated: float
+
+
+class ChannelBalance(NamedTuple):
+    """What keeps the balance of the channels."""
+
+    factors: np.ndarray  # (channels,), on the samples
+    layers: LayerGains  # what these factors do to each layer
+
+
 class GainField:
     """The gains of a sound, for any amounts.
 
@@ -63,7 +80,7 @@ class GainField:
         self.analysis = analysis
         settings, probe, sr = analysis.settings, analysis.probe, analysis.sound.sr
         self._shares = band_fractions(settings)
-        self._channel_factors: dict[Amounts, np.ndarray] = {}  # of the last amounts
+        self._last_balance: tuple[Amounts, ChannelBalance] | None = None
         self._present, self._base_db = generated_base(analysis, texture.spectrum_db)
         level = power_of(analysis.tones_db) + power_of(analysis.texture_db)
         self._quieter_db = quieter_around(loud_level(level, self._shares))
@@ -84,6 +101,7 @@ class GainField:
         self._to_log_power = np.float32(NEPER_PER_DB) * band_interpolation(settings, sr)[:, settings.grain.band_for(sr)]
         density = density_for_crest(texture.crest_db, self._generated_amplitude(), round(TILE_S * sr))
         self._renderer = LayerRenderer(analysis, density)
+        self._noise_shares = self._renderer.noise_shares(steps[self._balance_steps])
         # The probe of generated noise: its power in each bin, and twice the cosine of its phase against the sound.
         noise = self._renderer.noise_frames(len(probe.index))[:, settings.grain.band_for(sr)]
         self._generated_power = np.square(np.abs(noise))
@@ -133,23 +151,37 @@ class GainField:
 
     def channel_factors(self, amounts: Amounts) -> np.ndarray:
         """Factors on the samples of the channels, shape (channels,), which keep their balance."""
-        key = replace(amounts, level=1.0)
-        if key not in self._channel_factors:
-            self._channel_factors.clear()
-            self._channel_factors[key] = power_of(0.5 * self._channel_gains_db(amounts))
-        return self._channel_factors[key]
+        return self._balance(amounts).factors
 
-    def _channel_gains_db(self, amounts: Amounts) -> np.ndarray:
+    def _balance(self, amounts: Amounts) -> ChannelBalance:
+        key = replace(amounts, level=1.0)
+        if self._last_balance is None or self._last_balance[0] != key:
+            self._last_balance = key, self._balance_of(key)
+        return self._last_balance[1]
+
+    def _balance_of(self, amounts: Amounts) -> ChannelBalance:
         channels = self.analysis.channels
         if len(channels.apart) == 1:
-            return np.zeros(1, np.float32)
+            return ChannelBalance(np.ones(1, np.float32), LayerGains(1.0, 1.0, 1.0))
         components = self.probe_components.at(self._balance_steps)
-        gains, weights = step_gains(components, amounts, self._shares), self._balance_weights
-        before = np.stack([power_of(components.tones_db), power_of(components.texture_db)])
-        after = np.stack(powers_before_expander(components, gains.bands))  # (layers, n_mels, steps)
+        gains = step_gains(components, amounts, self._shares)
+        after = powers_before_expander(components, gains.bands)
         if gains.bands.expander_db is not None:
-            after *= power_of(gains.bands.expander_db + gains.level_db)
-        return channel_gains_db(channels, (after * weights).sum(axis=(1, 2)) / (before * weights).sum(axis=(1, 2)))
+            after = LayerPowers(*(power * power_of(gains.bands.expander_db + gains.level_db) for power in after))
+
+        def energy(power: np.ndarray) -> np.ndarray:
+            return (power * self._balance_weights).sum(axis=0)  # (steps,)
+
+        tones, texture = energy(power_of(components.tones_db)).sum(), energy(power_of(components.texture_db)).sum()
+        energies = np.stack([  # (layers, channels), relative to that of the whole sound before
+            channels.layers[0] * energy(after.tones).sum() / tones,
+            channels.layers[1] * energy(after.texture).sum() / texture,
+            energy(after.generated) @ self._noise_shares / (tones + texture),
+        ])  # fmt: skip
+        factors = power_of(0.5 * channel_gains_db(channels.layers.sum(axis=0), energies.sum(axis=0), channels.apart))
+        tiny = np.finfo(np.float32).tiny
+        layers = (energies @ np.square(factors, dtype=float) + tiny) / (energies.sum(axis=1) + tiny)
+        return ChannelBalance(factors, LayerGains(*map(float, layers)))
 
     def render(self, amounts: Amounts) -> Iterator[np.ndarray]:
         """Render the whole sound in blocks of samples, without a limiter."""
@@ -212,38 +244,31 @@ class GainField:
             return lerp.interpolate(gain_db).T @ self._to_log_power
 
         factor = np.exp(0.5 * log_gain(gains.noise_db))
-        tones, texture = self._layer_gains(amounts)
-        factor *= np.float32(math.sqrt(texture / tones))
+        layers = self._balance(amounts).layers
+        factor *= np.float32(math.sqrt(layers.texture / layers.tones))
         power = probe.texture[frames] * factor
         power += probe.cross[frames]
         power *= factor
         power += probe.tones[frames]
         if gains.generated_db is not None:
             generated = self._generated_power[frames] * np.exp(log_gain(gains.generated_db))
-            generated *= np.float32(texture / tones)
+            generated *= np.float32(layers.generated / layers.tones)
             np.maximum(power, 0, out=power)
             power += generated + self._generated_cross[frames] * np.sqrt(power * generated)
         log_power = np.log(np.maximum(power, np.finfo(np.float32).tiny, out=power), out=power)
-        log_power += np.float32(math.log(tones))
+        log_power += np.float32(math.log(layers.tones))
         if gains.expander_db is not None:
             before = log_mean_power(log_power)
             log_power += log_gain(gains.expander_db)
             log_power += (before - log_mean_power(log_power))[:, None]
         return log_power
 
-    def _layer_gains(self, amounts: Amounts) -> tuple[float, float]:
-        """Gains of the power of tones and texture, averaged over channels, that keeping their balance makes."""
-        channels, factors = self.analysis.channels, np.square(self.channel_factors(amounts), dtype=float)
-        if len(factors) == 1:
-            return 1.0, 1.0
-        tiny = np.finfo(np.float32).tiny
-        return tuple(float((factors @ energy + tiny) / (energy.sum() + tiny)) for energy in channels.layers)
-
     def _change_db_at(self, amounts: Amounts, steps: np.ndarray) -> np.ndarray:
         """Change of the level of each band at some rising steps."""
         components = self._components(steps)
         gains = step_gains(components, amounts, self._shares)
-        change_db = db_of(sum(powers_before_expander(components, gains.bands))) - components.level_db
+        powers = np.stack(powers_before_expander(components, gains.bands))  # (layers, n_mels, steps)
+        change_db = db_of(np.tensordot(self._balance(amounts).layers, powers, 1)) - components.level_db
         if gains.bands.expander_db is not None:
             change_db += gains.bands.expander_db + gains.level_db
         return change_db + np.float32(20 * math.log10(amounts.level))

@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neural_grain.dsp.analysis import ChannelPowers
 from neural_grain.dsp.settings import NEPER_PER_DB
 
 
@@ -222,15 +221,15 @@ class LayerPowers(NamedTuple):
     """Powers of the bands of each layer, shape (n_mels, steps), relative to the loudest band before."""
 
     tones: np.ndarray
-    texture: np.ndarray
+    texture: np.ndarray  # what is there of it
+    generated: np.ndarray
 
 
 def powers_before_expander(components: GainComponents, gains: BandGains) -> LayerPowers:
-    """Powers of tones and texture after the gains of the texture."""
+    """Powers of the layers after the gains of the texture."""
     texture = power_of(components.texture_db + gains.noise_db)
-    if gains.generated_db is not None:
-        texture += power_of(gains.generated_db)
-    return LayerPowers(power_of(components.tones_db), texture)
+    generated = np.zeros_like(texture) if gains.generated_db is None else power_of(gains.generated_db)
+    return LayerPowers(power_of(components.tones_db), texture, generated)
 
 
 def step_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> StepGains:
@@ -251,7 +250,7 @@ def step_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     return StepGains(gains, transients_db, level_db)
 
 
-def channel_gains_db(powers: ChannelPowers, gains: np.ndarray) -> np.ndarray:
+def channel_gains_db(before: np.ndarray, after: np.ndarray, apart: np.ndarray) -> np.ndarray:
     """Gains that keep the balance of the channels where they hold different sounds, such as a pad and drums.
 
     Texture changes the level of a channel by as much as the channel consists of it. What channels have in common must
@@ -259,16 +258,16 @@ def channel_gains_db(powers: ChannelPowers, gains: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    gains : np.ndarray, shape (2,), by which the power of tones and texture changes
+    before, after : np.ndarray, shape (channels,), energy
+    apart : np.ndarray, shape (channels,), as in `ChannelPowers`
 
     Returns
     -------
     np.ndarray, shape (channels,), dB
     """
-    before, after = powers.layers.sum(axis=0), gains @ powers.layers
     change_db = db_of(after / np.maximum(before, np.finfo(np.float32).tiny)) - db_of(after.sum() / before.sum())
     too_far_db = np.sign(change_db) * np.maximum(np.abs(change_db) - BALANCE.balance_db, 0)
-    return np.where(before > 0, -powers.apart * too_far_db, 0).astype(np.float32)
+    return np.where(before > 0, -apart * too_far_db, 0).astype(np.float32)
 
 
 def smooth_change(change_db: np.ndarray) -> np.ndarray:

@@ -99,6 +99,17 @@ class LayerRenderer:
         noise = sparse_noise(np.random.default_rng(0), (n, self.n_fft), self.density)
         return rfft(noise * self._window, axis=-1) * self._unit_noise.astype(np.float32)
 
+    def noise_shares(self, steps: np.ndarray) -> np.ndarray:
+        """How generated noise of power 1 is distributed over the channels at some steps: (steps, channels)."""
+        length = STEP_FRAMES * self.hop_length
+        starts = np.maximum(0, steps * length + self.n_fft // 2 - self.lead)
+        starts = np.minimum(starts, max(0, self.analysis.sound.n_samples - length))
+        powers = [
+            np.square(noise_envelope(self.analysis.layers, start, start + length, self.n_fft)).mean(axis=1)
+            for start in starts
+        ]
+        return np.stack(powers) / self.analysis.sound.channels
+
     @ONE_BLAS_THREAD
     def render_range(
         self, gains: GainsOfSteps, start: int, stop: int, level: float | np.ndarray = 1.0, *, with_tones: bool = False

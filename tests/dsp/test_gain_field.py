@@ -95,8 +95,8 @@ def test_a_pad_beside_drums_keeps_its_level_and_the_balance():
         beats[start : start + 6_000] += 0.3 * rng.standard_normal(6_000) * np.exp(-np.arange(6_000) / 1_500)
     y = np.stack([drone(-50, 4.0), beats], axis=1)
     field = field_of(y)
-    for texture_db in (-20.0, 12.0):
-        z = rendered(field, Amounts(texture_db, 0.0))
+    for amounts in (Amounts(-20.0, 0.0), Amounts(12.0, 0.0), Amounts(30.0, 0.0), Amounts(12.0, 0.0, fill=0.4)):
+        z = rendered(field, amounts)
         change_db = 20 * np.log10(z.std(axis=0) / y.std(axis=0))
         assert abs(change_db[0] - change_db[1]) < 1
         assert abs(20 * np.log10(z[:SR, 0].std() / z[-SR:, 0].std() * y[-SR:, 0].std() / y[:SR, 0].std())) < 0.5
