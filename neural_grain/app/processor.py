@@ -31,9 +31,10 @@ from neural_grain.audio.formats import (
     has_headroom,
     output_format,
     read_format,
+    rendering_ceiling,
     written_sound,
 )
-from neural_grain.audio.limiter import CEILING, limit_peaks
+from neural_grain.audio.limiter import limit_peaks
 from neural_grain.audio.sound import LevelMeter, Sound, float_samples, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
@@ -323,7 +324,7 @@ class GrainProcessor:
         return FileRendering(source, output, rendering, tuple(left_behind), target.layer)
 
     def _render_to(self, path: Path, solver: AmountSolver, target: RenderTarget, wanted: OutputFormat) -> Rendering:
-        """Render into a file of a format. Integer formats need a ceiling, float formats do not.
+        """Render into a file of a format.
 
         A layer replaces the whole rendering, which is written and measured first: only so has the layer exactly the
         amounts with which the whole is rendered to a file of this format.
@@ -332,7 +333,7 @@ class GrainProcessor:
         def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
             return written_sound(path, checked_blocks(blocks, self.check), like, wanted)
 
-        ceiling = max(1.0, solver.analysis.peak) if has_headroom(wanted.subtype) else CEILING
+        ceiling = rendering_ceiling(wanted.subtype, solver.analysis.peak)
         rendering = move_grain(solver, target.octaves_from(solver.analysis.grain), ceiling=ceiling, store=store)
         if target.layer is None:
             return rendering

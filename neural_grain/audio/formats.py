@@ -44,7 +44,8 @@ BLOCK_SUBTYPES = (
     "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM", "GSM610", "G721_32", "G723_24", "G723_40", "NMS_ADPCM_16", "NMS_ADPCM_24",
     "NMS_ADPCM_32",
 )  # fmt: skip
-HEADROOM_SUBTYPES = (*FLOAT_SUBTYPES, "VORBIS", "OPUS", "MPEG_LAYER_III")  # can hold samples beyond full scale
+LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_III")
+LOSSY_CEILING = 0.89  # 1 dB below full scale: a lossy codec changes the waveform, and its peaks with it
 BYTES_PER_SAMPLE = {8: 1, 16: 2, 20: 3, 24: 3, 32: 4}  # by bits
 AIFF_DATA_OFFSET = 8  # of the samples in the body of their chunk
 DITHER_SEED = 0  # so that every rendering of a file is the same
@@ -85,7 +86,19 @@ def sample_bits(subtype: str) -> int:
 
 def has_headroom(subtype: str) -> bool:
     """Whether a sample format can hold samples beyond full scale."""
-    return subtype in HEADROOM_SUBTYPES
+    return subtype in FLOAT_SUBTYPES or subtype in LOSSY_SUBTYPES
+
+
+def rendering_ceiling(subtype: str, input_peak: float) -> float:
+    """Largest absolute sample that a rendering may have in a sample format, so that it can be played without clipping.
+
+    Parameters
+    ----------
+    input_peak : float, of the sound that is rendered: a float file may stay as loud as it is
+    """
+    if subtype in FLOAT_SUBTYPES:
+        return max(1.0, input_peak)
+    return LOSSY_CEILING if subtype in LOSSY_SUBTYPES else CEILING
 
 
 def encode_samples(y: np.ndarray, subtype: str, dither: np.random.Generator | None = None) -> np.ndarray:
