@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "base": "streams errors caches identity files records parallel cli",
     "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
-    "dsp": "settings stft flatness prediction masking layers mel analysis smoothing loudness gains generation resynthesis gain_field solver move",
+    "dsp": (
+        "settings stft flatness prediction masking layers mel analysis smoothing loudness gains generation resynthesis "
+        "gain_field predictor reach solver move"
+    ),
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": "processor report batch mixer player playback worker session preferences theme picture panels slider actions dialogs layout window",

@@ -71,6 +71,35 @@ class Amounts:
         """True if these amounts increase grain."""
         return self.texture_db > 0 or self.fill > 0 or self.expander < 0
 
+    def at(self, steps: np.ndarray) -> Amounts:
+        """The amounts at some steps: these, because they do not change over time."""
+        return self
+
+
+class StepAmounts(NamedTuple):
+    """Amounts at some steps, as in `Amounts`: arrays of shape (steps,)."""
+
+    texture_db: np.ndarray
+    expander: np.ndarray
+    fill: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class AmountCurve:
+    """Amounts that change over time: arrays of shape (steps of the sound,), as in `Amounts`.
+
+    ``level_db`` has the shape (1, steps), or (channels, steps) where it keeps the balance of the channels.
+    """
+
+    texture_db: np.ndarray
+    expander: np.ndarray
+    fill: np.ndarray
+    level_db: np.ndarray
+
+    def at(self, steps: np.ndarray) -> StepAmounts:
+        """The amounts at some steps."""
+        return StepAmounts(self.texture_db[steps], self.expander[steps], self.fill[steps])
+
 
 class GainComponents(NamedTuple):
     """What the gains at some steps are made of: arrays in dB, of shape (n_mels, steps) where nothing else is said."""
@@ -101,7 +130,7 @@ class StepGains(NamedTuple):
 
     bands: BandGains
     transients_db: np.ndarray  # (steps,), gain of the transients
-    level_db: np.ndarray  # (steps,), gain of everything, which keeps the energy that the expander changes
+    level_db: np.ndarray  # (steps,) or (channels, steps), gain of everything, which keeps what the expander changes
 
 
 class LerpWeights(NamedTuple):
@@ -155,7 +184,7 @@ def db_of(power: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(power, np.finfo(np.float32).tiny)) / np.float32(NEPER_PER_DB)
 
 
-def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> BandGains:
+def band_gains(components: GainComponents, amounts: Amounts | StepAmounts, shares: np.ndarray) -> BandGains:
     """Gains that some amounts give the bands, before energy is normalised.
 
     Parameters
@@ -164,21 +193,22 @@ def band_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray)
     """
     factor = np.full_like(components.texture_db, 10 ** (amounts.texture_db / 10))
     generated_db = None
-    if amounts.texture_db > 0:
+    if np.any(amounts.texture_db > 0):
         limit = power_of(np.float32(TEXTURE.max_gain_db) * components.present)
         if (excess := factor - limit).max() > 0:
             generated_db = components.base_db + db_of(excess)
             factor = np.minimum(factor, limit)
     noise_db, expander_db = db_of(factor), None
-    if amounts.fill:
+    if np.any(amounts.fill):
         power = powers_before_expander(components, BandGains(noise_db, generated_db, None))
         fill = fill_power(sum(power), amounts.fill, components.quieter_db, shares)
         generated_db = db_of(fill if generated_db is None else fill + power_of(generated_db))
-    if amounts.expander > 0:
-        expander_db = np.float32(amounts.expander) * components.expander_db
-    elif amounts.expander < 0:
+    if np.any(amounts.expander):
+        expander_db = np.maximum(amounts.expander, 0, dtype=np.float32) * components.expander_db
+    if np.any(amounts.expander < 0):
         power = powers_before_expander(components, BandGains(noise_db, generated_db, None))
-        expander_db = np.float32(amounts.expander) * spectral_expander(db_of(sum(power)))
+        flattening = np.minimum(amounts.expander, 0, dtype=np.float32)
+        expander_db += flattening * spectral_expander(db_of(sum(power)))
     return BandGains(noise_db, generated_db, expander_db)
 
 
@@ -200,7 +230,7 @@ def quieter_around(loud_db: np.ndarray) -> np.ndarray:
     return np.minimum(np.minimum(padded[:-2], padded[2:]), loud_db) - loud_db
 
 
-def fill_power(power: np.ndarray, amount: float, quieter_db: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def fill_power(power: np.ndarray, amount: float | np.ndarray, quieter_db: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Power of the noise that raises weak bands towards the level of the loud ones.
 
     The noise is no louder than the steps around allow, because a step also sees what lies half a window around it, and
@@ -209,7 +239,7 @@ def fill_power(power: np.ndarray, amount: float, quieter_db: np.ndarray, shares:
     Parameters
     ----------
     power : np.ndarray, shape (n_mels, steps)
-    amount : float in [0, 1], of the distance in dB
+    amount : float or np.ndarray, shape (steps,), in [0, 1], of the distance in dB
     quieter_db : np.ndarray, shape (steps,), `quieter_around`
     shares : np.ndarray, shape (n_mels,), `band_fractions`
     """
@@ -232,7 +262,7 @@ def powers_before_expander(components: GainComponents, gains: BandGains) -> Laye
     return LayerPowers(power_of(components.tones_db), texture, generated)
 
 
-def step_gains(components: GainComponents, amounts: Amounts, shares: np.ndarray) -> StepGains:
+def step_gains(components: GainComponents, amounts: Amounts | StepAmounts, shares: np.ndarray) -> StepGains:
     """Gains of all layers at consecutive steps, or at steps that stand for them.
 
     The transients get the gain by which the texture of their step rises as a whole: gains of single bands would spread

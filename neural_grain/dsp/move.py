@@ -25,7 +25,8 @@ from neural_grain.audio.sound import LevelMeter, Sound, cached_sound
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gains import Amounts
-from neural_grain.dsp.solver import AmountSolver, MeasuredLimit, ReachCurve
+from neural_grain.dsp.reach import ReachCurve
+from neural_grain.dsp.solver import AmountSolver, MeasuredLimit
 
 
 @dataclass(frozen=True)

@@ -140,23 +140,33 @@ class LayerRenderer:
                 out = np.concatenate((out, tones), axis=1)
         if (transients := layers.transients[start:stop]).any():
             factor = self._factor_of_samples(at_steps.transients_db, start, stop, first_step)
-            out[:, : tones.shape[1]] += factor[:, None] * transients
+            out[:, : tones.shape[1]] += factor.T * transients
         factor = np.broadcast_to(np.float32(level), tones.shape[1:])
         if at_steps.level_db.any():
-            factor = factor * self._factor_of_samples(at_steps.level_db, start, stop, first_step)[:, None, None]
+            factor = factor * self._factor_of_samples(at_steps.level_db, start, stop, first_step).T[:, None]
         out.reshape(len(out), -1, tones.shape[1])[:] *= factor
         return out
 
     def _factor_of_samples(self, gain_db: np.ndarray, start: int, stop: int, first_step: int) -> np.ndarray:
-        """Factor on the amplitude of the samples from ``start`` up to ``stop``, from gains of steps from a first one on."""
+        """Factor on the amplitude of the samples from ``start`` up to ``stop``, from gains of steps from a first one on.
+
+        Parameters
+        ----------
+        gain_db : np.ndarray, shape (steps,) or (channels, steps)
+
+        Returns
+        -------
+        np.ndarray, shape (1 or channels, stop - start)
+        """
         # A frame stands for the middle of its window, and a step for the middle of its frames.
         length = STEP_FRAMES * self.hop_length
         first_middle = first_step * length + (length - self.hop_length) // 2 + self.n_fft // 2 - self.lead
         before = max(0, -(-(first_middle - start) // length))
-        after = max(0, -(-(stop - first_middle) // length) - len(gain_db) + 1)
-        log_factor = np.float32(NEPER_PER_DB / 2) * np.pad(gain_db, (before, after), "edge")[None]
+        gain_db = np.atleast_2d(gain_db)
+        after = max(0, -(-(stop - first_middle) // length) - gain_db.shape[1] + 1)
+        log_factor = np.float32(NEPER_PER_DB / 2) * np.pad(gain_db, ((0, 0), (before, after)), "edge")
         skip = start - first_middle + before * length
-        return np.exp(join_points(log_factor, length)[0, skip : skip + stop - start])
+        return np.exp(join_points(log_factor, length)[:, skip : skip + stop - start])
 
     def _moved(
         self, gains: StepGains, first_step: int, times: np.ndarray, frames: range, with_tones: bool

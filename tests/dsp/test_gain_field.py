@@ -11,6 +11,7 @@ from rendering import SETTINGS, analysis_of, field_of, rendered, varied_texture
 from neural_grain.audio.limiter import limit_peaks
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts, db_of, lerp_weights, powers_before_expander
+from neural_grain.dsp.predictor import PowerPredictor
 from neural_grain.dsp.settings import STEP_FRAMES
 
 MORE = Amounts(24.0, -0.1)
@@ -25,7 +26,7 @@ def field() -> GainField:
 
 def change_db(field: GainField, amounts: Amounts) -> np.ndarray:
     """Change of the level of each band and step, from the gains of the whole sound."""
-    parts, gains = field._components(np.arange(field.n_steps)), field.gains(amounts)
+    parts, gains = field.components(np.arange(field.n_steps)), field.gains(amounts)
     moved_db = db_of(sum(powers_before_expander(parts, gains.bands))) - parts.level_db
     return moved_db + (0.0 if gains.bands.expander_db is None else gains.bands.expander_db + gains.level_db)
 
@@ -70,7 +71,7 @@ def test_the_predicted_powers_are_those_of_the_rendered_frames(field, name):
     P = np.square(np.abs(librosa.stft(np.ascontiguousarray(z[:, 0]), n_fft=2048, hop_length=512, center=False)))
     frames = analysis.probe.index - 3
     power = P[SETTINGS.grain.band_for(SR)].T[frames]
-    predicted = np.exp(field.probe_log_power(amounts))
+    predicted = np.exp(PowerPredictor(field, field.analysis.probe).log_power(amounts))
     inside = slice(20, -20)
     found = np.log10(power[inside, :640].reshape(len(power[inside]), -1, 32).mean(axis=(0, 2)))
     expected = np.log10(predicted[inside, :640].reshape(len(power[inside]), -1, 32).mean(axis=(0, 2)))

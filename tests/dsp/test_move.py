@@ -17,7 +17,8 @@ from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.loudness import K_HIGH_PASS, K_SHELF
 from neural_grain.dsp.move import Attempt, find_measured_limit, move_grain
-from neural_grain.dsp.solver import AmountSolver, ReachCurve
+from neural_grain.dsp.reach import ReachCurve
+from neural_grain.dsp.solver import AmountSolver
 from neural_grain.dsp.stft import edge_padding
 
 LAW_SOUNDS = {
