@@ -44,7 +44,6 @@ from neural_grain.app.processor import (
     DEFAULT_MODEL,
     LAYER_NAMES,
     NOTHING_LEARNED,
-    SLIDER_RANGE,
     GrainProcessor,
     RenderTarget,
     find_model,
@@ -66,6 +65,7 @@ from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import remove_leftovers
 from neural_grain.base.parallel import cluster
 from neural_grain.data.metadata import DEFAULT_FOLDERS
+from neural_grain.dsp.curve import SLIDER_RANGE
 from neural_grain.dsp.flatness import measure_grain
 
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain

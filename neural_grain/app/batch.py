@@ -19,13 +19,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from neural_grain.app.processor import SLIDER_RANGE, FileRendering, GrainProcessor, RenderTarget, output_name
+from neural_grain.app.processor import FileRendering, GrainProcessor, RenderTarget, output_name
 from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, unreadable_formats
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, prepare_folder, run_lock
 from neural_grain.base.identity import ignores_case, name_keys, refuse_inputs
 from neural_grain.base.parallel import map_unordered, on_cluster
 from neural_grain.base.records import parse_record, relative_posix
+from neural_grain.dsp.curve import SLIDER_RANGE
 
 BATCH_LOG = "grain_renderings.jsonl"
 

@@ -57,7 +57,6 @@ DEFAULT_MODEL = f"{DEFAULT_MODEL_DIR}/{FINAL_NAME}"
 NOTHING_LEARNED = (
     "nothing learned yet; to learn, run measure_audio_grain.py, convert_to_spectrograms.py and cak_grain_processor.py"
 )
-SLIDER_RANGE = 3.0  # octaves in either direction
 LAYER_NAMES = ("tones", "texture")  # that can be rendered alone
 MAX_NAME_BYTES = 255  # of a file name, on every common file system
 HASH_DIGITS = 8  # keep shortened names apart

@@ -7,8 +7,8 @@ import tkinter as tk
 from collections.abc import Callable
 from tkinter import ttk
 
-from neural_grain.app.processor import SLIDER_RANGE
 from neural_grain.app.theme import LARGE_FONT
+from neural_grain.dsp.curve import SLIDER_RANGE
 
 
 class OctaveSlider:

@@ -9,7 +9,7 @@ In: a `Sound`. Out: an `Analysis`; for stage 2 `BandsAndGrain`, without padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,7 +19,15 @@ from neural_grain.audio.sound import LevelMeter, Sound
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import ONE_BLAS_THREAD
-from neural_grain.dsp.flatness import SILENT, GrainMeter, PowerBlock, active_frames, check_sound, power_blocks
+from neural_grain.dsp.flatness import (
+    SILENT,
+    FrameGrain,
+    GrainMeter,
+    PowerBlock,
+    active_frames,
+    check_sound,
+    power_blocks,
+)
 from neural_grain.dsp.layers import Layers, split_layers
 from neural_grain.dsp.mel import mel_filterbank, powers_to_log_mel
 from neural_grain.dsp.settings import STEP_FRAMES, SpectrogramSettings
@@ -100,11 +108,16 @@ class Analysis(Picture):
     texture_db: np.ndarray  # the same of the texture
     channels: ChannelPowers
     band_peak: float  # power of the loudest band
-    grain: float
+    frames: FrameGrain  # flatness of every frame without padding
     peak: float  # largest absolute sample, full scale 1.0
     energy: float  # sum of squares of all samples
     probe: Probe
     threads: int = 1
+
+    @property
+    def grain(self) -> float:
+        """Grain of the sound."""
+        return self.frames.grain
 
 
 class BandBlock(NamedTuple):
@@ -215,7 +228,7 @@ def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> An
         layers=layers,
         **levels.result(settings.dynamic_range_db)._asdict(),
         channels=ChannelPowers.of(layers),
-        grain=frames.grain,
+        frames=frames,
         peak=level.peak,
         energy=level.energy,
         probe=probe_of(layers, chosen, settings, sound.sr),
@@ -240,11 +253,22 @@ def choose_frames(energies: np.ndarray, flatness: np.ndarray) -> ChosenFrames:
     ----------
     energies, flatness : np.ndarray, shape (frames,)
     """
-    numbers, n = np.flatnonzero(active_frames(energies, ANALYSIS.probe_range_db)), ANALYSIS.probe_frames
+    numbers = np.flatnonzero(active_frames(energies, ANALYSIS.probe_range_db))
+    return choose_by_importance(numbers, (energies[numbers], flatness[numbers]), ANALYSIS.probe_frames)
+
+
+def choose_by_importance(numbers: np.ndarray, importances: Iterable[np.ndarray], n: int) -> ChosenFrames:
+    """Choose at most ``n`` frames with probabilities that are the mean of a uniform one and of the importances.
+
+    Parameters
+    ----------
+    numbers : np.ndarray, shape (frames,), rising
+    importances : np.ndarray, shape (frames,) each, > 0, in any unit
+    """
     if len(numbers) <= n:
         return ChosenFrames(numbers, np.ones(len(numbers), np.float32))
-    shares = (x[numbers] / x[numbers].sum(dtype=float) for x in (np.ones_like(energies), energies, flatness))
-    probability = sum(shares) / 3
+    shares = [x / x.sum(dtype=float) for x in (np.ones(len(numbers)), *importances)]
+    probability = sum(shares) / len(shares)
     places = np.searchsorted(np.cumsum(probability), (np.arange(n) + 0.5) / n)
     chosen, counts = np.unique(places.clip(0, len(numbers) - 1), return_counts=True)
     return ChosenFrames(numbers[chosen], (counts / (n * probability[chosen])).astype(np.float32))

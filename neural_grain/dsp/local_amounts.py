@@ -1,0 +1,225 @@
+"""Amounts for every second of a sound: what moves it by the octaves that a curve asks for there.
+
+Each second is solved as a sound of its own, on some of its frames, so it has its own curves of reach. At any time, the
+amounts are interpolated linearly between those of the seconds around it, each for the position of the slider at that
+time. So where the slider is at 0 nothing changes, and where it jumps the amounts jump.
+
+The level is kept in the same way. A factor for each second and position keeps the energy of the seconds around it:
+
+    level[i, s]**2 = sum over j of w[i, j] E[j] / sum over j of w[i, j] E[j] R[j, s],   w a Hann window over time
+
+with E the energy of a second and R its change by the amounts. It changes slowly, so it does not pump.
+
+In: a `GainField`, `Seconds`, and a `GrainCurve`. Out: an `AmountCurve`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from neural_grain.dsp.analysis import ChosenFrames, choose_by_importance, probe_of
+from neural_grain.dsp.contour import Seconds
+from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
+from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.gains import AmountCurve, Amounts, db_of, lerp_weights, power_of
+from neural_grain.dsp.predictor import PowerPredictor, log_mean_power
+from neural_grain.dsp.reach import NO_CHANGE, ReachCurve, find_reach
+from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """How the seconds are solved."""
+
+    frames_per_second: int = 24  # of which grain is predicted
+    far_octaves: float = 3.5  # where a curve of reach ends: the slider ends at 3
+    level_s: float = 4.0  # to either side, over which the level is kept
+    grid_octaves: float = 0.125  # between the positions of the slider for which amounts are tabulated
+
+
+LOCAL = LocalSettings()
+
+
+class SecondReach(NamedTuple):
+    """How far a second can be moved in one direction."""
+
+    curve: ReachCurve
+    power_db: np.ndarray  # (points,), change of the power of the second at the points of the curve
+
+
+class AmountTable(NamedTuple):
+    """Amounts, and the change of power they make, for every second and position of the slider: (seconds, grid) each."""
+
+    texture_db: np.ndarray
+    expander: np.ndarray
+    fill: np.ndarray
+    power_db: np.ndarray
+
+
+class SecondPredictor:
+    """Predicts the grain and the power of one second.
+
+    Parameters
+    ----------
+    chosen : ChosenFrames of the second
+    floor : float, natural logarithm of the power that is the floor of the whole sound
+    """
+
+    def __init__(self, field: GainField, chosen: ChosenFrames, floor: float):
+        analysis = field.analysis
+        self.power = PowerPredictor(field, probe_of(analysis.layers, chosen, analysis.settings, analysis.sound.sr))
+        self._floor = floor
+        self._known: dict[Amounts, tuple[float, float]] = {}
+        self._before = self._log_grain_and_power(NO_CHANGE.amounts)
+
+    @property
+    def energy(self) -> float:
+        """Mean power of the frames as they are."""
+        return math.exp(self._before[1])
+
+    def octaves(self, amounts: Amounts | AmountCurve) -> float:
+        """Octaves by which the second becomes smoother."""
+        return (self._before[0] - self._log_grain_and_power(amounts)[0]) / math.log(2)
+
+    def power_db(self, amounts: Amounts | AmountCurve) -> float:
+        """Change of the power of the second, before its level is corrected."""
+        return (self._log_grain_and_power(amounts)[1] - self._before[1]) / NEPER_PER_DB
+
+    def reach(self, sign: float) -> SecondReach:
+        """How far the second can be moved in a direction: 1 for smoother, -1 for more texture."""
+        curve = find_reach(self.power, self.octaves, sign, LOCAL.far_octaves)
+        points = [curve.amounts_at(position) for position in range(len(curve.octaves))]
+        return SecondReach(curve, np.array([self.power_db(amounts) for amounts in points]))
+
+    def _log_grain_and_power(self, amounts: Amounts | AmountCurve) -> tuple[float, float]:
+        """Natural logarithms of the mean flatness and the mean power."""
+        if amounts not in self._known:
+            log_power = self.power.log_power(amounts)
+            log_mean = log_mean_power(log_power)
+            log_flatness = np.maximum(log_power, self._floor).mean(axis=1, dtype=np.float32) - log_mean
+            self._known[amounts] = tuple(
+                math.log(np.average(np.exp(values), weights=self.power.probe.weights))
+                for values in (log_flatness, log_mean)
+            )
+        return self._known[amounts]
+
+
+class LocalAmounts:
+    """The amounts for every second of a sound and every position of the slider.
+
+    Parameters
+    ----------
+    field : GainField
+    seconds : Seconds of the same sound
+    """
+
+    def __init__(self, field: GainField, seconds: Seconds):
+        self.field, self.seconds = field, seconds
+        self._chosen = [frames_of_second(seconds, i) for i in range(seconds.n)]
+        floor_db = field.analysis.settings.grain.floor_db
+        self._floor = float(np.log(field.analysis.probe.power.max())) + NEPER_PER_DB * floor_db
+        self._energies = np.zeros(seconds.n)
+        self._reaches: dict[float, list[SecondReach | None]] = {}
+        n_grid = round(2 * SLIDER_RANGE / LOCAL.grid_octaves) + 1
+        self._grid = np.linspace(-SLIDER_RANGE, SLIDER_RANGE, n_grid)
+
+    def predictors(self) -> Iterator[SecondPredictor | None]:
+        """The predictor of each second, made when it is needed; None if the second is silent."""
+        for chosen in self._chosen:
+            yield SecondPredictor(self.field, chosen, self._floor) if len(chosen.numbers) else None
+
+    def reaches(self, sign: float) -> list[SecondReach | None]:
+        """How far each second can be moved in a direction. A silent one moves like the nearest that is not."""
+        if sign not in self._reaches:
+            found: list[SecondReach | None] = []
+            for i, predictor in enumerate(self.predictors()):
+                found.append(predictor.reach(sign) if predictor else None)
+                self._energies[i] = predictor.energy if predictor else 0.0
+            audible = np.flatnonzero([reach is not None for reach in found])
+            self._reaches[sign] = [found[audible[np.abs(audible - i).argmin()]] for i in range(len(found))]
+        return self._reaches[sign]
+
+    def reach_octaves(self, sign: float) -> np.ndarray:
+        """Octaves by which each second can be moved in a direction, (seconds,)."""
+        return np.array([reach.curve.octaves[-1] for reach in self.reaches(sign)])
+
+    def predicted_octaves(self, amounts: AmountCurve) -> np.ndarray:
+        """Octaves by which each second becomes smoother, (seconds,), NaN if it is silent."""
+        return np.array([predictor.octaves(amounts) if predictor else np.nan for predictor in self.predictors()])
+
+    def amounts(self, curve: GrainCurve, ratios: np.ndarray) -> AmountCurve:
+        """The amounts along a curve.
+
+        Parameters
+        ----------
+        ratios : np.ndarray, shape (seconds,), > 0; of the octaves for which each second is solved to those requested
+        """
+        table, octaves = self._table(curve, ratios), curve.octaves_at(self._step_times_s())
+        rows = lerp_weights(self._step_times_s(), self.seconds.n)
+        columns = lerp_weights((octaves - self._grid[0]) / LOCAL.grid_octaves + 0.5, len(self._grid))
+
+        def at_steps(values: np.ndarray) -> np.ndarray:
+            """Interpolate a table of shape (seconds, grid)."""
+            before, after = (
+                values[row, columns.before] * (1 - columns.share) + values[row, columns.after] * columns.share
+                for row in (rows.before, rows.after)
+            )
+            return (before * (1 - rows.share) + after * rows.share).astype(np.float32)
+
+        level_db = at_steps(self._level_db(table.power_db))[None]
+        balance_db = self._balance_db(table)
+        if len(balance_db) > 1:
+            level_db = level_db + columns.interpolate(balance_db).astype(np.float32)
+        return AmountCurve(at_steps(table.texture_db), at_steps(table.expander), at_steps(table.fill), level_db)
+
+    def _step_times_s(self) -> np.ndarray:
+        """Time of the middle of each step."""
+        analysis, renderer = self.field.analysis, self.field.renderer
+        middle_frames = STEP_FRAMES * np.arange(self.field.n_steps) + (STEP_FRAMES - 1) / 2
+        return (middle_frames * renderer.hop_length - renderer.lead + renderer.n_fft / 2) / analysis.sound.sr
+
+    def _table(self, curve: GrainCurve, ratios: np.ndarray) -> AmountTable:
+        """Amounts for every second and position of the grid, in the directions that the curve takes."""
+        table = AmountTable(*np.zeros((4, self.seconds.n, len(self._grid))))
+        octaves = [octaves for _, octaves in curve.points]
+        for sign in (sign for sign in (-1.0, 1.0) if max(sign * each for each in octaves) > 0):
+            places = np.flatnonzero(sign * self._grid > 0)
+            for i, (reach, power_db) in enumerate(self.reaches(sign)):
+                distance = ratios[i] * np.abs(self._grid[places])
+                for values, of_points in zip(
+                    table, (reach.texture_db, reach.expander, reach.fill, power_db), strict=True
+                ):
+                    values[i, places] = np.interp(distance, reach.octaves, of_points)
+        return table
+
+    def _level_db(self, power_db: np.ndarray) -> np.ndarray:
+        """Gain for every second and position that keeps the energy of the seconds around it."""
+        from scipy.ndimage import convolve1d
+
+        window = np.hanning(2 * round(LOCAL.level_s) + 3)[1:-1]
+        tiny = np.finfo(np.float32).tiny
+        before = convolve1d(self._energies, window, mode="constant") + tiny
+        after = convolve1d(self._energies[:, None] * power_of(power_db), window, axis=0, mode="constant") + tiny
+        return db_of(before)[:, None] - db_of(after)
+
+    def _balance_db(self, table: AmountTable) -> np.ndarray:
+        """Gain for every channel and position that keeps the balance of the channels: (channels or 1, grid)."""
+        whole = np.arange(0, len(self._grid), round(1 / LOCAL.grid_octaves))  # one octave apart
+        mean = [np.average(values[:, whole], axis=0, weights=self._energies + 1e-30) for values in table[:3]]
+        factors = [
+            np.atleast_1d(self.field.channel_factors(Amounts(float(texture_db), float(expander), fill=float(fill))))
+            for texture_db, expander, fill in zip(*mean, strict=True)
+        ]
+        db = 20 * np.log10(np.array(factors)).T
+        return np.stack([np.interp(self._grid, self._grid[whole], channel) for channel in db])
+
+
+def frames_of_second(seconds: Seconds, i: int) -> ChosenFrames:
+    """Some of the active frames of a second; none if it is silent. Those of high flatness decide its grain."""
+    active = np.flatnonzero(seconds.frames.active & (seconds.of_frames == i))
+    return choose_by_importance(active, [seconds.frames.flatness[active]], LOCAL.frames_per_second)

@@ -1,0 +1,230 @@
+"""Move the grain of a sound along a curve, and measure that every second of it was moved:
+
+    grain(out) in each second = grain(in) in the same second * 2**-s,   s the position of the slider there
+
+Every second is solved on its own (`LocalAmounts`). The prediction along the whole curve, and then the rendered sound,
+correct the seconds: one that moved by too much is asked for less. A second that can't be moved so far goes as far as it
+can.
+
+In: a `GainField` and a `GrainCurve`. Out: a `CurveRendering`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from neural_grain.audio.limiter import CEILING, limit_peaks
+from neural_grain.audio.sound import LevelMeter, Sound, cached_sound
+from neural_grain.dsp.contour import Seconds
+from neural_grain.dsp.curve import GrainCurve
+from neural_grain.dsp.flatness import FrameGrain, grain_per_frame
+from neural_grain.dsp.gains import AmountCurve
+from neural_grain.dsp.local_amounts import LocalAmounts
+from neural_grain.dsp.move import StoreSound, move_grain
+from neural_grain.dsp.solver import AmountSolver
+
+
+@dataclass(frozen=True)
+class CurveSettings:
+    """How the seconds are corrected."""
+
+    predictions: int = 4  # of the whole curve, which cost little, before it is rendered
+    renderings: int = 3
+    tolerance_octaves: float = 0.03  # of a second that is measured: no further rendering is made for less
+    max_error_octaves: float = 0.1  # beyond it a request was not met
+    min_octaves: float = 0.1  # a smaller request can't be corrected by a ratio
+    max_ratio: float = 2.0  # between what a second is solved for and what is requested, and its inverse
+    reach_margin_octaves: float = 0.05  # a request so close to the end of the reach may lie beyond it
+
+
+CURVE = CurveSettings()
+MOVED, SILENT_SECOND, OUT_OF_REACH, MISSED = "moved", "silent", "out of reach", "missed"
+
+
+@dataclass(frozen=True)
+class GrainContour:
+    """What was requested of each second of a sound and what it got, arrays of shape (seconds,), NaN where it is silent.
+
+    Octaves are positive for smoother.
+    """
+
+    grain_before: np.ndarray
+    grain_after: np.ndarray
+    requested_octaves: np.ndarray
+    is_out_of_reach: np.ndarray  # bool
+
+    @property
+    def achieved_octaves(self) -> np.ndarray:
+        """Octaves by which each second became smoother."""
+        return np.log2(self.grain_before / self.grain_after)
+
+    @property
+    def states(self) -> list[str]:
+        """What became of each second: "moved", "silent", "out of reach" or "missed"."""
+        error = np.abs(self.requested_octaves - self.achieved_octaves)
+        return [
+            SILENT_SECOND
+            if math.isnan(each)
+            else MOVED
+            if each <= CURVE.max_error_octaves
+            else OUT_OF_REACH
+            if is_out
+            else MISSED
+            for each, is_out in zip(error, self.is_out_of_reach, strict=True)
+        ]
+
+    def errors(self) -> np.ndarray:
+        """Absolute errors in octaves of the seconds that are within reach."""
+        error = np.abs(self.requested_octaves - self.achieved_octaves)
+        return error[np.isfinite(error) & ~self.is_out_of_reach]
+
+
+@dataclass(frozen=True)
+class CurveRendering:
+    """A sound rendered along a curve, and what was measured on it."""
+
+    sound: Sound
+    curve: GrainCurve
+    contour: GrainContour
+    grain_before: float  # of the whole sound
+    grain_after: float
+    amounts: AmountCurve | None  # None where nothing was moved, or all of it by the same amounts
+    level_db: float  # change of the RMS level
+    limited_db: float  # by which its highest peak would exceed the ceiling without the limiter
+
+
+class CurveSolver:
+    """Finds the amounts along curves, for one sound.
+
+    Parameters
+    ----------
+    solver : AmountSolver of the sound
+    """
+
+    def __init__(self, solver: AmountSolver):
+        self.solver = solver
+        analysis = solver.analysis
+        self.seconds = Seconds.of(analysis.sound, analysis.frames, analysis.settings.grain)
+        self.local = LocalAmounts(solver.field, self.seconds)
+
+    def solve(self, curve: GrainCurve) -> np.ndarray:
+        """Ratios for `LocalAmounts.amounts` with which the prediction is what the curve requests, shape (seconds,)."""
+        ratios, requested = np.ones(self.seconds.n), self.seconds.requested_octaves(curve)
+        for _ in range(CURVE.predictions):
+            predicted = self.local.predicted_octaves(self.local.amounts(curve, ratios))
+            ratios = self.corrected(curve, ratios, requested, predicted)
+        return ratios
+
+    def corrected(
+        self, curve: GrainCurve, ratios: np.ndarray, requested: np.ndarray, achieved: np.ndarray
+    ) -> np.ndarray:
+        """Ratios that are nearer to the request, from the octaves that these achieved."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            factor = requested / achieved
+        usable = np.isfinite(factor) & (factor > 0) & (np.abs(requested) >= CURVE.min_octaves)
+        factor = np.clip(np.where(usable, factor, 1.0), 0.5, 2.0)
+        return np.clip(ratios * factor, 1 / CURVE.max_ratio, CURVE.max_ratio)
+
+    def out_of_reach(self, curve: GrainCurve) -> np.ndarray:
+        """Which seconds the curve asks for more than they can be moved, shape (seconds,), bool."""
+        octaves = curve.octaves_at(self.seconds.times_s)
+        beyond = np.zeros(self.seconds.n, bool)
+        for sign in (-1.0, 1.0):
+            if (sign * octaves).max() <= 0:
+                continue
+            limit = self.local.reach_octaves(sign) - CURVE.reach_margin_octaves
+            asked = np.zeros(self.seconds.n)
+            np.maximum.at(asked, self.seconds.of_frames, sign * octaves)
+            beyond |= asked > limit
+        return beyond
+
+
+def move_along(
+    solver: CurveSolver, curve: GrainCurve, *, ceiling: float = CEILING, store: StoreSound = cached_sound
+) -> CurveRendering:
+    """Move the grain of a sound along a curve, every second as far as it goes.
+
+    A constant curve gives what `move_grain` gives: one amount for the whole sound.
+
+    Parameters
+    ----------
+    ceiling : float > 0, largest sample of the result; higher peaks are limited
+    store : keeps the rendered blocks; each rendering replaces the one before
+
+    Raises
+    ------
+    PipelineError
+        If the rendered sound has no grain.
+    """
+    if curve.is_constant:
+        return _moved_by_constant(solver, curve, ceiling, store)
+    requested, beyond = solver.seconds.requested_octaves(curve), solver.out_of_reach(curve)
+    ratios = solver.solve(curve)
+    best: CurveRendering | None = None
+    for _ in range(CURVE.renderings):
+        rendering = _rendered(solver, curve, solver.local.amounts(curve, ratios), requested, beyond, ceiling, store)
+        errors = rendering.contour.errors()
+        if best is None or errors.mean() < best.contour.errors().mean():
+            best, best_ratios = rendering, ratios
+        if not errors.size or errors.max() <= CURVE.tolerance_octaves:
+            break
+        ratios = solver.corrected(curve, ratios, requested, rendering.contour.achieved_octaves)
+    if rendering is not best:
+        amounts = solver.local.amounts(curve, best_ratios)
+        rendering = _rendered(solver, curve, amounts, requested, beyond, ceiling, store)
+    return rendering
+
+
+def _rendered(
+    solver: CurveSolver,
+    curve: GrainCurve,
+    amounts: AmountCurve,
+    requested: np.ndarray,
+    beyond: np.ndarray,
+    ceiling: float,
+    store: StoreSound,
+) -> CurveRendering:
+    """Render with some amounts, and measure."""
+    analysis = solver.solver.analysis
+    before_limiter, output = LevelMeter(), LevelMeter()
+    blocks = before_limiter.through(solver.solver.field.render(amounts))
+    sound = store(analysis.sound, output.through(limit_peaks(blocks, ceiling, analysis.sound)))
+    frames = grain_per_frame(sound, analysis.settings.grain, analysis.threads)
+    return CurveRendering(
+        sound=sound,
+        curve=curve,
+        contour=_contour(solver, frames, requested, beyond),
+        grain_before=analysis.grain,
+        grain_after=frames.grain,
+        amounts=amounts,
+        level_db=10 * math.log10(output.energy / analysis.energy),
+        limited_db=20 * math.log10(max(1.0, before_limiter.peak / ceiling)),
+    )
+
+
+def _contour(solver: CurveSolver, frames: FrameGrain, requested: np.ndarray, beyond: np.ndarray) -> GrainContour:
+    seconds = solver.seconds
+    return GrainContour(seconds.grain, seconds.mean(frames.flatness), requested, beyond)
+
+
+def _moved_by_constant(solver: CurveSolver, curve: GrainCurve, ceiling: float, store: StoreSound) -> CurveRendering:
+    """Move the whole sound by the same amounts. The seconds need not be moved by the same octaves then."""
+    analysis, octaves = solver.solver.analysis, curve.points[0][1]
+    rendering = move_grain(solver.solver, octaves, ceiling=ceiling, store=store)
+    frames = analysis.frames
+    if rendering.sound is not analysis.sound:
+        frames = grain_per_frame(rendering.sound, analysis.settings.grain, analysis.threads)
+    requested = solver.seconds.requested_octaves(curve)
+    return CurveRendering(
+        sound=rendering.sound,
+        curve=curve,
+        contour=_contour(solver, frames, requested, np.full(solver.seconds.n, not rendering.within_reach)),
+        grain_before=rendering.grain_before,
+        grain_after=rendering.grain_after,
+        amounts=None,
+        level_db=rendering.level_db,
+        limited_db=rendering.limited_db,
+    )
