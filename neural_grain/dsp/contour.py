@@ -1,7 +1,9 @@
 """The grain contour: the grain of each second of a sound.
 
-A frame belongs to the second that holds its middle. The grain of a second is the mean flatness of its frames that are
-active in the whole sound; a second without any is silent and has no grain. After a change, the same frames are compared:
+A frame belongs to the second that holds its middle. Its flatness is measured as if the second were a sound of its own,
+with a floor below the loudest bin of the second, so that the grain of a second does not depend on the others. The grain
+of a second is the mean over its frames that are active in the whole sound; a second without any is silent and has no
+grain. After a change the same frames are compared:
 
     octaves[i] = log2(mean of flatness before / mean of flatness after, over the active frames of second i)
 
@@ -9,21 +11,63 @@ Where the slider moves within a second, the law asks for it at every frame, so t
 
     octaves[i] = -log2(mean of flatness[t] 2**-s(t) / mean of flatness[t])
 
-In: the `FrameGrain` of a sound. Out: arrays of shape (seconds,), with NaN for silent seconds.
+In: a `Sound`. Out: arrays of shape (seconds,), with NaN for silent seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from neural_grain.audio.sound import Sound
 from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
-from neural_grain.dsp.flatness import FrameGrain
+from neural_grain.dsp.flatness import GrainMeter, check_sound, power_blocks, spectral_flatness
 from neural_grain.dsp.settings import GrainSettings
+from neural_grain.dsp.stft import n_full_frames
 
 MIN_LAST_S = 0.5  # a shorter rest at the end of a sound belongs to the second before
+
+
+def second_of_frames(n_frames: int, sound: Sound, settings: GrainSettings) -> np.ndarray:
+    """The number of the second that each frame belongs to, shape (frames,)."""
+    n_seconds = max(1, int(sound.n_samples / sound.sr + 1 - MIN_LAST_S))
+    return np.minimum(frame_times_s(n_frames, sound.sr, settings).astype(int), n_seconds - 1)
+
+
+def frame_times_s(n_frames: int, sr: int, settings: GrainSettings) -> np.ndarray:
+    """Time of the middle of each frame, shape (frames,)."""
+    return (np.arange(n_frames) * settings.hop_for(sr) + settings.n_fft_for(sr) / 2) / sr
+
+
+class LocalGrain(NamedTuple):
+    """The flatness of every frame by the loudest bin of its second, and the grain of the whole sound."""
+
+    flatness: np.ndarray  # (frames,), in (0, 1]
+    grain: float
+
+
+def measure_local_grain(sound: Sound, settings: GrainSettings, threads: int = 1) -> LocalGrain:
+    """Measure both in one pass; a `PipelineError` if the sound has no grain."""
+    check_sound(sound, settings)
+    n_fft = settings.n_fft_for(sound.sr)
+    of_frames = second_of_frames(n_full_frames(sound.n_samples, n_fft, settings.hop_for(sound.sr)), sound, settings)
+    ends = np.append(np.flatnonzero(np.diff(of_frames)) + 1, len(of_frames))
+    meter, flatness = GrainMeter(settings, n_fft), np.empty(len(of_frames), np.float32)
+    waiting, first, n_waiting = [], 0, 0
+    for block in power_blocks(sound, settings, threads):
+        meter.add(block)
+        waiting.append(block.bins)
+        n_waiting += len(block.bins)
+        while first < len(of_frames) and first + n_waiting >= (end := ends[np.searchsorted(ends, first, "right")]):
+            bins = np.concatenate(waiting)
+            P, waiting = bins[: end - first], [bins[end - first :]]
+            peak = max(float(P.max()), np.finfo(np.float32).tiny)
+            flatness[first:end] = spectral_flatness(P, peak, settings.floor_db)
+            n_waiting -= len(P)
+            first = end
+    return LocalGrain(flatness, meter.result(lambda: power_blocks(sound, settings, threads)).grain)
 
 
 @dataclass(frozen=True)
@@ -32,35 +76,39 @@ class Seconds:
 
     Parameters
     ----------
-    frames : FrameGrain of the sound as it is
+    flatness : np.ndarray, shape (frames,), as in `LocalGrain`, of the sound as it is
+    active : np.ndarray of bool, shape (frames,), which frames are active in the whole sound
     times_s : np.ndarray, shape (frames,), middle of each frame
     of_frames : np.ndarray of int, shape (frames,), the second that each frame belongs to
-    n : int > 0, how many there are
     """
 
-    frames: FrameGrain
+    flatness: np.ndarray
+    active: np.ndarray
     times_s: np.ndarray
     of_frames: np.ndarray
-    n: int
 
     @classmethod
-    def of(cls, sound: Sound, frames: FrameGrain, settings: GrainSettings) -> Seconds:
+    def of(cls, sound: Sound, active: np.ndarray, settings: GrainSettings, threads: int = 1) -> Seconds:
         """Those of a sound."""
-        n_fft, hop_length = settings.n_fft_for(sound.sr), settings.hop_for(sound.sr)
-        times_s = (np.arange(len(frames.flatness)) * hop_length + n_fft / 2) / sound.sr
-        n = max(1, int(sound.n_samples / sound.sr + 1 - MIN_LAST_S))
-        return cls(frames, times_s, np.minimum(times_s.astype(int), n - 1), n)
+        flatness = measure_local_grain(sound, settings, threads).flatness
+        times_s = frame_times_s(len(active), sound.sr, settings)
+        return cls(flatness, active, times_s, second_of_frames(len(active), sound, settings))
+
+    @property
+    def n(self) -> int:
+        """How many there are."""
+        return int(self.of_frames[-1]) + 1
 
     @property
     def grain(self) -> np.ndarray:
         """Grain of each second."""
-        return self.mean(self.frames.flatness)
+        return self.mean(self.flatness)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Mean over the active frames of each second, of values of shape (frames,)."""
-        active = self.frames.active
-        counts = np.bincount(self.of_frames[active], minlength=self.n)
-        sums = np.bincount(self.of_frames[active], values[active].astype(float), self.n)
+        of_active = self.of_frames[self.active]
+        counts = np.bincount(of_active, minlength=self.n)
+        sums = np.bincount(of_active, values[self.active].astype(float), self.n)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
     def octaves(self, flatness: np.ndarray) -> np.ndarray:
@@ -69,7 +117,7 @@ class Seconds:
 
     def requested_octaves(self, curve: GrainCurve) -> np.ndarray:
         """Octaves that a curve asks of each second."""
-        return -np.log2(self.mean(self.frames.flatness * 2.0 ** -curve.octaves_at(self.times_s)) / self.grain)
+        return -np.log2(self.mean(self.flatness * 2.0 ** -curve.octaves_at(self.times_s)) / self.grain)
 
     def curve_to(self, reference_grain: np.ndarray) -> GrainCurve:
         """The curve that gives the sound a grain contour, as far as the slider goes.

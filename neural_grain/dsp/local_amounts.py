@@ -1,8 +1,8 @@
 """Amounts for every second of a sound: what moves it by the octaves that a curve asks for there.
 
-Each second is solved as a sound of its own, on some of its frames, so it has its own curves of reach. At any time, the
-amounts are interpolated linearly between those of the seconds around it, each for the position of the slider at that
-time. So where the slider is at 0 nothing changes, and where it jumps the amounts jump.
+Each second is solved as a sound of its own, on some of its frames, so it has its own curves of reach. At any time the
+amounts are those of its second for the position of the slider at that time; near the border of two seconds they are
+interpolated. So where the slider is at 0 nothing changes, and where it jumps the amounts jump.
 
 The level is kept in the same way. A factor for each second and position keeps the energy of the seconds around it:
 
@@ -39,6 +39,7 @@ class LocalSettings:
     frames_per_second: int = 24  # of which grain is predicted
     far_octaves: float = 3.5  # where a curve of reach ends: the slider ends at 3
     level_s: float = 4.0  # to either side, over which the level is kept
+    fade_s: float = 0.3  # around the border of two seconds, within which the amounts of both are mixed
     grid_octaves: float = 0.125  # between the positions of the slider for which amounts are tabulated
 
 
@@ -67,13 +68,12 @@ class SecondPredictor:
     Parameters
     ----------
     chosen : ChosenFrames of the second
-    floor : float, natural logarithm of the power that is the floor of the whole sound
     """
 
-    def __init__(self, field: GainField, chosen: ChosenFrames, floor: float):
+    def __init__(self, field: GainField, chosen: ChosenFrames):
         analysis = field.analysis
         self.power = PowerPredictor(field, probe_of(analysis.layers, chosen, analysis.settings, analysis.sound.sr))
-        self._floor = floor
+        self._floor_db = analysis.settings.grain.floor_db
         self._known: dict[Amounts, tuple[float, float]] = {}
         self._before = self._log_grain_and_power(NO_CHANGE.amounts)
 
@@ -101,7 +101,8 @@ class SecondPredictor:
         if amounts not in self._known:
             log_power = self.power.log_power(amounts)
             log_mean = log_mean_power(log_power)
-            log_flatness = np.maximum(log_power, self._floor).mean(axis=1, dtype=np.float32) - log_mean
+            floor = float(log_power.max()) + NEPER_PER_DB * self._floor_db
+            log_flatness = np.maximum(log_power, floor).mean(axis=1, dtype=np.float32) - log_mean
             self._known[amounts] = tuple(
                 math.log(np.average(np.exp(values), weights=self.power.probe.weights))
                 for values in (log_flatness, log_mean)
@@ -121,8 +122,6 @@ class LocalAmounts:
     def __init__(self, field: GainField, seconds: Seconds):
         self.field, self.seconds = field, seconds
         self._chosen = [frames_of_second(seconds, i) for i in range(seconds.n)]
-        floor_db = field.analysis.settings.grain.floor_db
-        self._floor = float(np.log(field.analysis.probe.power.max())) + NEPER_PER_DB * floor_db
         self._energies = np.zeros(seconds.n)
         self._reaches: dict[float, list[SecondReach | None]] = {}
         n_grid = round(2 * SLIDER_RANGE / LOCAL.grid_octaves) + 1
@@ -131,7 +130,7 @@ class LocalAmounts:
     def predictors(self) -> Iterator[SecondPredictor | None]:
         """The predictor of each second, made when it is needed; None if the second is silent."""
         for chosen in self._chosen:
-            yield SecondPredictor(self.field, chosen, self._floor) if len(chosen.numbers) else None
+            yield SecondPredictor(self.field, chosen) if len(chosen.numbers) else None
 
     def reaches(self, sign: float) -> list[SecondReach | None]:
         """How far each second can be moved in a direction. A silent one moves like the nearest that is not."""
@@ -159,8 +158,10 @@ class LocalAmounts:
         ----------
         ratios : np.ndarray, shape (seconds,), > 0; of the octaves for which each second is solved to those requested
         """
-        table, octaves = self._table(curve, ratios), curve.octaves_at(self._step_times_s())
-        rows = lerp_weights(self._step_times_s(), self.seconds.n)
+        times_s = self._step_times_s()
+        table, octaves = self._table(curve, ratios), curve.octaves_at(times_s)
+        border = np.round(times_s)
+        rows = lerp_weights(border + np.clip((times_s - border) / LOCAL.fade_s, -0.5, 0.5), self.seconds.n)
         columns = lerp_weights((octaves - self._grid[0]) / LOCAL.grid_octaves + 0.5, len(self._grid))
 
         def at_steps(values: np.ndarray) -> np.ndarray:
@@ -221,5 +222,5 @@ class LocalAmounts:
 
 def frames_of_second(seconds: Seconds, i: int) -> ChosenFrames:
     """Some of the active frames of a second; none if it is silent. Those of high flatness decide its grain."""
-    active = np.flatnonzero(seconds.frames.active & (seconds.of_frames == i))
-    return choose_by_importance(active, [seconds.frames.flatness[active]], LOCAL.frames_per_second)
+    active = np.flatnonzero(seconds.active & (seconds.of_frames == i))
+    return choose_by_importance(active, [seconds.flatness[active]], LOCAL.frames_per_second)

@@ -18,9 +18,8 @@ import numpy as np
 
 from neural_grain.audio.limiter import CEILING, limit_peaks
 from neural_grain.audio.sound import LevelMeter, Sound, cached_sound
-from neural_grain.dsp.contour import Seconds
+from neural_grain.dsp.contour import Seconds, measure_local_grain
 from neural_grain.dsp.curve import GrainCurve
-from neural_grain.dsp.flatness import FrameGrain, grain_per_frame
 from neural_grain.dsp.gains import AmountCurve
 from neural_grain.dsp.local_amounts import LocalAmounts
 from neural_grain.dsp.move import StoreSound, move_grain
@@ -36,7 +35,7 @@ class CurveSettings:
     tolerance_octaves: float = 0.03  # of a second that is measured: no further rendering is made for less
     max_error_octaves: float = 0.1  # beyond it a request was not met
     min_octaves: float = 0.1  # a smaller request can't be corrected by a ratio
-    max_ratio: float = 2.0  # between what a second is solved for and what is requested, and its inverse
+    max_ratio: float = 4.0  # between what a second is solved for and what is requested, and its inverse
     reach_margin_octaves: float = 0.05  # a request so close to the end of the reach may lie beyond it
 
 
@@ -107,7 +106,7 @@ class CurveSolver:
     def __init__(self, solver: AmountSolver):
         self.solver = solver
         analysis = solver.analysis
-        self.seconds = Seconds.of(analysis.sound, analysis.frames, analysis.settings.grain)
+        self.seconds = Seconds.of(analysis.sound, analysis.frames.active, analysis.settings.grain, analysis.threads)
         self.local = LocalAmounts(solver.field, self.seconds)
 
     def solve(self, curve: GrainCurve) -> np.ndarray:
@@ -192,36 +191,36 @@ def _rendered(
     before_limiter, output = LevelMeter(), LevelMeter()
     blocks = before_limiter.through(solver.solver.field.render(amounts))
     sound = store(analysis.sound, output.through(limit_peaks(blocks, ceiling, analysis.sound)))
-    frames = grain_per_frame(sound, analysis.settings.grain, analysis.threads)
+    measured = measure_local_grain(sound, analysis.settings.grain, analysis.threads)
     return CurveRendering(
         sound=sound,
         curve=curve,
-        contour=_contour(solver, frames, requested, beyond),
+        contour=_contour(solver, measured.flatness, requested, beyond),
         grain_before=analysis.grain,
-        grain_after=frames.grain,
+        grain_after=measured.grain,
         amounts=amounts,
         level_db=10 * math.log10(output.energy / analysis.energy),
         limited_db=20 * math.log10(max(1.0, before_limiter.peak / ceiling)),
     )
 
 
-def _contour(solver: CurveSolver, frames: FrameGrain, requested: np.ndarray, beyond: np.ndarray) -> GrainContour:
+def _contour(solver: CurveSolver, flatness: np.ndarray, requested: np.ndarray, beyond: np.ndarray) -> GrainContour:
     seconds = solver.seconds
-    return GrainContour(seconds.grain, seconds.mean(frames.flatness), requested, beyond)
+    return GrainContour(seconds.grain, seconds.mean(flatness), requested, beyond)
 
 
 def _moved_by_constant(solver: CurveSolver, curve: GrainCurve, ceiling: float, store: StoreSound) -> CurveRendering:
     """Move the whole sound by the same amounts. The seconds need not be moved by the same octaves then."""
     analysis, octaves = solver.solver.analysis, curve.points[0][1]
     rendering = move_grain(solver.solver, octaves, ceiling=ceiling, store=store)
-    frames = analysis.frames
+    flatness = solver.seconds.flatness
     if rendering.sound is not analysis.sound:
-        frames = grain_per_frame(rendering.sound, analysis.settings.grain, analysis.threads)
+        flatness = measure_local_grain(rendering.sound, analysis.settings.grain, analysis.threads).flatness
     requested = solver.seconds.requested_octaves(curve)
     return CurveRendering(
         sound=rendering.sound,
         curve=curve,
-        contour=_contour(solver, frames, requested, np.full(solver.seconds.n, not rendering.within_reach)),
+        contour=_contour(solver, flatness, requested, np.full(solver.seconds.n, not rendering.within_reach)),
         grain_before=rendering.grain_before,
         grain_after=rendering.grain_after,
         amounts=None,
