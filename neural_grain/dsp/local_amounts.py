@@ -121,11 +121,19 @@ class LocalAmounts:
 
     def __init__(self, field: GainField, seconds: Seconds):
         self.field, self.seconds = field, seconds
-        self._chosen = [frames_of_second(seconds, i) for i in range(seconds.n)]
+        self._chosen = [self._choose_frames(i) for i in range(seconds.n)]
         self._energies = np.zeros(seconds.n)
         self._reaches: dict[float, list[SecondReach | None]] = {}
         n_grid = round(2 * SLIDER_RANGE / LOCAL.grid_octaves) + 1
         self._grid = np.linspace(-SLIDER_RANGE, SLIDER_RANGE, n_grid)
+
+    def _choose_frames(self, i: int) -> ChosenFrames:
+        """Some of the active frames of a second, by flatness and energy; none if it is silent."""
+        active = np.flatnonzero(self.seconds.active & (self.seconds.of_frames == i))
+        lead, settings = self.field.renderer.n_fft // self.field.renderer.hop_length - 1, self.field.analysis.settings
+        level_db = settings.dynamic_range_db * (self.field.analysis.x[:, active + lead] - 1)
+        importances = self.seconds.flatness[active], self.field.shares @ power_of(level_db)
+        return choose_by_importance(active, importances, LOCAL.frames_per_second)
 
     def predictors(self) -> Iterator[SecondPredictor | None]:
         """The predictor of each second, made when it is needed; None if the second is silent."""
@@ -218,9 +226,3 @@ class LocalAmounts:
         ]
         db = 20 * np.log10(np.array(factors)).T
         return np.stack([np.interp(self._grid, self._grid[whole], channel) for channel in db])
-
-
-def frames_of_second(seconds: Seconds, i: int) -> ChosenFrames:
-    """Some of the active frames of a second; none if it is silent. Those of high flatness decide its grain."""
-    active = np.flatnonzero(seconds.active & (seconds.of_frames == i))
-    return choose_by_importance(active, [seconds.flatness[active]], LOCAL.frames_per_second)

@@ -117,6 +117,12 @@ class CurveSolver:
             ratios = self.corrected(curve, ratios, requested, predicted)
         return ratios
 
+    def contour(self, curve: GrainCurve, flatness: np.ndarray, is_out_of_reach: np.ndarray) -> GrainContour:
+        """What a rendering achieved, from the flatness of its frames as `measure_local_grain` gives it."""
+        seconds = self.seconds
+        requested = seconds.requested_octaves(curve)
+        return GrainContour(seconds.grain, seconds.mean(flatness), requested, is_out_of_reach)
+
     def corrected(
         self, curve: GrainCurve, ratios: np.ndarray, requested: np.ndarray, achieved: np.ndarray
     ) -> np.ndarray:
@@ -127,9 +133,9 @@ class CurveSolver:
         factor = np.clip(np.where(usable, factor, 1.0), 0.5, 2.0)
         return np.clip(ratios * factor, 1 / CURVE.max_ratio, CURVE.max_ratio)
 
-    def out_of_reach(self, curve: GrainCurve) -> np.ndarray:
-        """Which seconds the curve asks for more than they can be moved, shape (seconds,), bool."""
-        octaves = curve.octaves_at(self.seconds.times_s)
+    def out_of_reach(self, curve: GrainCurve, ratios: np.ndarray) -> np.ndarray:
+        """Which seconds are moved as far as they go, shape (seconds,), bool."""
+        octaves, requested = curve.octaves_at(self.seconds.times_s), self.seconds.requested_octaves(curve)
         beyond = np.zeros(self.seconds.n, bool)
         for sign in (-1.0, 1.0):
             if (sign * octaves).max() <= 0:
@@ -137,7 +143,7 @@ class CurveSolver:
             limit = self.local.reach_octaves(sign) - CURVE.reach_margin_octaves
             asked = np.zeros(self.seconds.n)
             np.maximum.at(asked, self.seconds.of_frames, sign * octaves)
-            beyond |= asked > limit
+            beyond |= (ratios * asked > limit) & (sign * requested >= CURVE.min_octaves)
         return beyond
 
 
@@ -160,11 +166,10 @@ def move_along(
     """
     if curve.is_constant:
         return _moved_by_constant(solver, curve, ceiling, store)
-    requested, beyond = solver.seconds.requested_octaves(curve), solver.out_of_reach(curve)
-    ratios = solver.solve(curve)
+    requested, ratios = solver.seconds.requested_octaves(curve), solver.solve(curve)
     best: CurveRendering | None = None
     for _ in range(CURVE.renderings):
-        rendering = _rendered(solver, curve, solver.local.amounts(curve, ratios), requested, beyond, ceiling, store)
+        rendering = _rendered(solver, curve, ratios, ceiling, store)
         errors = rendering.contour.errors()
         if best is None or errors.mean() < best.contour.errors().mean():
             best, best_ratios = rendering, ratios
@@ -172,22 +177,15 @@ def move_along(
             break
         ratios = solver.corrected(curve, ratios, requested, rendering.contour.achieved_octaves)
     if rendering is not best:
-        amounts = solver.local.amounts(curve, best_ratios)
-        rendering = _rendered(solver, curve, amounts, requested, beyond, ceiling, store)
+        rendering = _rendered(solver, curve, best_ratios, ceiling, store)
     return rendering
 
 
 def _rendered(
-    solver: CurveSolver,
-    curve: GrainCurve,
-    amounts: AmountCurve,
-    requested: np.ndarray,
-    beyond: np.ndarray,
-    ceiling: float,
-    store: StoreSound,
+    solver: CurveSolver, curve: GrainCurve, ratios: np.ndarray, ceiling: float, store: StoreSound
 ) -> CurveRendering:
-    """Render with some amounts, and measure."""
-    analysis = solver.solver.analysis
+    """Render with some ratios, as `CurveSolver.solve` gives them, and measure."""
+    analysis, amounts = solver.solver.analysis, solver.local.amounts(curve, ratios)
     before_limiter, output = LevelMeter(), LevelMeter()
     blocks = before_limiter.through(solver.solver.field.render(amounts))
     sound = store(analysis.sound, output.through(limit_peaks(blocks, ceiling, analysis.sound)))
@@ -195,18 +193,13 @@ def _rendered(
     return CurveRendering(
         sound=sound,
         curve=curve,
-        contour=_contour(solver, measured.flatness, requested, beyond),
+        contour=solver.contour(curve, measured.flatness, solver.out_of_reach(curve, ratios)),
         grain_before=analysis.grain,
         grain_after=measured.grain,
         amounts=amounts,
         level_db=10 * math.log10(output.energy / analysis.energy),
         limited_db=20 * math.log10(max(1.0, before_limiter.peak / ceiling)),
     )
-
-
-def _contour(solver: CurveSolver, flatness: np.ndarray, requested: np.ndarray, beyond: np.ndarray) -> GrainContour:
-    seconds = solver.seconds
-    return GrainContour(seconds.grain, seconds.mean(flatness), requested, beyond)
 
 
 def _moved_by_constant(solver: CurveSolver, curve: GrainCurve, ceiling: float, store: StoreSound) -> CurveRendering:
@@ -216,11 +209,11 @@ def _moved_by_constant(solver: CurveSolver, curve: GrainCurve, ceiling: float, s
     flatness = solver.seconds.flatness
     if rendering.sound is not analysis.sound:
         flatness = measure_local_grain(rendering.sound, analysis.settings.grain, analysis.threads).flatness
-    requested = solver.seconds.requested_octaves(curve)
+    is_beyond = np.full(solver.seconds.n, not rendering.within_reach)
     return CurveRendering(
         sound=rendering.sound,
         curve=curve,
-        contour=_contour(solver, flatness, requested, np.full(solver.seconds.n, not rendering.within_reach)),
+        contour=solver.contour(curve, flatness, is_beyond),
         grain_before=rendering.grain_before,
         grain_after=rendering.grain_after,
         amounts=None,
