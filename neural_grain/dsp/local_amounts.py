@@ -4,11 +4,7 @@ Each second is solved as a sound of its own, on some of its frames, so it has it
 amounts are those of its second for the position of the slider at that time; near the border of two seconds they are
 interpolated. So where the slider is at 0 nothing changes, and where it jumps the amounts jump.
 
-The level is kept in the same way. A factor for each second and position keeps the energy of the seconds around it:
-
-    level[i, s]**2 = sum over j of w[i, j] E[j] / sum over j of w[i, j] E[j] R[j, s],   w a Hann window over time
-
-with E the energy of a second and R its change by the amounts. It changes slowly, so it does not pump.
+The level is kept in the same way: each second has the energy that it had before.
 
 In: a `GainField`, `Seconds`, and a `GrainCurve`. Out: an `AmountCurve`.
 """
@@ -26,7 +22,7 @@ from neural_grain.dsp.analysis import ChosenFrames, choose_by_importance, probe_
 from neural_grain.dsp.contour import Seconds
 from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
 from neural_grain.dsp.gain_field import GainField
-from neural_grain.dsp.gains import AmountCurve, Amounts, db_of, lerp_weights, power_of
+from neural_grain.dsp.gains import AmountCurve, Amounts, lerp_weights, power_of
 from neural_grain.dsp.predictor import PowerPredictor, log_mean_power
 from neural_grain.dsp.reach import NO_CHANGE, ReachCurve, find_reach
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
@@ -38,7 +34,6 @@ class LocalSettings:
 
     frames_per_second: int = 24  # of which grain is predicted
     far_octaves: float = 3.5  # where a curve of reach ends: the slider ends at 3
-    level_s: float = 4.0  # to either side, over which the level is kept
     fade_s: float = 0.3  # around the border of two seconds, within which the amounts of both are mixed
     grid_octaves: float = 0.125  # between the positions of the slider for which amounts are tabulated
 
@@ -76,11 +71,6 @@ class SecondPredictor:
         self._floor_db = analysis.settings.grain.floor_db
         self._known: dict[Amounts, tuple[float, float]] = {}
         self._before = self._log_grain_and_power(NO_CHANGE.amounts)
-
-    @property
-    def energy(self) -> float:
-        """Mean power of the frames as they are."""
-        return math.exp(self._before[1])
 
     def octaves(self, amounts: Amounts | AmountCurve) -> float:
         """Octaves by which the second becomes smoother."""
@@ -122,7 +112,6 @@ class LocalAmounts:
     def __init__(self, field: GainField, seconds: Seconds):
         self.field, self.seconds = field, seconds
         self._chosen = [self._choose_frames(i) for i in range(seconds.n)]
-        self._energies = np.zeros(seconds.n)
         self._reaches: dict[float, list[SecondReach | None]] = {}
         n_grid = round(2 * SLIDER_RANGE / LOCAL.grid_octaves) + 1
         self._grid = np.linspace(-SLIDER_RANGE, SLIDER_RANGE, n_grid)
@@ -143,10 +132,7 @@ class LocalAmounts:
     def reaches(self, sign: float) -> list[SecondReach | None]:
         """How far each second can be moved in a direction. A silent one moves like the nearest that is not."""
         if sign not in self._reaches:
-            found: list[SecondReach | None] = []
-            for i, predictor in enumerate(self.predictors()):
-                found.append(predictor.reach(sign) if predictor else None)
-                self._energies[i] = predictor.energy if predictor else 0.0
+            found = [predictor.reach(sign) if predictor else None for predictor in self.predictors()]
             audible = np.flatnonzero([reach is not None for reach in found])
             self._reaches[sign] = [found[audible[np.abs(audible - i).argmin()]] for i in range(len(found))]
         return self._reaches[sign]
@@ -180,7 +166,7 @@ class LocalAmounts:
             )
             return (before * (1 - rows.share) + after * rows.share).astype(np.float32)
 
-        level_db = at_steps(self._level_db(table.power_db))[None]
+        level_db = -at_steps(table.power_db)[None]
         balance_db = self._balance_db(table)
         if len(balance_db) > 1:
             level_db = level_db + columns.interpolate(balance_db).astype(np.float32)
@@ -206,20 +192,10 @@ class LocalAmounts:
                     values[i, places] = np.interp(distance, reach.octaves, of_points)
         return table
 
-    def _level_db(self, power_db: np.ndarray) -> np.ndarray:
-        """Gain for every second and position that keeps the energy of the seconds around it."""
-        from scipy.ndimage import convolve1d
-
-        window = np.hanning(2 * round(LOCAL.level_s) + 3)[1:-1]
-        tiny = np.finfo(np.float32).tiny
-        before = convolve1d(self._energies, window, mode="constant") + tiny
-        after = convolve1d(self._energies[:, None] * power_of(power_db), window, axis=0, mode="constant") + tiny
-        return db_of(before)[:, None] - db_of(after)
-
     def _balance_db(self, table: AmountTable) -> np.ndarray:
         """Gain for every channel and position that keeps the balance of the channels: (channels or 1, grid)."""
         whole = np.arange(0, len(self._grid), round(1 / LOCAL.grid_octaves))  # one octave apart
-        mean = [np.average(values[:, whole], axis=0, weights=self._energies + 1e-30) for values in table[:3]]
+        mean = [values[:, whole].mean(axis=0) for values in table[:3]]
         factors = [
             np.atleast_1d(self.field.channel_factors(Amounts(float(texture_db), float(expander), fill=float(fill))))
             for texture_db, expander, fill in zip(*mean, strict=True)

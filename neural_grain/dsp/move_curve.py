@@ -12,7 +12,7 @@ In: a `GainField` and a `GrainCurve`. Out: a `CurveRendering`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,8 +35,8 @@ class CurveSettings:
     tolerance_octaves: float = 0.03  # of a second that is measured: no further rendering is made for less
     max_error_octaves: float = 0.1  # beyond it a request was not met
     min_octaves: float = 0.1  # a smaller request can't be corrected by a ratio
-    max_ratio: float = 4.0  # between what a second is solved for and what is requested, and its inverse
-    reach_margin_octaves: float = 0.05  # a request so close to the end of the reach may lie beyond it
+    reach_share: float = 0.98  # of what a second can be moved, from where it counts as out of reach
+    wrong_way_factor: float = 0.25  # to what is requested of a second that moved the wrong way
 
 
 CURVE = CurveSettings()
@@ -64,21 +64,18 @@ class GrainContour:
     def states(self) -> list[str]:
         """What became of each second: "moved", "silent", "out of reach" or "missed"."""
         error = np.abs(self.requested_octaves - self.achieved_octaves)
-        return [
-            SILENT_SECOND
-            if math.isnan(each)
-            else MOVED
-            if each <= CURVE.max_error_octaves
-            else OUT_OF_REACH
-            if is_out
-            else MISSED
-            for each, is_out in zip(error, self.is_out_of_reach, strict=True)
-        ]
+        missed = np.where(self.is_out_of_reach, OUT_OF_REACH, MISSED)
+        states = np.where(error <= CURVE.max_error_octaves, MOVED, missed)
+        return np.where(np.isnan(error), SILENT_SECOND, states).tolist()
 
     def errors(self) -> np.ndarray:
-        """Absolute errors in octaves of the seconds that are within reach."""
+        """Absolute errors in octaves of the seconds that are neither silent nor out of reach."""
+        return self.errors_where(np.array(self.states) != OUT_OF_REACH)
+
+    def errors_where(self, mask: np.ndarray) -> np.ndarray:
+        """Absolute errors in octaves of some of the seconds, without silent ones."""
         error = np.abs(self.requested_octaves - self.achieved_octaves)
-        return error[np.isfinite(error) & ~self.is_out_of_reach]
+        return error[np.isfinite(error) & mask]
 
 
 @dataclass(frozen=True)
@@ -111,10 +108,10 @@ class CurveSolver:
 
     def solve(self, curve: GrainCurve) -> np.ndarray:
         """Ratios for `LocalAmounts.amounts` with which the prediction is what the curve requests, shape (seconds,)."""
-        ratios, requested = np.ones(self.seconds.n), self.seconds.requested_octaves(curve)
+        ratios = np.minimum(1.0, self.largest_ratios(curve))
         for _ in range(CURVE.predictions):
             predicted = self.local.predicted_octaves(self.local.amounts(curve, ratios))
-            ratios = self.corrected(curve, ratios, requested, predicted)
+            ratios = self.corrected(curve, ratios, predicted)
         return ratios
 
     def contour(self, curve: GrainCurve, flatness: np.ndarray, is_out_of_reach: np.ndarray) -> GrainContour:
@@ -123,28 +120,36 @@ class CurveSolver:
         requested = seconds.requested_octaves(curve)
         return GrainContour(seconds.grain, seconds.mean(flatness), requested, is_out_of_reach)
 
-    def corrected(
-        self, curve: GrainCurve, ratios: np.ndarray, requested: np.ndarray, achieved: np.ndarray
-    ) -> np.ndarray:
+    def corrected(self, curve: GrainCurve, ratios: np.ndarray, achieved: np.ndarray) -> np.ndarray:
         """Ratios that are nearer to the request, from the octaves that these achieved."""
+        requested = self.seconds.requested_octaves(curve)
         with np.errstate(invalid="ignore", divide="ignore"):
             factor = requested / achieved
-        usable = np.isfinite(factor) & (factor > 0) & (np.abs(requested) >= CURVE.min_octaves)
-        factor = np.clip(np.where(usable, factor, 1.0), 0.5, 2.0)
-        return np.clip(ratios * factor, 1 / CURVE.max_ratio, CURVE.max_ratio)
+        usable = np.isfinite(factor) & (np.abs(requested) >= CURVE.min_octaves)
+        # A second that moved the wrong way is moved much less.
+        factor = np.where(factor > 0, np.clip(factor, 0.5, 2.0), CURVE.wrong_way_factor)
+        return np.minimum(ratios * np.where(usable, factor, 1.0), self.largest_ratios(curve))
 
-    def out_of_reach(self, curve: GrainCurve, ratios: np.ndarray) -> np.ndarray:
-        """Which seconds are moved as far as they go, shape (seconds,), bool."""
-        octaves, requested = curve.octaves_at(self.seconds.times_s), self.seconds.requested_octaves(curve)
-        beyond = np.zeros(self.seconds.n, bool)
+    def largest_ratios(self, curve: GrainCurve) -> np.ndarray:
+        """The ratios with which each second is moved as far as it goes, shape (seconds,)."""
+        octaves, largest = curve.octaves_at(self.seconds.times_s), np.full(self.seconds.n, np.inf)
         for sign in (-1.0, 1.0):
-            if (sign * octaves).max() <= 0:
-                continue
-            limit = self.local.reach_octaves(sign) - CURVE.reach_margin_octaves
             asked = np.zeros(self.seconds.n)
             np.maximum.at(asked, self.seconds.of_frames, sign * octaves)
-            beyond |= (ratios * asked > limit) & (sign * requested >= CURVE.min_octaves)
-        return beyond
+            if asked.any():
+                limit = np.divide(
+                    self.local.reach_octaves(sign), asked, where=asked > 0, out=np.full(len(asked), np.inf)
+                )
+                largest = np.minimum(largest, limit)
+        return largest
+
+    def falls_short(self, curve: GrainCurve, ratios: np.ndarray, achieved: np.ndarray) -> np.ndarray:
+        """Which seconds moved less than requested with all that moves them, shape (seconds,), bool."""
+        requested = self.seconds.requested_octaves(curve)
+        is_at_end = ratios > self.largest_ratios(curve) * CURVE.reach_share
+        return (
+            is_at_end & (np.sign(requested) * achieved < np.abs(requested)) & (np.abs(requested) >= CURVE.min_octaves)
+        )
 
 
 def move_along(
@@ -166,19 +171,24 @@ def move_along(
     """
     if curve.is_constant:
         return _moved_by_constant(solver, curve, ceiling, store)
-    requested, ratios = solver.seconds.requested_octaves(curve), solver.solve(curve)
-    best: CurveRendering | None = None
+    ratios = solver.solve(curve)
+    is_short = solver.falls_short(curve, ratios, solver.local.predicted_octaves(solver.local.amounts(curve, ratios)))
+    attempts: list[np.ndarray] = []
+    errors: list[float] = []
     for _ in range(CURVE.renderings):
         rendering = _rendered(solver, curve, ratios, ceiling, store)
-        errors = rendering.contour.errors()
-        if best is None or errors.mean() < best.contour.errors().mean():
-            best, best_ratios = rendering, ratios
-        if not errors.size or errors.max() <= CURVE.tolerance_octaves:
+        attempts.append(ratios)
+        error = rendering.contour.errors_where(~is_short)
+        errors.append(error.mean() if len(error) else 0.0)
+        if not len(error) or error.max() <= CURVE.tolerance_octaves:
             break
-        ratios = solver.corrected(curve, ratios, requested, rendering.contour.achieved_octaves)
-    if rendering is not best:
-        rendering = _rendered(solver, curve, best_ratios, ceiling, store)
-    return rendering
+        achieved = rendering.contour.achieved_octaves
+        is_short |= solver.falls_short(curve, ratios, achieved)
+        ratios = solver.corrected(curve, ratios, achieved)
+    best = int(np.argmin(errors))
+    if best < len(attempts) - 1:
+        rendering = _rendered(solver, curve, attempts[best], ceiling, store)
+    return replace(rendering, contour=replace(rendering.contour, is_out_of_reach=is_short))
 
 
 def _rendered(
@@ -193,7 +203,7 @@ def _rendered(
     return CurveRendering(
         sound=sound,
         curve=curve,
-        contour=solver.contour(curve, measured.flatness, solver.out_of_reach(curve, ratios)),
+        contour=solver.contour(curve, measured.flatness, np.zeros(solver.seconds.n, bool)),
         grain_before=analysis.grain,
         grain_after=measured.grain,
         amounts=amounts,
