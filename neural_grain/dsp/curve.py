@@ -121,7 +121,7 @@ def parse_curve(text: str) -> GrainCurve:
 
 def format_curve(curve: GrainCurve) -> str:
     """The text that `parse_curve` reads, one point a line."""
-    return "".join(f"{seconds:.6g} {octaves:.6g}\n" for seconds, octaves in curve.points)
+    return "".join(f"{round(seconds, 6):.12g} {octaves:.6g}\n" for seconds, octaves in curve.points)
 
 
 LFO_SHAPES = ("sine", "triangle", "square", "random")

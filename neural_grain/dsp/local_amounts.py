@@ -12,7 +12,7 @@ In: a `GainField`, `Seconds`, and a `GrainCurve`. Out: an `AmountCurve`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -107,12 +107,18 @@ class LocalAmounts:
     ----------
     field : GainField
     seconds : Seconds of the same sound
+
+    Attributes
+    ----------
+    on_second : called before each second is looked at, with the share of them that is done; what it raises stops that,
+        and a search for reaches goes on from there the next time
     """
 
     def __init__(self, field: GainField, seconds: Seconds):
         self.field, self.seconds = field, seconds
+        self.on_second: Callable[[float], None] = lambda share: None
         self._chosen = [self._choose_frames(i) for i in range(seconds.n)]
-        self._reaches: dict[float, list[SecondReach | None]] = {}
+        self._found: dict[float, list[SecondReach | None]] = {-1.0: [], 1.0: []}  # None for a silent second
         n_grid = round(2 * SLIDER_RANGE / LOCAL.grid_octaves) + 1
         self._grid = np.linspace(-SLIDER_RANGE, SLIDER_RANGE, n_grid)
 
@@ -124,18 +130,19 @@ class LocalAmounts:
         importances = self.seconds.flatness[active], self.field.shares @ power_of(level_db)
         return choose_by_importance(active, importances, LOCAL.frames_per_second)
 
-    def predictors(self) -> Iterator[SecondPredictor | None]:
-        """The predictor of each second, made when it is needed; None if the second is silent."""
-        for chosen in self._chosen:
+    def predictors(self, first: int = 0) -> Iterator[SecondPredictor | None]:
+        """The predictor of each second from one on, made when it is needed; None if the second is silent."""
+        for i, chosen in enumerate(self._chosen[first:], first):
+            self.on_second(i / self.seconds.n)
             yield SecondPredictor(self.field, chosen) if len(chosen.numbers) else None
 
-    def reaches(self, sign: float) -> list[SecondReach | None]:
+    def reaches(self, sign: float) -> list[SecondReach]:
         """How far each second can be moved in a direction. A silent one moves like the nearest that is not."""
-        if sign not in self._reaches:
-            found = [predictor.reach(sign) if predictor else None for predictor in self.predictors()]
-            audible = np.flatnonzero([reach is not None for reach in found])
-            self._reaches[sign] = [found[audible[np.abs(audible - i).argmin()]] for i in range(len(found))]
-        return self._reaches[sign]
+        found = self._found[sign]
+        for predictor in self.predictors(len(found)):
+            found.append(predictor.reach(sign) if predictor else None)
+        audible = np.flatnonzero([reach is not None for reach in found])
+        return [found[audible[np.abs(audible - i).argmin()]] for i in range(len(found))]
 
     def reach_octaves(self, sign: float) -> np.ndarray:
         """Octaves by which each second can be moved in a direction, (seconds,)."""
