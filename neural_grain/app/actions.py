@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from neural_grain.app.curve_editor import SHAPES
+
 KEY_NAMES = {
     "space": "Space",
     "Prior": "Page Up",
@@ -23,6 +25,7 @@ class Needs(Enum):
     NOTHING = 0
     MODEL = 1
     FILE = 2
+    CURVE = 3  # a file whose curve is shown
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Action:
     needs : Needs
     is_on_slider : bool, whether ``key`` is a gesture of the mouse on the slider
     works_while_typing : bool, whether the key works while the field has the focus
+    works_in_lane : bool, whether the key works while the lane of the curve has the focus
     """
 
     help: str = ""
@@ -54,6 +58,7 @@ class Action:
     needs: Needs = Needs.NOTHING
     is_on_slider: bool = False
     works_while_typing: bool = False
+    works_in_lane: bool = True
 
     def events(self, modifier: str) -> list[tuple[str, str]]:
         """Tk events for the press and for the release of the key, also with Caps Lock."""
@@ -65,7 +70,8 @@ class Action:
         """The key as the user knows it."""
         name = KEY_NAMES.get(self.key, self.key)
         if name.startswith("Mod-"):
-            return f"{'Cmd' if modifier == 'Command' else 'Ctrl'}+{name[-1].upper()}"
+            *modifiers, letter = name.replace("Mod", "Cmd" if modifier == "Command" else "Ctrl").split("-")
+            return "+".join((*modifiers, letter.upper()))
         return name.upper() if len(name) == 1 else name
 
 
@@ -78,8 +84,8 @@ ACTIONS = (
         release="release_compare",
         needs=Needs.FILE,
     ),
-    Action("slider by 0.1 towards texture", "move_by", (-0.1,), "Left", needs=Needs.FILE),
-    Action("slider by 0.1 towards smooth", "move_by", (0.1,), "Right", needs=Needs.FILE),
+    Action("slider by 0.1 towards texture", "move_by", (-0.1,), "Left", needs=Needs.FILE, works_in_lane=False),
+    Action("slider by 0.1 towards smooth", "move_by", (0.1,), "Right", needs=Needs.FILE, works_in_lane=False),
     Action("slider by 1 towards smooth", "move_by", (1.0,), "Prior", needs=Needs.FILE),
     Action("slider by 1 towards texture", "move_by", (-1.0,), "Next", needs=Needs.FILE),
     Action("slider to 0", "move_to", (0.0,), "Double-Button-1", needs=Needs.FILE, is_on_slider=True),
@@ -92,6 +98,34 @@ ACTIONS = (
     Action("mel or log frequency", "toggle_log", key="l", menu="View", label="Mel / log frequency"),
     Action("show the whole sound", "show_all", key="0", menu="View", label="Whole sound"),
     Action(command="toggle_dark", menu="View", label="Light / dark"),
+    Action(
+        "show the curve, which moves the slider over time",
+        "toggle_curve",
+        key="c",
+        menu="Curve",
+        label="Show / hide",
+        needs=Needs.FILE,
+    ),
+    Action("undo an edit of the curve", "undo_curve", key="Mod-z", menu="Curve", label="Undo", needs=Needs.CURVE),
+    Action("redo it", "redo_curve", key="Mod-y", menu="Curve", label="Redo", needs=Needs.CURVE),
+    Action("redo it", "redo_curve", key="Mod-Shift-z", needs=Needs.CURVE),
+    *(
+        Action(
+            command="shape_curve",
+            arguments=(shape,),
+            menu="Curve",
+            label=f"Shape: {shape}",
+            needs=Needs.CURVE,
+        )
+        for shape in SHAPES
+    ),
+    Action(command="load_curve", menu="Curve", label="Load ...", needs=Needs.CURVE),
+    Action(command="save_curve", menu="Curve", label="Save as ...", needs=Needs.CURVE),
+    Action(command="clear_curve", menu="Curve", label="Clear", needs=Needs.CURVE),
+    Action("add a point, or remove it", gesture="double-click in the curve"),
+    Action("move a point; with Shift finely", gesture="drag in the curve"),
+    Action("move the selected point; with Shift finely", gesture="arrows in the curve"),
+    Action("remove the selected point", gesture="Delete in the curve"),
     Action(
         "open a file",
         "ask_open",

@@ -32,6 +32,8 @@ class Dialogs:
     model_name : -> model file
     many_names : -> files to render
     folder_name : title -> folder to write into
+    open_curve : folder -> text file of a curve
+    save_curve : (folder, suggested name) -> text file to write
     should_save : -> whether to save first; None to stay in the window
     confirm : question -> whether to do it
     show_text : (title, text) -> None
@@ -42,6 +44,8 @@ class Dialogs:
     model_name: Callable[[], str]
     many_names: Callable[[], list[str]]
     folder_name: Callable[[str], str]
+    open_curve: Callable[[str], str]
+    save_curve: Callable[[str, str], str]
     should_save: Callable[[], bool | None]
     confirm: Callable[[str], bool]
     show_text: Callable[[str, str], None]
@@ -50,6 +54,7 @@ class Dialogs:
 def system_dialogs(root: tk.Misc) -> Dialogs:
     """Dialogs of the operating system."""
     audio = [("Audio", " ".join(f"*{extension}" for extension in sorted(AUDIO_EXTENSIONS))), ("All files", "*")]
+    curves = [("Curve", "*.txt *.brk"), ("All files", "*")]
     return Dialogs(
         open_name=lambda folder: filedialog.askopenfilename(
             title="Open audio", filetypes=audio, initialdir=folder or None
@@ -66,6 +71,16 @@ def system_dialogs(root: tk.Misc) -> Dialogs:
         ),
         many_names=lambda: list(filedialog.askopenfilenames(title="Render many files", filetypes=audio)),
         folder_name=lambda title: filedialog.askdirectory(title=title),
+        open_curve=lambda folder: filedialog.askopenfilename(
+            title="Load a curve", filetypes=curves, initialdir=folder or None
+        ),
+        save_curve=lambda folder, name: filedialog.asksaveasfilename(
+            title="Save the curve",
+            initialdir=folder or None,
+            initialfile=name,
+            defaultextension=".txt",
+            filetypes=curves,
+        ),
         should_save=lambda: messagebox.askyesnocancel(TITLE, "Save the result first?", parent=root),
         confirm=lambda question: messagebox.askokcancel(TITLE, question, parent=root, default="cancel"),
         show_text=lambda title, text: show_sheet(root, title, text),

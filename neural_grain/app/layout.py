@@ -14,6 +14,7 @@ from pathlib import Path
 from tkinter import ttk
 
 from neural_grain.app.actions import ACTIONS, Action, Needs
+from neural_grain.app.lane import CurveLane, LaneCallbacks
 from neural_grain.app.mixer import VERSIONS
 from neural_grain.app.panels import PanelCallbacks, PicturePanel
 from neural_grain.app.playback import PLAYBACK
@@ -21,6 +22,7 @@ from neural_grain.app.preferences import Preferences
 from neural_grain.app.slider import OctaveSlider
 from neural_grain.app.theme import DARK, LIGHT, Palette, apply_palette, paint_menu, screen_scale
 from neural_grain.base.errors import printable
+from neural_grain.dsp.move_curve import GrainContour
 
 MIN_SIZE = (900, 600)  # of the window, in pixels of a standard screen
 KEY_TAG = "GrainKeys"  # for which the keys are bound; every widget has it as its first bind tag
@@ -30,7 +32,8 @@ KEY_TAG = "GrainKeys"  # for which the keys are bound; every widget has it as it
 class ViewState:
     """Everything that the labels and the enabled and disabled states depend on.
 
-    ``progress`` is within 0 to 1, or None if nobody knows how much of the work is done.
+    ``progress`` is within 0 to 1, or None if nobody knows how much of the work is done. ``contour`` is what each second
+    achieved, and ``is_contour_current`` whether with the curve as it is.
     """
 
     file_text: str
@@ -43,10 +46,19 @@ class ViewState:
     has_file: bool
     is_playing: bool
     listening: str
+    shows_curve: bool
+    has_curve: bool  # in place of the slider
+    contour: GrainContour | None
+    is_contour_current: bool
 
     def allows(self, needs: Needs) -> bool:
         """Whether an action with these needs is possible."""
-        return {Needs.NOTHING: True, Needs.MODEL: self.has_model, Needs.FILE: self.has_file}[needs]
+        return {
+            Needs.NOTHING: True,
+            Needs.MODEL: self.has_model,
+            Needs.FILE: self.has_file,
+            Needs.CURVE: self.has_file and self.shows_curve,
+        }[needs]
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class LayoutCallbacks:
     release : action -> None; the method for the release of its key
     press_version, release_version : for the buttons of the versions, such as "Before" and "Tones"
     slide : the slider was moved
+    edit_curve : the points of the curve have changed
     set_volume : volume within 0 to 1 -> None
     open_recent : path -> None
     cancel : stop the work that is under way
@@ -70,6 +83,7 @@ class LayoutCallbacks:
     press_version: Callable[[str], None]
     release_version: Callable[[], None]
     slide: Callable[[], None]
+    edit_curve: Callable[[], None]
     set_volume: Callable[[float], None]
     open_recent: Callable[[Path], None]
     cancel: Callable[[], None]
@@ -108,6 +122,8 @@ class Layout:
         keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
         self.octave_slider = OctaveSlider(outer, self.scale, keys, callbacks.slide)
         self.panel = PicturePanel(outer, self._palette, self.scale, callbacks.panel)
+        lane = LaneCallbacks(callbacks.edit_curve, self.panel.zoom, lambda x, y: self.menus["Curve"].tk_popup(x, y))
+        self.lane = CurveLane(outer, self._palette, self.scale, lane)
         self._build_menus()
         self._bind_keys()
         self.paint()
@@ -133,8 +149,9 @@ class Layout:
         for version, each in self.version_buttons.items():
             each.bind("<Button-1>", lambda _, version=version: self._callbacks.press_version(version))
             each.bind("<ButtonRelease-1>", lambda _: self._callbacks.release_version())
+        self.curve_button = button("Curve", "toggle_curve")
         self.save_button = button("Save as ...", "ask_save")
-        ends_of_groups = (self.play_button, self.version_buttons[VERSIONS[-1]])
+        ends_of_groups = (self.play_button, self.version_buttons[VERSIONS[-1]], self.curve_button)
         for child in bar.winfo_children():
             child.pack(side="left", padx=(0, self._px(18 if child in ends_of_groups else 6)))
 
@@ -185,7 +202,7 @@ class Layout:
     def _build_menus(self) -> None:
         self._menu_bar = tk.Menu(self.root)
         self.root.configure(menu=self._menu_bar)
-        self.menus = {name: tk.Menu(self._menu_bar, tearoff=False) for name in ("File", "View", "Help")}
+        self.menus = {name: tk.Menu(self._menu_bar, tearoff=False) for name in ("File", "View", "Curve", "Help")}
         for name, menu in self.menus.items():
             self._menu_bar.add_cascade(label=name, menu=menu)
         self.recent_menu = tk.Menu(self.menus["File"], tearoff=False, postcommand=self._fill_recent)
@@ -211,10 +228,12 @@ class Layout:
         Otherwise the space bar would also press the button that has the focus, and an arrow move the volume. Dialogs
         keep the usual keys.
         """
-        slider, entry = self.octave_slider.slider, self.octave_slider.entry
+        slider, entry, lane = self.octave_slider.slider, self.octave_slider.entry, self.lane.canvas
 
         def press(action: Action, event: tk.Event) -> str | None:
             if event.widget is entry and not action.works_while_typing:
+                return None
+            if event.widget is lane and not action.works_in_lane:
                 return None
             self._callbacks.perform(action)
             return "break"
@@ -244,8 +263,9 @@ class Layout:
         self.root.configure(background=palette.background)
         for menu in (self._menu_bar, *self.menus.values(), self.recent_menu):
             paint_menu(menu, palette)
-        self.panel.palette = palette
-        self.panel.draw_soon()
+        for part in (self.panel, self.lane):
+            part.palette = palette
+            part.draw_soon()
 
     def show(self, state: ViewState) -> None:
         """Set every label and every enabled or disabled state."""
@@ -259,14 +279,24 @@ class Layout:
             is_on = state.has_file and version == state.listening
             self._configure(button, style="On.TButton" if is_on else "TButton")
         self._enable(self.open_button, state.allows(Needs.MODEL))
-        slider = self.octave_slider
-        file_buttons = (self.play_button, self.save_button, *self.version_buttons.values())
-        for widget in (slider.slider, slider.entry, *file_buttons):
+        self._configure(self.curve_button, style="On.TButton" if state.allows(Needs.CURVE) else "TButton")
+        for widget in (self.play_button, self.save_button, self.curve_button, *self.version_buttons.values()):
             self._enable(widget, state.allows(Needs.FILE))
+        for widget in (self.octave_slider.slider, self.octave_slider.entry):
+            self._enable(widget, state.allows(Needs.FILE) and not state.has_curve)
+        self._show_lane(state)
         for action in ACTIONS:
             if action.menu and action.needs is not Needs.NOTHING:
                 self._enable((action.menu, action.label), state.allows(action.needs))
         self._show_progress(state.is_busy, state.progress)
+
+    def _show_lane(self, state: ViewState) -> None:
+        canvas = self.lane.canvas
+        if state.shows_curve and not canvas.winfo_manager():
+            canvas.pack(side="bottom", fill="x", before=self.panel.readout)
+        elif not state.shows_curve and canvas.winfo_manager():
+            canvas.pack_forget()
+        self.lane.show(state.contour, is_current=state.is_contour_current, is_enabled=state.has_file)
 
     def _show_progress(self, is_busy: bool, progress: float | None) -> None:
         if is_busy != self._is_busy:
@@ -291,6 +321,7 @@ class Layout:
         """Cancel everything that waits to be drawn."""
         self.progress.stop()
         self.panel.cancel_drawing()
+        self.lane.cancel_drawing()
 
     def _enable(self, what: tk.Misc | tuple[str, str], is_enabled: bool) -> None:
         """Enable or disable a widget, or the entry of a menu given by the names of both."""

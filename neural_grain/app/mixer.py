@@ -19,7 +19,7 @@ from itertools import chain
 import numpy as np
 
 from neural_grain.audio.limiter import CEILING
-from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.solver import AmountSolver
 
 VERSIONS = ("before", "after", "difference", "tones", "texture")  # the last two are layers of the sound "after"
@@ -43,7 +43,7 @@ class Source:
     """What is played: a version, and the amounts of the sound "after"."""
 
     version: str
-    amounts: Amounts | None  # None for no change
+    amounts: Amounts | AmountCurve | None  # None for no change
 
     @property
     def is_rendered(self) -> bool:
@@ -94,16 +94,16 @@ class Mixer:
         self._ceiling = max(CEILING, solver.analysis.peak)
         self._lock = threading.Lock()
         self._version = "after"
-        self._amounts: Amounts | None = None
+        self._amounts: Amounts | AmountCurve | None = None
         self._loop: tuple[int, int] | None = None
         self._is_playing = False
         self._seek_target: int | None = None  # the playhead moves there as soon as the sound is rendered there
         # The sound "after" and its tones in further channels, by amounts and number of the piece.
-        self._pieces: dict[tuple[Amounts, int], np.ndarray] = {}
+        self._pieces: dict[tuple[Amounts | AmountCurve, int], np.ndarray] = {}
         self._tail = np.zeros((0, y.shape[1]), np.float32)  # what is left of the sound from which a fade leads away
         self._gain = 1.0  # follows the volume
 
-    def set_amounts(self, amounts: Amounts | None) -> None:
+    def set_amounts(self, amounts: Amounts | AmountCurve | None) -> None:
         """Set the amounts of the sound "after"; None for no change."""
         with self._lock:
             self._amounts = amounts

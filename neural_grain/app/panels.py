@@ -44,11 +44,13 @@ class PanelCallbacks:
     seek : seconds -> None
     select : (first second, last second) or None -> None
     gain_db_of_frames : frame numbers -> gains, shape (n_mels, frames), dB; None where the sound is not changed
+    marked : (first and last second shown, playhead in seconds or None) -> None
     """
 
     seek: Callable[[float], None]
     select: Callable[[tuple[float, float] | None], None]
     gain_db_of_frames: Callable[[np.ndarray], np.ndarray | None]
+    marked: Callable[[tuple[float, float], float | None], None]
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,7 @@ class PicturePanel:
         self._playhead_s = playhead_s
         for view in (self.before, self.after):
             view.mark(playhead_s, self.selection_s)
+        self._callbacks.marked(self.span, playhead_s)
 
     def _draw(self) -> None:
         self._redraw = None

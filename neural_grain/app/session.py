@@ -1,12 +1,13 @@
 """What is open in the window, what was measured on it, and what the worker is doing.
 
-A `Session` gives tasks to the `Worker` and turns its messages into state. It knows the window only by the position of
-the slider, in octaves, that the window passes in.
+A `Session` gives tasks to the `Worker` and turns its messages into state. It knows the window only by the target that
+the window passes in: the position of the slider, in octaves, or a curve.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from neural_grain.app.processor import (
 )
 from neural_grain.app.report import describe_left_behind, describe_rendering
 from neural_grain.app.worker import (
+    PREPARING,
     BatchDone,
+    CurveEstimated,
     FileOpened,
     FileSaved,
     Message,
@@ -34,8 +37,18 @@ from neural_grain.app.worker import (
 )
 from neural_grain.audio.sound import Sound
 from neural_grain.base.errors import printable
-from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.move import Rendering
+from neural_grain.dsp.move_curve import CurveRendering, GrainContour
+
+
+class TaskKind(Enum):
+    """What the window shows of a task of the worker."""
+
+    WORK = 0
+    WRITING = 1  # of files, which is asked about before the window closes
+    QUICK = 2  # shown as work only if it reports progress
+
 
 MEASURING = "measuring ..."
 VARIATIONS = range(-3, 4)  # octaves at which variations are saved
@@ -51,10 +64,20 @@ def describe_file(path: Path, sound: Sound) -> str:
     return f"{name}   {sound.n_samples / sound.sr:.1f} s, {channels}, {sound.sr} Hz"
 
 
-def describe_request(grain: float, octaves: float) -> str:
-    """Line about a position that is not measured yet, in the form of `describe_rendering`."""
-    factor = 2.0**-octaves
+def describe_request(grain: float, target: RenderTarget) -> str:
+    """Line about a target that is not measured yet, in the form of `describe_rendering`."""
+    if target.curve is not None:
+        octaves = [octaves for _, octaves in target.curve.points]
+        return f"curve from {min(octaves):+.2f} to {max(octaves):+.2f}, to be measured"
+    factor = 2.0**-target.octaves
     return f"grain {grain:.3g} -> {grain * factor:.3g}? (asked x{factor:#.3g}, to be measured)"
+
+
+def target_of(rendering: Rendering | CurveRendering) -> RenderTarget:
+    """What a rendering was asked to reach."""
+    if isinstance(rendering, CurveRendering):
+        return RenderTarget(curve=rendering.curve)
+    return RenderTarget(rendering.requested_octaves)
 
 
 def audit_verdict(processor: GrainProcessor) -> str:
@@ -87,8 +110,9 @@ class Session:
     processor : GrainProcessor or None, the model
     opened : FileOpened or None
     preview : Pictured or None, a file that is being opened and already has a picture
-    rendering : Rendering or None, the last measurement of the open file
-    saved_octaves : float, position of the open file that is on disk or need not be saved
+    rendering : Rendering, CurveRendering or None, the last measurement of the open file
+    curve_amounts : Amounts, AmountCurve or None, along the curve that the worker looked at last
+    saved_target : RenderTarget of the open file that is on disk or need not be saved
     status, is_error : what happened last, in one line
     progress : float within 0 to 1, or None if it is not known
     """
@@ -98,10 +122,11 @@ class Session:
         self.processor: GrainProcessor | None = None
         self.opened: FileOpened | None = None
         self.preview: Pictured | None = None
-        self.rendering: Rendering | None = None
-        self.saved_octaves = 0.0
+        self.rendering: Rendering | CurveRendering | None = None
+        self.curve_amounts: Amounts | AmountCurve | None = None
+        self.saved_target = RenderTarget()
         self.status, self.is_error = "loading the model ...", False
-        self._tasks = deque([False])  # for each task of the worker, whether it writes files; the first loads the model
+        self._tasks = deque([TaskKind.WORK])  # of the worker; the first loads the model
         self.progress: float | None = None
 
     @property
@@ -112,7 +137,12 @@ class Session:
     @property
     def is_writing(self) -> bool:
         """Whether one of them writes files."""
-        return any(self._tasks)
+        return TaskKind.WRITING in self._tasks
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is work that the user should see."""
+        return self.progress is not None or any(kind is not TaskKind.QUICK for kind in self._tasks)
 
     @property
     def visible(self) -> FileOpened | Pictured | None:
@@ -129,31 +159,41 @@ class Session:
         """What the status line says while there is nothing else to say."""
         return NOTHING_LEARNED if self.processor is not None and self.processor.loaded is None else ""
 
-    def is_measured(self, octaves: float) -> bool:
-        """Whether the last measurement was at this position."""
-        return self.rendering is not None and self.rendering.requested_octaves == octaves
+    def is_measured(self, target: RenderTarget) -> bool:
+        """Whether the last measurement was of this target."""
+        return self.rendering is not None and target_of(self.rendering) == target
 
-    def is_unsaved(self, octaves: float) -> bool:
-        """Whether the open file at this position would be lost."""
-        return self.opened is not None and octaves not in (0, self.saved_octaves)
+    @property
+    def contour(self) -> GrainContour | None:
+        """What each second achieved, if the last measurement was along a curve."""
+        return self.rendering.contour if isinstance(self.rendering, CurveRendering) else None
 
-    def grain_text(self, octaves: float) -> str:
-        """Line about the grain of the open file at a position."""
+    def is_unsaved(self, target: RenderTarget) -> bool:
+        """Whether the open file with this target would be lost."""
+        return self.opened is not None and not target.is_unmoved and target != self.saved_target
+
+    def grain_text(self, target: RenderTarget) -> str:
+        """Line about the grain of the open file with a target."""
         if self.opened is None:
             return "open a sound to begin" if self.processor is not None and self.preview is None else " "
-        if self.is_measured(octaves):
+        if self.is_measured(target):
             return describe_rendering(self.rendering)
-        return describe_request(self.opened.analysis.grain, octaves)
+        return describe_request(self.opened.analysis.grain, target)
 
-    def amounts(self, octaves: float) -> Amounts | None:
-        """Measured amounts at a position, the solver's estimate until there are any, None for no change."""
-        if self.opened is None or octaves == 0:
+    def amounts(self, target: RenderTarget) -> Amounts | AmountCurve | None:
+        """Measured amounts for a target, the solver's estimate until there are any, None for no change.
+
+        Those of a curve may lag behind it until the worker has looked at it.
+        """
+        if self.opened is None or target.is_unmoved:
             return None
-        return self.rendering.amounts if self.is_measured(octaves) else self.opened.solver.estimate(octaves)
+        if self.is_measured(target):
+            return self.rendering.amounts
+        return self.curve_amounts if target.curve is not None else self.opened.solver.estimate(target.octaves)
 
-    def gain_db_of_frames(self, octaves: float, frames: np.ndarray) -> np.ndarray | None:
-        """Gains at a position, shape (n_mels, frames); None for no change."""
-        amounts = self.amounts(octaves)
+    def gain_db_of_frames(self, target: RenderTarget, frames: np.ndarray) -> np.ndarray | None:
+        """Gains for a target, shape (n_mels, frames); None for no change."""
+        amounts = self.amounts(target)
         return None if amounts is None else self.opened.solver.field.gain_db_of_frames(amounts, frames)
 
     def set_status(self, status: str, *, is_error: bool = False) -> None:
@@ -165,9 +205,10 @@ class Session:
         if not self.is_error:
             self.status = status
 
-    def _add_task(self, *, writes: bool = False) -> None:
-        self._tasks.append(writes)
-        self.progress = None
+    def _add_task(self, kind: TaskKind = TaskKind.WORK) -> None:
+        self._tasks.append(kind)
+        if kind is not TaskKind.QUICK:
+            self.progress = None
 
     def load(self, path: Path) -> None:
         """Load a model, and analyse the open file again with it."""
@@ -183,28 +224,34 @@ class Session:
         self.worker.open(path)
         self._add_task()
 
-    def measure(self, octaves: float) -> None:
-        """Render the open file at a position and measure it, unless that is done."""
-        if self.opened is not None and not self.is_measured(octaves):
+    def estimate(self, target: RenderTarget) -> None:
+        """Let the worker find amounts along the curve of a target, if it has one."""
+        if self.opened is not None and target.curve is not None and not self.is_measured(target):
+            self.worker.estimate(self.opened, target.curve)
+            self._add_task(TaskKind.QUICK)
+
+    def measure(self, target: RenderTarget) -> None:
+        """Render the open file with a target and measure it, unless that is done."""
+        if self.opened is not None and not self.is_measured(target):
             self.set_background_status(MEASURING)
-            self.worker.render(self.opened, octaves)
+            self.worker.render(self.opened, target)
             self._add_task()
 
-    def save(self, output: Path, octaves: float, layer: str | None) -> None:
+    def save(self, output: Path, target: RenderTarget) -> None:
         """Render the open file to disk, or only a layer of the result."""
         self.set_status(f"saving {printable(output.name)} ...")
-        self.worker.save(Job(self.opened.path, output, RenderTarget(octaves, layer=layer)))
-        self._add_task(writes=True)
+        self.worker.save(Job(self.opened.path, output, target))
+        self._add_task(TaskKind.WRITING)
 
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
         """Render files into a folder."""
         self.set_status(f"rendering {len(plan.jobs)} files ...")
         self.worker.batch(plan, overwrite=overwrite)
-        self._add_task(writes=True)
+        self._add_task(TaskKind.WRITING)
 
     def close_file(self) -> None:
         """Forget the open file, and the one that is being opened."""
-        self.preview = self.opened = self.rendering = None
+        self.preview = self.opened = self.rendering = self.curve_amounts = None
 
     def handle(self, message: Message) -> None:
         """Turn a message of the worker into state."""
@@ -223,19 +270,26 @@ class Session:
                 self.set_status(self.idle_status or f"model ready: {audit_verdict(processor)}")
             case FileOpened():
                 self.close_file()
-                self.opened, self.saved_octaves = message, 0.0
+                self.opened, self.saved_target = message, RenderTarget()
                 self.set_background_status(self.idle_status)
             case RenderingDone(opened, rendering):
                 if self.status == MEASURING:
                     self.status = self.idle_status
                 if rendering is not None and opened is self.opened:
                     self.rendering = rendering
+                    if isinstance(rendering, CurveRendering):
+                        self.curve_amounts = rendering.amounts
+            case CurveEstimated(opened, amounts):
+                if self.status == f"{PREPARING} ...":
+                    self.status = self.idle_status
+                if amounts is not None and opened is self.opened:
+                    self.curve_amounts = amounts
             case FileSaved(saved):
                 line = describe_rendering(saved.rendering, saved.layer)
                 lines = filter(None, (line, describe_left_behind(saved)))
                 self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
                 if saved.layer is None:
-                    self.saved_octaves = saved.rendering.requested_octaves if saved.rendering else 0.0
+                    self.saved_target = target_of(saved.rendering) if saved.rendering else RenderTarget()
             case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""

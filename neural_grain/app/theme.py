@@ -1,6 +1,6 @@
 """Colours of the window: palettes, styles of the ttk widgets, and colour maps of the pictures.
 
-A `Palette` names the six colours that differ between light and dark. `apply_palette` gives them to all ttk styles;
+A `Palette` names the seven colours that differ between light and dark. `apply_palette` gives them to all ttk styles;
 classic Tk widgets (menus and canvases) have no styles and get the palette from whoever makes them.
 """
 
@@ -32,13 +32,26 @@ class Palette:
     trough: str
     button: str
     error: str
+    achieved: str  # what was measured, beside what was asked for in the accent colour
 
 
 LIGHT = Palette(
-    background="#f4f2ee", text="#22201d", line="#a8a29a", trough="#e2ded6", button="#e9e6df", error="#b00020"
+    background="#f4f2ee",
+    text="#22201d",
+    line="#a8a29a",
+    trough="#e2ded6",
+    button="#e9e6df",
+    error="#b00020",
+    achieved="#1c6e7a",
 )
 DARK = Palette(
-    background="#211f1d", text="#ece8e1", line="#6b655d", trough="#35322e", button="#2d2a27", error="#ff8a80"
+    background="#211f1d",
+    text="#ece8e1",
+    line="#6b655d",
+    trough="#35322e",
+    button="#2d2a27",
+    error="#ff8a80",
+    achieved="#63c3cf",
 )
 
 

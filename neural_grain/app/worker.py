@@ -20,16 +20,20 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
-from neural_grain.app.processor import FileRendering, GrainProcessor, checked_blocks
+from neural_grain.app.processor import FileRendering, GrainProcessor, RenderTarget, checked_blocks
 from neural_grain.app.report import describe_left_behind
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
 from neural_grain.dsp.analysis import Analysis, Picture, picture_of
+from neural_grain.dsp.curve import GrainCurve
+from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.move import Rendering, move_grain
+from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
 from neural_grain.dsp.solver import AmountSolver
 
+PREPARING = "preparing the curve"
 PROGRESS_STEPS = 20  # progress messages while a file is read once
 
 
@@ -102,10 +106,18 @@ class FileOpened(TaskEnd):
 
 @dataclass(frozen=True)
 class RenderingDone(TaskEnd):
-    """An open file was rendered and measured; None if a later position of the slider overtook the rendering."""
+    """An open file was rendered and measured; None if a later target overtook the rendering."""
 
     opened: FileOpened
-    rendering: Rendering | None
+    rendering: Rendering | CurveRendering | None
+
+
+@dataclass(frozen=True)
+class CurveEstimated(TaskEnd):
+    """The amounts along a curve are known well enough to be heard; None if a later curve or file overtook this one."""
+
+    opened: FileOpened
+    amounts: Amounts | AmountCurve | None
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,8 @@ class Worker:
     """Does tasks on a thread of its own.
 
     Of several renderings in the queue only the last one is done. One that is under way stops when `render` or
-    `abandon_rendering` is called.
+    `abandon_rendering` is called. The same holds for estimates, but one that is under way stops only when another file
+    is opened, because a curve should be heard while it is drawn.
 
     Parameters
     ----------
@@ -170,7 +183,8 @@ class Worker:
         self._device = device
         self._processor: GrainProcessor | None = None
         self.model_path = model_path
-        self._newest_rendering = 0
+        self._newest_rendering = self._newest_estimate = self._newest_file = 0
+        self._curve_solver: CurveSolver | None = None  # of the file that needed one last
         self._stop = threading.Event()
         self._is_closed = False
         self._is_overtaken: Callable[[], bool] = lambda: False  # whether a later rendering replaces this task
@@ -185,17 +199,24 @@ class Worker:
     def open(self, path: Path) -> None:
         """Read and analyse a file; ends with `FileOpened`."""
         self._newest_rendering += 1
+        self._newest_file += 1
         self._tasks.put(lambda: self._open(path))
 
-    def render(self, opened: FileOpened, octaves: float) -> None:
-        """Render and measure at a position of the slider; ends with `RenderingDone`."""
+    def render(self, opened: FileOpened, target: RenderTarget) -> None:
+        """Render and measure at a position of the slider or along a curve; ends with `RenderingDone`."""
         self._newest_rendering += 1
         number = self._newest_rendering
-        self._tasks.put(lambda: self._render(opened, octaves, number))
+        self._tasks.put(lambda: self._render(opened, target, number))
 
     def abandon_rendering(self) -> None:
-        """Stop the rendering that is under way, because the slider has moved."""
+        """Stop the rendering that is under way, because the slider or the curve has moved."""
         self._newest_rendering += 1
+
+    def estimate(self, opened: FileOpened, curve: GrainCurve) -> None:
+        """Find amounts along a curve that can be played; ends with `CurveEstimated`."""
+        self._newest_estimate += 1
+        number, file_number = self._newest_estimate, self._newest_file
+        self._tasks.put(lambda: self._estimate(opened, curve, number, file_number))
 
     def save(self, job: Job) -> None:
         """Render a file to disk, replacing what is there; ends with `FileSaved`."""
@@ -300,22 +321,52 @@ class Worker:
             start += len(block)
         return y, sound.sr
 
-    def _render(self, opened: FileOpened, octaves: float, number: int) -> RenderingDone:
+    def _render(self, opened: FileOpened, target: RenderTarget, number: int) -> RenderingDone:
         self._is_overtaken = lambda: number != self._newest_rendering
         if self._is_overtaken():
             return RenderingDone(opened, None)
+        ceiling = max(CEILING, opened.analysis.peak)
+
+        def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+            return cached_sound(like, checked_blocks(blocks, self._check))
+
         try:
-            rendering = move_grain(
-                opened.solver,
-                octaves,
-                ceiling=max(CEILING, opened.analysis.peak),
-                store=lambda like, blocks: cached_sound(like, checked_blocks(blocks, self._check)),
-            )
+            if target.curve is None:
+                rendering = move_grain(opened.solver, target.octaves, ceiling=ceiling, store=store)
+            else:
+                solver = self._solver_of_curves(opened, lambda share: self._check())
+                rendering = move_along(solver, target.curve, ceiling=ceiling, store=store)
         except Cancelled:
             if self._is_overtaken():
                 return RenderingDone(opened, None)
             raise
         return RenderingDone(opened, replace(rendering, sound=opened.analysis.sound))
+
+    def _estimate(self, opened: FileOpened, curve: GrainCurve, number: int, file_number: int) -> CurveEstimated:
+        self._is_overtaken = lambda: file_number != self._newest_file
+        if self._is_overtaken() or number != self._newest_estimate:
+            return CurveEstimated(opened, None)
+        if curve.is_constant:
+            return CurveEstimated(opened, opened.solver.estimate(curve.points[0][1]))
+        try:
+            return CurveEstimated(opened, self._solver_of_curves(opened, self._report_preparing).estimate(curve))
+        except Cancelled:
+            if self._is_overtaken():
+                return CurveEstimated(opened, None)
+            self.abandon_rendering()  # it waits for what was cancelled here
+            raise
+
+    def _report_preparing(self, share: float) -> None:
+        self._check()
+        self.messages.put(Progress(PREPARING, share))
+
+    def _solver_of_curves(self, opened: FileOpened, on_second: Callable[[float], None]) -> CurveSolver:
+        """The solver of curves of an open file, which is made when it is needed first."""
+        if self._curve_solver is None or self._curve_solver.solver is not opened.solver:
+            self._curve_solver = None  # its memory is released before another is made
+            self._curve_solver = CurveSolver(opened.solver)
+        self._curve_solver.local.on_second = on_second
+        return self._curve_solver
 
     def _save(self, job: Job) -> FileSaved:
         return FileSaved(self._processor.render_file(job.source, job.output, job.target, overwrite=True))
