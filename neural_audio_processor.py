@@ -5,8 +5,9 @@ One slider s from -3 (texture) through 0 to +3 (smooth) counts octaves of measur
 
     grain(out) = grain(in) * 2 ** -s
 
-With --grain, --target-grain, --match, --sweep or --layer it renders files. Without them it opens a window. At 0 the
-output has the samples of the input, bit for bit. --layer writes only the tones or only the texture of the result; both
+With --grain, --target-grain, --match, --sweep, --curve, --lfo or --layer it renders files. Without them it opens a
+window. At 0 the output has the samples of the input, bit for bit. --curve and --lfo move the slider over time; the law
+then holds for each second, and --report draws what was requested and achieved. --layer writes only the tones or only the texture of the result; both
 files add up to it. Alone, it splits the sound as it is.
 
 Reads: a model that stage 3 made, if there is one, and audio files
@@ -16,6 +17,7 @@ Exit status: 0 all files rendered; 1 some could not be rendered (each is named);
 
     python neural_audio_processor.py
     python neural_audio_processor.py drone.wav choir.flac --grain 1.5 -o smoother/
+    python neural_audio_processor.py drone.wav --curve swell.txt --report swell.png
 """
 
 from __future__ import annotations
@@ -38,7 +40,6 @@ from neural_grain.app.batch import (
     open_batch_log,
     plan_batch,
     render_batch,
-    sweep_targets,
 )
 from neural_grain.app.processor import (
     DEFAULT_MODEL,
@@ -49,8 +50,9 @@ from neural_grain.app.processor import (
     find_model,
 )
 from neural_grain.app.report import describe_left_behind, describe_rendering, rendering_report
+from neural_grain.app.report_picture import check_report, draw_report
+from neural_grain.app.targets import curve_target, match_target, sweep_targets
 from neural_grain.audio.formats import check_subtype
-from neural_grain.audio.sound import open_sound
 from neural_grain.base.cli import (
     add_parallel_arguments,
     add_version_argument,
@@ -65,20 +67,33 @@ from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import remove_leftovers
 from neural_grain.base.parallel import cluster
 from neural_grain.data.metadata import DEFAULT_FOLDERS
-from neural_grain.dsp.curve import SLIDER_RANGE
-from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.curve import LFO_SHAPES, SLIDER_RANGE, Lfo, parse_lfo
 
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_TARGETS = [RenderTarget(-2.0), RenderTarget(2.0)]
 MIN_SWEEP_STEP = 0.05  # octaves; smaller steps are below the precision of the result
-RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep", "layer")
-NO_WINDOW_OPTIONS = ("output", "overwrite", "subtype", "jobs", "dask", "json")  # without effect where the window opens
+RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep", "curve", "lfo", "layer")
+NO_WINDOW_OPTIONS = (
+    "output",
+    "overwrite",
+    "subtype",
+    "jobs",
+    "dask",
+    "json",
+    "report",
+    "curve_fit",
+    "over_time",
+    "seed",
+)  # fmt: skip; without effect where the window opens
 JSON_VERSION = 2
 
 
 def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[RenderTarget]) -> int:
     """Render the inputs to the targets, report on each, and return the exit status."""
-    plan = plan_batch(inputs, targets, args.output, also_read=[] if args.match is None else [args.match])
+    also_read = [path for path in (args.match, args.curve) if path is not None]
+    plan = plan_batch(inputs, targets, args.output, also_read=also_read)
+    if args.report is not None:
+        check_report(args.report, plan, also_read, overwrite=args.overwrite)
     for line in plan.warnings:
         warn(line)
     subtype = None if args.subtype is None else check_subtype(args.subtype)
@@ -97,6 +112,9 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
         )
         for result in results:
             report.add(result)
+            if args.report is not None and result.rendering is not None:
+                draw_report(args.report, result.rendering, processor.settings, processor.threads)
+                print(f"wrote {printable(args.report)}", file=sys.stderr)
     return report.finish()
 
 
@@ -128,8 +146,9 @@ class BatchReport:
             print(f"error: {reason}", file=sys.stderr)
         else:
             self._rendered.append(rendering_report(result.rendering))
-            if left_behind := describe_left_behind(result.rendering):
-                warn(f"{job.source.name}: {left_behind}")
+            left_behind = describe_left_behind(result.rendering)
+            for line in filter(None, (left_behind, *result.rendering.warnings)):
+                warn(f"{job.source.name}: {line}")
             if not self._as_json:
                 line = describe_rendering(result.rendering.rendering, result.rendering.layer)
                 print(f"{printable(job.source.name)}: {line}")
@@ -172,6 +191,14 @@ def sweep_argument(text: str) -> float:
     return value
 
 
+def lfo_argument(text: str) -> Lfo:
+    """Parse ``--lfo``: RATE_HZ:DEPTH, or with a shape RATE_HZ:DEPTH:SHAPE."""
+    try:
+        return parse_lfo(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text}: {err}") from err
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the command line of stage 4."""
     parser = argparse.ArgumentParser(
@@ -196,6 +223,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--subtype", metavar="NAME", help="sample format, such as PCM_16, PCM_24 or FLOAT (default: the input's)"
     )
     add_parallel_arguments(parser, 1)
+    parser.add_argument(
+        "--report", type=Path, metavar="PICTURE.png", help="draw requested and achieved octaves over both spectrograms"
+    )
     parser.add_argument("--json", action="store_true", help="print one report for machines instead of lines")
     parser.add_argument(
         "--model", type=Path, metavar="PATH", help=f"(default: {DEFAULT_MODEL}, or a built-in pattern without it)"
@@ -232,6 +262,22 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="open a demo sound in the window, or where there is no display, render it at -2 and +2",
     )
+    one.add_argument(
+        "--curve", type=Path, metavar="FILE", help="move the slider over time: seconds and positions, in two columns"
+    )
+    group.add_argument("--curve-fit", action="store_true", help="stretch the curve to the length of each sound")
+    group.add_argument(
+        "--lfo",
+        type=lfo_argument,
+        metavar="HZ:DEPTH[:SHAPE]",
+        help=f"move the slider around --grain by so many octaves; {', '.join(LFO_SHAPES)} (default: {LFO_SHAPES[0]})",
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of a random --lfo (default: %(default)s)")
+    group.add_argument(
+        "--over-time",
+        action="store_true",
+        help="follow the grain of --match second by second, over the length of the sound",
+    )
     group.add_argument(
         "--layer",
         choices=LAYER_NAMES,
@@ -248,14 +294,28 @@ def _whole_targets(args: argparse.Namespace) -> list[RenderTarget]:
     """The same without the choice of a layer."""
     if args.sweep is not None:
         return sweep_targets(args.sweep)
+    if args.curve is not None:
+        return [curve_target(args.curve, fit=args.curve_fit)]
+    if args.lfo is not None:
+        return [RenderTarget(curve=replace(args.lfo, centre=args.grain or 0.0, seed=args.seed))]
     if args.match is not None:
-        try:
-            return [RenderTarget(target_grain=measure_grain(open_sound(args.match)))]
-        except PipelineError as err:
-            raise PipelineError(f"--match {printable(args.match)}: {err}") from err
+        return [match_target(args.match, over_time=args.over_time)]
     if args.target_grain is not None:
         return [RenderTarget(target_grain=args.target_grain)]
     return [RenderTarget(args.grain or 0.0)]
+
+
+def _check_combinations(args: argparse.Namespace) -> None:
+    """Raise PipelineError for options that need another one, or exclude each other."""
+    if args.curve_fit and args.curve is None:
+        raise PipelineError("--curve-fit stretches a curve; give --curve as well")
+    if args.over_time and args.match is None:
+        raise PipelineError("--over-time follows a reference; give --match as well")
+    others = ("target_grain", "match", "sweep", "curve")
+    if args.lfo is not None and (other := next((name for name in others if getattr(args, name) is not None), None)):
+        raise PipelineError(f"--lfo moves around --grain; leave --{other.replace('_', '-')} out")
+    if args.seed and (args.lfo is None or args.lfo.shape != "random"):
+        raise PipelineError("--seed is for a random --lfo")
 
 
 def _demo_source() -> Path:
@@ -301,6 +361,7 @@ def _run(args: argparse.Namespace) -> int:
     option = next((name for name in RENDER_OPTIONS if getattr(args, name) is not None), None)
     if option is None and not args.demo:
         _check_window_options(args)
+    _check_combinations(args)
     args.model = find_model(args.model)
     if args.demo and args.inputs:
         raise PipelineError("--demo brings its own sound; leave INPUT out")

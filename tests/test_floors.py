@@ -18,11 +18,14 @@ FLOORS = {
     "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
     "dsp": (
         "settings stft flatness prediction masking layers mel analysis smoothing loudness gains generation resynthesis "
-        "gain_field predictor reach solver move"
+        "gain_field predictor reach solver move curve contour local_amounts move_curve"
     ),
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
-    "app": "processor report batch mixer player playback worker session preferences theme picture panels slider actions dialogs layout window",
+    "app": (
+        "processor targets report batch report_picture mixer player playback worker session preferences theme picture panels "
+        "slider actions dialogs layout window"
+    ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
 ORDER = [f"neural_grain.{floor}.{module}" for floor, modules in FLOORS.items() for module in modules.split()]

@@ -26,7 +26,6 @@ from neural_grain.base.files import file_stamp, prepare_folder, run_lock
 from neural_grain.base.identity import ignores_case, name_keys, refuse_inputs
 from neural_grain.base.parallel import map_unordered, on_cluster
 from neural_grain.base.records import parse_record, relative_posix
-from neural_grain.dsp.curve import SLIDER_RANGE
 
 BATCH_LOG = "grain_renderings.jsonl"
 
@@ -71,6 +70,7 @@ class LogRecord:
     ----------
     output : POSIX path relative to the folder of the log
     asked : octaves and grain of the `RenderTarget`; its layer is a part of the name of the output
+    curve : SHA-256 of its curve, "" without one
     model_and_subtype : SHA-256 of the model file ("" without one), and the requested sample format
     stamps : `file_stamp` of input and output when the rendering was done; None when it was begun
     """
@@ -80,6 +80,7 @@ class LogRecord:
     asked: tuple[float, float | None]
     model_and_subtype: tuple[str, str | None]
     stamps: tuple[tuple[int, int], tuple[int, int]] | None = None
+    curve: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,6 @@ class _Task:
     job: Job
     overwrite: bool
     started_ns: int  # system time at which the task was made
-
-
-def sweep_targets(step: float) -> list[RenderTarget]:
-    """Positions from one end of the slider to the other in steps of some octaves, 0 among them."""
-    n = int(SLIDER_RANGE / step + 1e-9)
-    return [RenderTarget(round(i * step, 4) + 0.0) for i in range(-n, n + 1)]  # + 0.0 turns -0.0 into 0.0
 
 
 def plan_batch(
@@ -296,6 +291,7 @@ class BatchLog:
             asked=(job.target.octaves, job.target.target_grain),
             model_and_subtype=self._model_and_subtype,
             stamps=(file_stamp(job.source), file_stamp(job.output)) if is_done else None,
+            curve="" if job.target.curve is None else hashlib.sha256(repr(job.target.curve).encode()).hexdigest(),
         )
 
     def _append(self, line: str) -> None:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +40,14 @@ from neural_grain.audio.sound import LevelMeter, Sound, float_samples, open_soun
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
 from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.contour import ReferenceContour, Seconds
+from neural_grain.dsp.curve import FittedCurve, GrainCurve, Lfo
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.generation import WHITE_NOISE
 from neural_grain.dsp.move import Rendering, move_grain
+from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
 from neural_grain.learn.settings import DEFAULT_MODEL_DIR, FINAL_NAME
@@ -71,11 +75,13 @@ class RenderTarget:
     octaves : float, finite, positive is smoother
     target_grain : float in (0, 1], or None to use the octaves
     layer : "tones" or "texture" to write only that part of the result, or None for all of it
+    curve : octaves that change over time, or None to use the others
     """
 
     octaves: float = 0.0
     target_grain: float | None = None
     layer: str | None = None
+    curve: GrainCurve | FittedCurve | Lfo | ReferenceContour | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -90,10 +96,18 @@ class RenderTarget:
         """Octaves between a sound of this grain and the target."""
         return self.octaves if self.target_grain is None else math.log2(grain / self.target_grain)
 
+    def curve_for(self, duration_s: float, seconds: Seconds | None = None) -> GrainCurve:
+        """The curve for a sound of some length, whose ``seconds`` are needed to follow the contour of another."""
+        if isinstance(self.curve, ReferenceContour):
+            return seconds.curve_to(self.curve)
+        return self.curve.for_duration(duration_s)
+
     @property
     def is_unmoved(self) -> bool:
         """True if grain stays as it is."""
-        return self.target_grain is None and self.octaves == 0
+        if isinstance(self.curve, GrainCurve | FittedCurve):
+            return self.curve.is_constant and not self.curve_for(1.0).points[0][1]
+        return self.target_grain is None and self.octaves == 0 and self.curve is None
 
     @property
     def is_copy(self) -> bool:
@@ -107,9 +121,10 @@ class FileRendering:
 
     input: Path
     output: Path
-    rendering: Rendering | None  # None for a copy of a file that has no grain, such as silence
+    rendering: Rendering | CurveRendering | None  # None for a copy of a file that has no grain, such as silence
     left_behind: tuple[str, ...] = ()  # what the input holds besides samples and the output has no place for
     layer: str | None = None  # the part of the rendering that the output holds, None for all of it
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,9 +135,14 @@ class _FileSolver:
     stamp: tuple[int, int]
     solver: AmountSolver
 
+    @cached_property
+    def curve_solver(self) -> CurveSolver:
+        """The solver of its curves."""
+        return CurveSolver(self.solver)
+
 
 def output_name(source: Path, target: RenderTarget) -> str:
-    """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain.
+    """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain, drone_curve.wav.
 
     The tones alone are drone_grain-2.0_tones.wav, and those of the sound as it is drone_tones.wav. A name that would be
     too long is shortened, and a hash of the whole name keeps shortened names apart.
@@ -130,6 +150,8 @@ def output_name(source: Path, target: RenderTarget) -> str:
     octaves_label = f"{target.octaves:+.2f}".removesuffix("0")
     label = octaves_label if target.target_grain is None else f"{target.target_grain:.3g}"
     position = "" if target.layer and target.is_unmoved else f"_grain{label}"
+    if target.curve is not None:
+        position = {Lfo: "_lfo", ReferenceContour: "_contour"}.get(type(target.curve), "_curve")
     ending, stem = f"{position}{'_' + target.layer if target.layer else ''}.wav", os.fsencode(source.stem)
     max_stem_bytes = MAX_NAME_BYTES - len(ending)
     if len(stem) <= max_stem_bytes:
@@ -225,7 +247,14 @@ class GrainProcessor:
         """Grain of samples, given as to `render`, which says what is raised."""
         return measure_grain(_sound_of(y, sr), self.settings.grain)
 
-    def render(self, y: ArrayLike, sr: int, *, grain: float) -> np.ndarray:
+    def render(
+        self,
+        y: ArrayLike,
+        sr: int,
+        *,
+        grain: float | None = None,
+        curve: GrainCurve | Sequence[tuple[float, float]] | None = None,
+    ) -> np.ndarray:
         """Move the grain of samples by some octaves, or as far as the sound allows.
 
         Parameters
@@ -234,6 +263,7 @@ class GrainProcessor:
             Floats of full scale 1.0, or integers of 8, 16 or 32 bits; uint8 has silence at 128.
         sr : int > 0, Hz
         grain : float, octaves: negative is more texture, positive is smoother
+        curve : the same over time, instead of ``grain``: pairs of seconds and octaves within -3 to +3
 
         Returns
         -------
@@ -246,13 +276,23 @@ class GrainProcessor:
         PipelineError
             If the samples have no grain: too few, silent, or not finite.
         """
-        if not isinstance(grain, Real) or not math.isfinite(grain):
-            raise ValueError(f"grain={grain!r} must be a finite number of octaves")
+        if (grain is None) == (curve is None):
+            raise ValueError(f"grain={grain!r}, curve={curve!r}: exactly one of them must be given")
+        if curve is None:
+            if not isinstance(grain, Real) or not math.isfinite(grain):
+                raise ValueError(f"grain={grain!r} must be a finite number of octaves")
+            target = RenderTarget(float(grain))
+        else:
+            target = RenderTarget(curve=curve if isinstance(curve, GrainCurve) else GrainCurve.of(curve))
         sound = _sound_of(y, sr)
-        if grain == 0:
+        if target.is_unmoved:
             return float_samples(y)
         solver = self.solver(sound)
-        rendering = move_grain(solver, float(grain), ceiling=max(1.0, solver.analysis.peak))
+        ceiling = max(1.0, solver.analysis.peak)
+        if target.curve is None:
+            rendering = move_grain(solver, target.octaves, ceiling=ceiling)
+        else:
+            rendering = move_along(CurveSolver(solver), target.curve, ceiling=ceiling)
         return np.concatenate(list(rendering.sound.blocks())).reshape(np.shape(y))
 
     def solver(self, sound: Sound) -> AmountSolver:
@@ -274,12 +314,12 @@ class GrainProcessor:
         own.measured_limits = {}
         self._last = _FileSolver(source, stamp, own)
 
-    def _file_solver(self, source: Path, sound: Sound) -> AmountSolver:
+    def _file_solver(self, source: Path, sound: Sound) -> _FileSolver:
         """Solver of a file. The last one is kept, because a file is often rendered several times in a row."""
         stamp, last = file_stamp(source), self._last
         if last is None or (last.source, last.stamp) != (source, stamp):
             self._last = last = _FileSolver(source, stamp, self.solver(sound))
-        return last.solver
+        return last
 
     def render_file(
         self, source: Path, output: Path, target: RenderTarget, *, overwrite: bool = False, subtype: str | None = None
@@ -308,11 +348,11 @@ class GrainProcessor:
                 copy = copy_samples(source, stored, temporary, wanted)
                 rendering = self._unmoved(sound)
             else:
-                solver = self._file_solver(source, sound)
-                rendering = self._render_to(temporary, solver, target, wanted)
+                solvers = self._file_solver(source, sound)
+                rendering = self._render_to(temporary, solvers, target, wanted)
                 copy = None
                 # Where nothing could be moved, attempts were written none the less.
-                if target.layer is None and rendering.sound is solver.analysis.sound:
+                if target.layer is None and rendering.sound is solvers.solver.analysis.sound:
                     copy = copy_samples(source, stored, temporary, wanted)
             if copy is None or not copy.is_identical:
                 left_behind = copy_embedded(source, stored, temporary, wanted)
@@ -320,9 +360,11 @@ class GrainProcessor:
                 rendering = self._measured_copy(rendering, copy, temporary)
             check_unchanged(source, stamp)
         rendering = rendering and replace(rendering, sound=open_sound(output))
-        return FileRendering(source, output, rendering, tuple(left_behind), target.layer)
+        return FileRendering(source, output, rendering, tuple(left_behind), target.layer, _warnings(target, sound))
 
-    def _render_to(self, path: Path, solver: AmountSolver, target: RenderTarget, wanted: OutputFormat) -> Rendering:
+    def _render_to(
+        self, path: Path, solvers: _FileSolver, target: RenderTarget, wanted: OutputFormat
+    ) -> Rendering | CurveRendering:
         """Render into a file of a format.
 
         A layer replaces the whole rendering, which is written and measured first: only so has the layer exactly the
@@ -332,8 +374,14 @@ class GrainProcessor:
         def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
             return written_sound(path, checked_blocks(blocks, self.check), like, wanted)
 
+        solver = solvers.solver
         ceiling = rendering_ceiling(wanted.subtype, solver.analysis.peak)
-        rendering = move_grain(solver, target.octaves_from(solver.analysis.grain), ceiling=ceiling, store=store)
+        if target.curve is None:
+            rendering = move_grain(solver, target.octaves_from(solver.analysis.grain), ceiling=ceiling, store=store)
+        else:
+            sound, seconds = solver.analysis.sound, solvers.curve_solver.seconds
+            curve = target.curve_for(sound.n_samples / sound.sr, seconds)
+            rendering = move_along(solvers.curve_solver, curve, ceiling=ceiling, store=store)
         if target.layer is None:
             return rendering
         sound, level = solver.analysis.sound, LevelMeter()
@@ -362,6 +410,14 @@ class GrainProcessor:
         except PipelineError as err:
             raise PipelineError(f"the output has no grain to measure: {err}") from err
         return replace(rendering, grain_after=grain, limited_db=copy.limited_db)
+
+
+def _warnings(target: RenderTarget, sound: Sound) -> tuple[str, ...]:
+    """What is worth to be said about a target and the sound that it was rendered from."""
+    duration_s = sound.n_samples / sound.sr
+    if isinstance(target.curve, GrainCurve) and target.curve.end_s > duration_s:
+        return (f"the curve goes on to {target.curve.end_s:g} s, the sound ends at {duration_s:.2f} s",)
+    return ()
 
 
 def _sound_of(y: ArrayLike, sr: int) -> Sound:

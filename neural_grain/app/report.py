@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
+import numpy as np
+
 from neural_grain.app.processor import FileRendering
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.move import Rendering
+from neural_grain.dsp.move_curve import MISSED, MOVED, OUT_OF_REACH, SILENT, CurveRendering
 
 REPORTED_LIMITING_DB = 0.1  # less is inaudible
 REPORTED_LEVEL_DB = 0.5  # a smaller change of level is within what the program promises
 
 
-def describe_rendering(rendering: Rendering | None, layer: str | None = None) -> str:
+def describe_rendering(rendering: Rendering | CurveRendering | None, layer: str | None = None) -> str:
     """A rendering in one line, such as "grain 0.0031 -> 0.0124 (asked x4.00, got x3.97), only texture moved: +9.1 dB".
 
     Parameters
@@ -19,6 +25,8 @@ def describe_rendering(rendering: Rendering | None, layer: str | None = None) ->
     """
     if rendering is None:
         return "no grain to measure; copied as it is"
+    if isinstance(rendering, CurveRendering):
+        return _with_level(f"{f'the {layer} of: ' if layer else ''}{describe_contour(rendering)}", rendering)
     if layer is not None and rendering.requested_octaves == 0:
         return f"the {layer} of the sound as it is"
     requested, achieved = 2.0**-rendering.requested_octaves, 2.0**-rendering.achieved_octaves
@@ -29,11 +37,35 @@ def describe_rendering(rendering: Rendering | None, layer: str | None = None) ->
     )
     if layer is not None:
         line = f"the {layer} of: {line}"
+    return _with_level(line, rendering)
+
+
+def _with_level(line: str, rendering: Rendering | CurveRendering) -> str:
+    """The line with what happened to peaks and level, if that is worth to be said."""
     if rendering.limited_db > REPORTED_LIMITING_DB:
         line += f", peaks limited by {rendering.limited_db:.1f} dB"
     if abs(rendering.level_db) > REPORTED_LEVEL_DB:
         line += f", {abs(rendering.level_db):.1f} dB {'quieter' if rendering.level_db < 0 else 'louder'}"
     return line
+
+
+def describe_contour(rendering: CurveRendering) -> str:
+    """How a sound follows a curve, such as "curve from -2.00 to +1.50: 14 of 16 seconds moved, 1 silent (...)"."""
+    contour, octaves = rendering.contour, [octaves for _, octaves in rendering.curve.points]
+    grain = f"grain {rendering.grain_before:.3g} -> {rendering.grain_after:.3g}"
+    if rendering.curve.is_constant:
+        low, high = np.nanmin(contour.achieved_octaves), np.nanmax(contour.achieved_octaves)
+        return (
+            f"the same amounts for the whole sound ({octaves[0]:+.2f}): {grain}, its seconds {low:+.2f} to {high:+.2f}"
+        )
+    counts = Counter(contour.states)
+    others = "".join(f", {counts[state]} {state}" for state in (OUT_OF_REACH, MISSED, SILENT) if counts[state])
+    errors = contour.errors()
+    precision = f" (median error {np.median(errors):.3f} octaves)" if len(errors) else ""
+    return (
+        f"curve from {min(octaves):+.2f} to {max(octaves):+.2f}: {counts[MOVED]} of {len(contour.states)} seconds "
+        f"moved{others}{precision}, {grain}"
+    )
 
 
 def describe_amounts(amounts: Amounts) -> str:
@@ -59,7 +91,27 @@ def rendering_report(result: FileRendering) -> dict[str, object]:
     rendering = result.rendering
     if rendering is None:
         return paths | {"grain_before": None, "grain_after": None}
+    if isinstance(rendering, CurveRendering):
+        names = ("grain_before", "grain_after", "level_db", "limited_db")
+        return paths | {name: getattr(rendering, name) for name in names} | {"curve": contour_report(rendering)}
     numbers = {name: value for name, value in vars(rendering).items() if name not in ("sound", "amounts")}
     amounts = {f"{name}_amount": getattr(rendering.amounts, name) for name in ("fill", "expander")}
     amounts["texture_db"] = rendering.amounts.texture_db
     return paths | numbers | {"achieved_octaves": rendering.achieved_octaves} | amounts
+
+
+def contour_report(rendering: CurveRendering) -> dict[str, object]:
+    """A curve and what each second achieved, as plain values for JSON; None where a second is silent."""
+    contour = rendering.contour
+
+    def plain(values: np.ndarray) -> list[float | None]:
+        return [None if math.isnan(value) else float(value) for value in values]
+
+    return {
+        "points": [list(point) for point in rendering.curve.points],
+        "requested_octaves": plain(contour.requested_octaves),
+        "achieved_octaves": plain(contour.achieved_octaves),
+        "grain_before": plain(contour.grain_before),
+        "grain_after": plain(contour.grain_after),
+        "states": contour.states,
+    }

@@ -18,6 +18,7 @@ from neural_grain.dsp.settings import SpectrogramSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TICKS_HZ = (100, 500, 1_000, 2_000, 5_000, 10_000, 15_000)
 
@@ -182,3 +183,12 @@ def _write_title(strip: np.ndarray, title: str) -> None:
     letters = np.asarray(drawn, int)
     greys = PICTURE.n_levels + letters * (256 - PICTURE.n_levels) // 256
     np.copyto(strip, greys, "unsafe", where=letters < 255)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a matplotlib figure as PNG in one atomic step."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)

@@ -23,7 +23,7 @@ import numpy as np
 
 from neural_grain.audio.sound import Sound
 from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
-from neural_grain.dsp.flatness import GrainMeter, check_sound, power_blocks, spectral_flatness
+from neural_grain.dsp.flatness import GrainMeter, check_sound, grain_per_frame, power_blocks, spectral_flatness
 from neural_grain.dsp.settings import GrainSettings
 from neural_grain.dsp.stft import n_full_frames
 
@@ -39,6 +39,25 @@ def second_of_frames(n_frames: int, sound: Sound, settings: GrainSettings) -> np
 def frame_times_s(n_frames: int, sr: int, settings: GrainSettings) -> np.ndarray:
     """Time of the middle of each frame, shape (frames,)."""
     return (np.arange(n_frames) * settings.hop_for(sr) + settings.n_fft_for(sr) / 2) / sr
+
+
+@dataclass(frozen=True)
+class ReferenceContour:
+    """The grain contour of another sound, to which a sound is moved.
+
+    Parameters
+    ----------
+    grain : of each second, > 0; 0 where the reference is silent
+    """
+
+    grain: tuple[float, ...]
+
+    @classmethod
+    def of(cls, sound: Sound, settings: GrainSettings, threads: int = 1) -> ReferenceContour:
+        """That of a sound; a `PipelineError` if it has no grain."""
+        active = grain_per_frame(sound, settings, threads).active
+        grain = Seconds.of(sound, active, settings, threads).grain
+        return cls(tuple(np.nan_to_num(grain).tolist()))
 
 
 class LocalGrain(NamedTuple):
@@ -119,17 +138,11 @@ class Seconds:
         """Octaves that a curve asks of each second."""
         return -np.log2(self.mean(self.flatness * 2.0 ** -curve.octaves_at(self.times_s)) / self.grain)
 
-    def curve_to(self, reference_grain: np.ndarray) -> GrainCurve:
-        """The curve that gives the sound a grain contour, as far as the slider goes.
-
-        Parameters
-        ----------
-        reference_grain : np.ndarray, shape (seconds of the reference,), NaN where it is silent; it is stretched to the
-            length of the sound
-        """
-        middle = (np.arange(self.n) + 0.5) / self.n
-        known = np.flatnonzero(np.isfinite(reference_grain))
-        wanted = np.interp(middle, (known + 0.5) / len(reference_grain), np.log2(reference_grain[known]))
+    def curve_to(self, reference: ReferenceContour) -> GrainCurve:
+        """The curve that gives the sound a grain contour, stretched to its length, as far as the slider goes."""
+        theirs, middle = np.array(reference.grain), (np.arange(self.n) + 0.5) / self.n
+        known = np.flatnonzero(theirs)
+        wanted = np.interp(middle, (known + 0.5) / len(theirs), np.log2(theirs[known]))
         octaves = np.log2(self.grain) - wanted
         known = np.flatnonzero(np.isfinite(octaves))
         octaves = np.clip(octaves[known], -SLIDER_RANGE, SLIDER_RANGE)

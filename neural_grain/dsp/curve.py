@@ -68,10 +68,26 @@ class GrainCurve:
         times, octaves = np.array(self.points).T
         return np.interp(seconds, times, octaves)
 
-    def stretched(self, duration_s: float) -> GrainCurve:
-        """The same curve with its last point at the end of a sound."""
-        factor = duration_s / self.end_s if self.end_s else 1.0
-        return GrainCurve(tuple((seconds * factor, octaves) for seconds, octaves in self.points))
+    def for_duration(self, duration_s: float) -> GrainCurve:
+        """The curve for a sound of some length: this one."""
+        return self
+
+
+@dataclass(frozen=True)
+class FittedCurve:
+    """A curve that is stretched to the length of every sound, so that its last point lies at the end."""
+
+    curve: GrainCurve
+
+    @property
+    def is_constant(self) -> bool:
+        """True if the slider never moves."""
+        return self.curve.is_constant
+
+    def for_duration(self, duration_s: float) -> GrainCurve:
+        """The curve for a sound of some length, > 0."""
+        factor = duration_s / self.curve.end_s if self.curve.end_s else 1.0
+        return GrainCurve(tuple((seconds * factor, octaves) for seconds, octaves in self.curve.points))
 
 
 def fault_of_point(seconds: float, octaves: float, before_s: float) -> str:
@@ -160,7 +176,7 @@ class Lfo:
         if not abs(self.centre) <= SLIDER_RANGE:
             raise ValueError(f"centre={self.centre} must be within -{SLIDER_RANGE:g} to {SLIDER_RANGE:g}")
 
-    def curve(self, duration_s: float) -> GrainCurve:
+    def for_duration(self, duration_s: float) -> GrainCurve:
         """The curve for a sound of some length."""
         n_periods = max(1, math.ceil(duration_s * self.rate_hz))
         phase, height = self._period(n_periods)
@@ -180,3 +196,15 @@ class Lfo:
             return np.array([0, 0.25, 0.75]), np.array([0.0, 1.0, -1.0])
         jump = min(JUMP_S * self.rate_hz, 0.1)
         return np.array([0, 0.5 - jump, 0.5, 1 - jump]), np.array([1.0, 1.0, -1.0, -1.0])
+
+
+def parse_lfo(text: str) -> Lfo:
+    """Read an LFO from RATE_HZ:DEPTH or RATE_HZ:DEPTH:SHAPE; a ValueError says what is wrong."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3):
+        raise ValueError("it must be a rate in Hz and a depth in octaves, such as 0.25:1.5 or 2:1:square")
+    try:
+        rate_hz, depth = map(float, parts[:2])
+    except ValueError:
+        raise ValueError(f"{parts[0]} and {parts[1]} must be numbers") from None
+    return Lfo(rate_hz, depth, *parts[2:])

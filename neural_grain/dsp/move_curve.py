@@ -20,7 +20,7 @@ from neural_grain.audio.limiter import CEILING, limit_peaks
 from neural_grain.audio.sound import LevelMeter, Sound, cached_sound
 from neural_grain.dsp.contour import Seconds, measure_local_grain
 from neural_grain.dsp.curve import GrainCurve
-from neural_grain.dsp.gains import AmountCurve
+from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.local_amounts import LocalAmounts
 from neural_grain.dsp.move import StoreSound, move_grain
 from neural_grain.dsp.solver import AmountSolver
@@ -40,7 +40,7 @@ class CurveSettings:
 
 
 CURVE = CurveSettings()
-MOVED, SILENT_SECOND, OUT_OF_REACH, MISSED = "moved", "silent", "out of reach", "missed"
+MOVED, SILENT, OUT_OF_REACH, MISSED = "moved", "silent", "out of reach", "missed"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class GrainContour:
         error = np.abs(self.requested_octaves - self.achieved_octaves)
         missed = np.where(self.is_out_of_reach, OUT_OF_REACH, MISSED)
         states = np.where(error <= CURVE.max_error_octaves, MOVED, missed)
-        return np.where(np.isnan(error), SILENT_SECOND, states).tolist()
+        return np.where(np.isnan(error), SILENT, states).tolist()
 
     def errors(self) -> np.ndarray:
         """Absolute errors in octaves of the seconds that are neither silent nor out of reach."""
@@ -87,7 +87,7 @@ class CurveRendering:
     contour: GrainContour
     grain_before: float  # of the whole sound
     grain_after: float
-    amounts: AmountCurve | None  # None where nothing was moved, or all of it by the same amounts
+    amounts: Amounts | AmountCurve  # the same for the whole sound where the curve is constant
     level_db: float  # change of the RMS level
     limited_db: float  # by which its highest peak would exceed the ceiling without the limiter
 
@@ -226,7 +226,7 @@ def _moved_by_constant(solver: CurveSolver, curve: GrainCurve, ceiling: float, s
         contour=solver.contour(curve, flatness, is_beyond),
         grain_before=rendering.grain_before,
         grain_after=rendering.grain_after,
-        amounts=None,
+        amounts=rendering.amounts,
         level_db=rendering.level_db,
         limited_db=rendering.limited_db,
     )

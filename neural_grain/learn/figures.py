@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from neural_grain.base.files import atomic_write
-from neural_grain.data.pictures import label_axes
+from neural_grain.data.pictures import label_axes, save_figure
 from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, SpectrogramSettings
 from neural_grain.learn.audit import AuditReport, AuditRow
 from neural_grain.learn.dataset import Tiles
@@ -22,7 +21,6 @@ from neural_grain.learn.settings import CONTROL_RANGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SAMPLE_CONTROLS = (-3.0, -1.5, 0.0, 1.5, 3.0)  # octaves
 HISTORY_PANELS = {  # title of each panel of training_history.png: the columns of training_history.csv that it shows
@@ -40,15 +38,6 @@ class Sample(NamedTuple):
     texture: np.ndarray  # (5, n_mels, cells), the texture at each of SAMPLE_CONTROLS
     pattern: np.ndarray  # (n_mels, cells), the texture that takes part when a sound gets more
     generated: np.ndarray  # the same for the tones alone
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a matplotlib figure as PNG in one atomic step."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
 
 
 def draw_history(path: Path, history: list[EpochScores], one_gain: HeldOutScores) -> None:

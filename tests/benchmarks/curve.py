@@ -41,7 +41,7 @@ def curves() -> dict[str, GrainCurve]:
     ends = [(2.0 * i + 2, octaves) for i, octaves in enumerate(STEPS)]
     return {
         "ramp": GrainCurve.of([(0, -2), (8, 2), (16, -2)]),
-        "sine": Lfo(0.25, 1.5).curve(DURATION_S),
+        "sine": Lfo(0.25, 1.5).for_duration(DURATION_S),
         "steps": GrainCurve.of(sorted(steps + ends)),
     }
 
