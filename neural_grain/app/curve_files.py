@@ -1,29 +1,13 @@
-"""Reads and writes the text files of curves, so that none replaces a file of another kind by mistake."""
+"""Writes the text files of curves, so that none replaces a file of another kind by mistake."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from neural_grain.base.errors import PipelineError, printable
+from neural_grain.app.targets import read_curve
+from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write
-from neural_grain.dsp.curve import GrainCurve, format_curve, parse_curve
-
-MAX_CURVE_BYTES = 10_000_000
-
-
-def read_curve(path: Path) -> GrainCurve:
-    """Read the text file of a curve."""
-    name = printable(path.name)
-    try:
-        if path.stat().st_size > MAX_CURVE_BYTES:
-            raise PipelineError(f"larger than {MAX_CURVE_BYTES // 10**6} MB, so it is no curve")
-        return parse_curve(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise PipelineError(f"{name}: not readable ({err.strerror})") from err
-    except UnicodeDecodeError as err:
-        raise PipelineError(f"{name}: not a text file, so it is no curve") from err
-    except PipelineError as err:
-        raise PipelineError(f"{name}: {err}") from err
+from neural_grain.dsp.curve import GrainCurve, format_curve
 
 
 def write_curve(path: Path, curve: GrainCurve) -> None:

@@ -117,9 +117,7 @@ class CurveLane:
         bind("<Button-5>", lambda event: self._callbacks.zoom(self.seconds_at(event.x), out))
         bind(
             "<MouseWheel>",
-            lambda event: self._callbacks.zoom(
-                self.seconds_at(event.x), PANEL.zoom_factor if event.delta > 0 else out
-            ),
+            lambda event: self._callbacks.zoom(self.seconds_at(event.x), PANEL.zoom_factor if event.delta > 0 else out),
         )
         for key, seconds, octaves in (("Left", -1, 0), ("Right", 1, 0), ("Up", 0, 1), ("Down", 0, -1)):
             bind(f"<{key}>", lambda event, seconds=seconds, octaves=octaves: self._nudge(event, seconds, octaves))
@@ -170,6 +168,12 @@ class CurveLane:
     def is_drawn(self) -> bool:
         """Whether what is on the screen is up to date."""
         return self._redraw is None
+
+    def begin(self, duration_s: float) -> None:
+        """Begin with a sound of some length, without points."""
+        self._end_drag()
+        self.editor.begin(duration_s)
+        self.draw_soon()
 
     def draw_soon(self) -> None:
         """Draw once all events that wait are handled."""
@@ -264,9 +268,7 @@ class CurveLane:
             factor = LANE.fine_factor if event.state & SHIFT else 1.0
             step_s = min(LANE.key_s, LANE.key_span_share * (self.span[1] - self.span[0]))
             at_s, at_octaves = self.editor.selected_point
-            self._move(
-                at_s + factor * step_s * seconds, at_octaves + factor * LANE.key_octaves * octaves, "key"
-            )
+            self._move(at_s + factor * step_s * seconds, at_octaves + factor * LANE.key_octaves * octaves, "key")
         return "break"
 
     def _move(self, seconds: float, octaves: float, gesture: object) -> None:
@@ -323,9 +325,7 @@ class CurveLane:
         canvas, palette, px = self.canvas, self.palette, self.px
         left, top, right, bottom = self._box
         canvas.create_text(left + px(6), top / 2, text="curve", anchor="w", fill=palette.text)
-        canvas.create_text(
-            right, top / 2, text=self._readout_text(), anchor="e", fill=palette.text, tags="readout"
-        )
+        canvas.create_text(right, top / 2, text=self._readout_text(), anchor="e", fill=palette.text, tags="readout")
         canvas.create_rectangle(left, top, right, bottom, outline=palette.line)
         if not self.is_enabled:
             return
@@ -375,13 +375,18 @@ class CurveLane:
                 dash=(self.px(6), self.px(3)) if is_missed else (),
                 tags=("contour", "missed" if is_missed else "moved"),
             )
-        self._draw_legend([("asked", ACCENT)] + [
-            (text, fill) for text, fill, among in (
-                ("got", colour, {"moved"}),
-                ("missed", palette.error if self._is_current else colour, {OUT_OF_REACH, MISSED}),
-                ("silent", palette.line, {SILENT}),
-            ) if found & among
-        ])
+        self._draw_legend(
+            [("asked", ACCENT)]
+            + [
+                (text, fill)
+                for text, fill, among in (
+                    ("got", colour, {"moved"}),
+                    ("missed", palette.error if self._is_current else colour, {OUT_OF_REACH, MISSED}),
+                    ("silent", palette.line, {SILENT}),
+                )
+                if found & among
+            ]
+        )
 
     def _draw_legend(self, entries: list[tuple[str, str]]) -> None:
         """Names of what is drawn, right of the axes, in their colours."""
@@ -430,7 +435,7 @@ class CurveLane:
     def _draw_value(self) -> None:
         """Time and position of the selected point, beside it and within the axes."""
         seconds, octaves = self.editor.selected_point
-        left, top, right, bottom = self._box
+        left, top, right, _ = self._box
         x, y = self.x_at(seconds), self.y_at(octaves)
         is_right, is_low = x < (left + right) / 2, y < top + self.px(28)
         gap = self.px(10)

@@ -127,7 +127,7 @@ class FileRendering:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _FileSolver:
     """The solver of one version of a file."""
 
@@ -314,6 +314,12 @@ class GrainProcessor:
         own.measured_limits = {}
         self._last = _FileSolver(source, stamp, own)
 
+    def adopt_curve_solver(self, curve_solver: CurveSolver) -> None:
+        """Use what is known about the seconds of the sound whose solver was adopted last."""
+        if self._last is not None and self._last.solver.field is curve_solver.local.field:
+            self._last.curve_solver = own = copy(curve_solver)
+            own.solver = self._last.solver
+
     def _file_solver(self, source: Path, sound: Sound) -> _FileSolver:
         """Solver of a file. The last one is kept, because a file is often rendered several times in a row."""
         stamp, last = file_stamp(source), self._last
@@ -380,6 +386,7 @@ class GrainProcessor:
             rendering = move_grain(solver, target.octaves_from(solver.analysis.grain), ceiling=ceiling, store=store)
         else:
             sound, seconds = solver.analysis.sound, solvers.curve_solver.seconds
+            solvers.curve_solver.local.on_second = lambda share: self.check()
             curve = target.curve_for(sound.n_samples / sound.sr, seconds)
             rendering = move_along(solvers.curve_solver, curve, ceiling=ceiling, store=store)
         if target.layer is None:

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from neural_grain.app.actions import Action, shortcut_sheet
 from neural_grain.app.batch import BatchLog, plan_batch
+from neural_grain.app.curve_editor import shaped_curve
+from neural_grain.app.curve_files import is_other_file, write_curve
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
 from neural_grain.app.processor import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.app.session import VARIATIONS, Session, describe_model
+from neural_grain.app.targets import read_curve
 from neural_grain.app.worker import (
     BatchDone,
+    CurveEstimated,
     FileOpened,
     FileSaved,
     Message,
@@ -32,6 +36,7 @@ from neural_grain.app.worker import (
     WorkFailed,
 )
 from neural_grain.base.errors import PipelineError, printable
+from neural_grain.base.identity import refuse_inputs
 
 if TYPE_CHECKING:
     import tkinter as tk
@@ -76,7 +81,7 @@ class GrainWindow:
     ----------
     session : Session
     playback : Playback
-    layout : Layout, with the widgets; its picture panel is also ``panel``
+    layout : Layout, with the widgets; its picture panel is also ``panel``, and its lane of the curve ``lane``
     preferences : Preferences
     """
 
@@ -101,22 +106,27 @@ class GrainWindow:
         self.worker = Worker(model_path, device)
         self.session = Session(self.worker)
         self._after_save: PendingAction | None = None
-        self._settle: str | None = None  # the callback that measures when the slider rests
+        self._settle: str | None = None  # the callback that measures when the slider or the curve rests
+        self._shows_curve, self._n_shapes = False, 0
         callbacks = LayoutCallbacks(
             perform=self.perform,
             release=lambda action: getattr(self, action.release)(),
             press_version=self.playback.press,
             release_version=self.playback.release,
-            slide=self._on_slide,
+            slide=self._on_move,
+            edit_curve=self._on_move,
             set_volume=self._set_volume,
             open_recent=self.open,
             cancel=self.worker.cancel,
             panel=PanelCallbacks(
-                self.seek, self.select, lambda frames: self.session.gain_db_of_frames(self.octaves, frames)
+                self.seek,
+                self.select,
+                lambda frames: self.session.gain_db_of_frames(self.target, frames),
+                lambda span, playhead_s: self.lane.follow(span, playhead_s),
             ),
         )
         self.layout = Layout(root, self.preferences, callbacks)
-        self.panel = self.layout.panel
+        self.panel, self.lane = self.layout.panel, self.layout.lane
         self.panel.is_log = self.preferences.is_log
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
@@ -130,6 +140,12 @@ class GrainWindow:
         return self.layout.octave_slider.octaves
 
     @property
+    def target(self) -> RenderTarget:
+        """What is heard and saved: the curve while it is shown and has points, else the position of the slider."""
+        curve = self.lane.editor.curve if self._shows_curve else None
+        return RenderTarget(self.octaves) if curve is None else RenderTarget(curve=curve)
+
+    @property
     def is_idle(self) -> bool:
         """Whether no work is under way or about to start."""
         return self.session.n_tasks == 0 and self._settle is None
@@ -137,18 +153,22 @@ class GrainWindow:
     def _view_state(self) -> ViewState:
         from neural_grain.app.layout import ViewState
 
-        session = self.session
+        session, target = self.session, self.target
         return ViewState(
             file_text=session.file_text,
-            grain_text=session.grain_text(self.octaves),
+            grain_text=session.grain_text(target),
             status=session.status,
             is_error=session.is_error,
-            is_busy=session.n_tasks > 0,
+            is_busy=session.is_busy,
             progress=session.progress,
             has_model=session.processor is not None,
             has_file=session.opened is not None,
             is_playing=self.playback.is_playing,
             listening=self.playback.listening,
+            shows_curve=self._shows_curve,
+            has_curve=target.curve is not None,
+            contour=session.contour,
+            is_contour_current=session.is_measured(target),
         )
 
     def _refresh(self) -> None:
@@ -171,13 +191,14 @@ class GrainWindow:
         """Move the slider by some octaves."""
         self.move_to(self.octaves + octaves)
 
-    def _on_slide(self) -> None:
-        """Make the solver's estimate heard and seen at once, and measure it when the slider rests."""
+    def _on_move(self) -> None:
+        """Make the solver's estimate heard and seen soon, and measure it when the slider or the curve rests."""
         self._cancel_settling()
         self._settle = self.root.after(WINDOW.settle_ms, self._measure)
         self.worker.abandon_rendering()
         if self.session.is_error:
             self.session.set_status(self.session.idle_status)
+        self.session.estimate(self.target)
         self._update_sound()
 
     def _cancel_settling(self) -> None:
@@ -186,15 +207,15 @@ class GrainWindow:
             self._settle = None
 
     def _update_sound(self) -> None:
-        """Make the amounts at the position of the slider heard and seen."""
+        """Make the amounts of the target heard and seen."""
         if self.playback.mixer is not None:
-            self.playback.mixer.set_amounts(self.session.amounts(self.octaves))
+            self.playback.mixer.set_amounts(self.session.amounts(self.target))
         self.panel.draw_soon()
         self._refresh()
 
     def _measure(self) -> None:
         self._cancel_settling()
-        self.session.measure(self.octaves)
+        self.session.measure(self.target)
         self._refresh()
 
     def toggle_play(self) -> None:
@@ -242,6 +263,70 @@ class GrainWindow:
         self.preferences.is_dark = not self.preferences.is_dark
         self.layout.paint()
 
+    def toggle_curve(self) -> None:
+        """Show the curve, which takes the place of the slider, or hide it."""
+        self._shows_curve = not self._shows_curve
+        self._refresh()
+        self._on_move()
+
+    def undo_curve(self) -> None:
+        """Undo the last edit of the curve."""
+        self._edit_curve(self.lane.editor.undo)
+
+    def redo_curve(self) -> None:
+        """Do again what was undone last."""
+        self._edit_curve(self.lane.editor.redo)
+
+    def clear_curve(self) -> None:
+        """Remove all points."""
+        self._edit_curve(lambda: self.lane.editor.replace(()))
+
+    def shape_curve(self, shape: str) -> None:
+        """Take a shape in place of the curve; a random one is another each time."""
+        self._n_shapes += 1
+        curve = shaped_curve(shape, self.panel.duration_s, self._n_shapes)
+        self._edit_curve(lambda: self.lane.editor.replace(curve.points))
+
+    def _edit_curve(self, edit: Callable[[], object]) -> None:
+        edit()
+        self.lane.draw_soon()
+        self._on_move()
+
+    def load_curve(self) -> None:
+        """Ask for a text file, and take its points in place of the curve."""
+        if not (name := self.dialogs.open_curve(self._dialog_folder())):
+            return
+        try:
+            curve = read_curve(Path(name))
+        except PipelineError as err:
+            self.session.set_status(str(err), is_error=True)
+            self._refresh()
+            return
+        self._edit_curve(lambda: self.lane.editor.replace(curve.points))
+        beyond = f", which ends after the sound, at {curve.end_s:g} s" if curve.end_s > self.panel.duration_s else ""
+        self.session.set_status(f"loaded {printable(Path(name).name)}: a curve of {len(curve.points)} points{beyond}")
+        self._refresh()
+
+    def save_curve(self) -> None:
+        """Ask for a name, and write the points to a text file."""
+        source, curve = self.session.opened.path, self.lane.editor.curve
+        if curve is None:
+            self.session.set_status("the curve has no points to save", is_error=True)
+        elif name := self.dialogs.save_curve(self._dialog_folder(), f"{source.stem}_curve.txt"):
+            self._save_curve(Path(name), source)
+        self._refresh()
+
+    def _save_curve(self, path: Path, source: Path) -> None:
+        try:
+            refuse_inputs([path], [source])
+            if is_other_file(path) and not self.dialogs.confirm(replacing_question([path])):
+                return
+            write_curve(path, self.lane.editor.curve)
+        except PipelineError as err:
+            self.session.set_status(printable(str(err)), is_error=True)
+        else:
+            self.session.set_status(f"saved the curve to {printable(path)}")
+
     def show_all(self) -> None:
         """Show the whole sound."""
         self.panel.show_all()
@@ -283,11 +368,12 @@ class GrainWindow:
 
     def _ask_save(self, layer: str | None) -> Path | None:
         """Ask for a name and render the open file to it; returns the name, or None if none was given."""
-        suggestion = output_name(self.session.opened.path, RenderTarget(self.octaves, layer=layer))
+        target = replace(self.target, layer=layer)
+        suggestion = output_name(self.session.opened.path, target)
         name = self.dialogs.save_name(f"Save the {layer or 'result'}", self._dialog_folder(), suggestion)
         if not name:
             return None
-        self.session.save(Path(name), self.octaves, layer)
+        self.session.save(Path(name), target)
         self._refresh()
         return Path(name)
 
@@ -298,9 +384,9 @@ class GrainWindow:
         self._ask_folder(title, [self.session.opened.path], targets)
 
     def ask_batch(self) -> None:
-        """Ask for files and a folder, and render them at the position of the slider."""
+        """Ask for files and a folder, and render them with the target."""
         if names := self.dialogs.many_names():
-            self._ask_folder("Write the results into", list(map(Path, names)), [RenderTarget(self.octaves)])
+            self._ask_folder("Write the results into", list(map(Path, names)), [self.target])
 
     def _ask_folder(self, title: str, sources: list[Path], targets: list[RenderTarget]) -> None:
         """Ask for a folder and render files into it. Files of the user that are in the way are replaced on request."""
@@ -329,13 +415,13 @@ class GrainWindow:
         self._refresh()
 
     def _when_saved(self, action: Callable[[], None]) -> None:
-        """Do something that loses the position of the slider, after asking once whether to save.
+        """Do something that loses the target, after asking once whether to save.
 
         The action is done at once if there is nothing to save or it may be lost, after the file is saved if the user
         wants that, and not at all if the user cancels.
         """
         self._after_save = None  # a later wish replaces an earlier one
-        if self.session.is_unsaved(self.octaves):
+        if self.session.is_unsaved(self.target):
             should_save = self.dialogs.should_save()
             if should_save:
                 if output := self._ask_save(None):
@@ -343,7 +429,7 @@ class GrainWindow:
                 return
             if should_save is None:
                 return
-            self.session.saved_octaves = self.octaves
+            self.session.saved_target = self.target
         action()
 
     def close_file(self) -> None:
@@ -398,7 +484,7 @@ class GrainWindow:
                 self.playback.close()
             case FileOpened():
                 self._begin_file(message)
-            case RenderingDone():
+            case RenderingDone() | CurveEstimated():
                 self._update_sound()
             case FileSaved(saved) if self._after_save is not None and self._after_save.output == saved.output:
                 # Later, because it may close the window, which is still to be refreshed. `_when_saved` asks again if
@@ -415,6 +501,7 @@ class GrainWindow:
         self.playback.close()
         self.playback.open(opened.y, opened.analysis.sound.sr, opened.solver, self.preferences.volume)
         self.preferences.add_recent(opened.path)
+        self.lane.begin(self.panel.duration_s)
         self._refresh()  # the slider can't be moved before it is enabled
         self.layout.octave_slider.end_typing()
         self.move_to(0.0)
@@ -426,67 +513,3 @@ def replacing_question(paths: list[Path]) -> str:
     names = [printable(path.name) for path in paths[:NAMED_FILES]]
     more = [f"and {len(paths) - NAMED_FILES} more"] if len(paths) > NAMED_FILES else []
     return "\n".join(("These files exist already. Replace them?", "", *names, *more))
-
-
-def open_window(model_path: Path | None, device: str, source: Path | None) -> int:
-    """Show the window until it is closed.
-
-    Returns
-    -------
-    int, exit status 0
-
-    Raises
-    ------
-    PipelineError
-        If there is no tkinter or no display.
-    KeyboardInterrupt
-        After Ctrl-C in the terminal, also inside a callback of Tk.
-    """
-    hint = "render without one: python neural_audio_processor.py INPUT --grain -2"
-    try:
-        import tkinter as tk
-    except ImportError as err:
-        raise PipelineError(
-            f"no window: Python here is without tkinter (on Debian: apt-get install python3-tk); {hint}"
-        ) from err
-    try:
-        root = tk.Tk(className="Neural Grain Processor")
-    except tk.TclError as err:
-        raise PipelineError(f"no window: no display to show it on; {hint}") from err
-    report_to_terminal, interrupts = root.report_callback_exception, []
-
-    def report(kind: type, err: BaseException, at: object) -> None:
-        if kind is KeyboardInterrupt:  # Tk would print it and continue
-            interrupts.append(err)
-            root.quit()
-        else:
-            report_to_terminal(kind, err, at)
-
-    root.report_callback_exception = report
-    accept_drops(GrainWindow(root, model_path, device, source))
-    root.mainloop()
-    if interrupts:
-        raise KeyboardInterrupt
-    return 0
-
-
-def accept_drops(window: GrainWindow) -> bool:
-    """Open files that are dropped on the window; returns False where tkinterdnd2 is missing or does not work."""
-    root = window.root
-    try:
-        from tkinterdnd2 import DND_FILES, TkinterDnD
-
-        TkinterDnD._require(root)  # TkinterDnD.Tk would do the same, but then the window would need the package
-    except (ImportError, RuntimeError):
-        return False
-
-    def drop(event: tk.Event) -> str:
-        for name in root.tk.splitlist(event.data)[:1]:
-            # The program that the file comes from waits until the drop is over, so no question may be asked in it.
-            root.after_idle(window.open, Path(name))
-        return event.action
-
-    outer = window.layout.outer
-    outer.drop_target_register(DND_FILES)
-    outer.dnd_bind("<<Drop>>", drop)
-    return True

@@ -365,6 +365,7 @@ class Worker:
         if self._curve_solver is None or self._curve_solver.solver is not opened.solver:
             self._curve_solver = None  # its memory is released before another is made
             self._curve_solver = CurveSolver(opened.solver)
+            self._processor.adopt_curve_solver(self._curve_solver)
         self._curve_solver.local.on_second = on_second
         return self._curve_solver
 

@@ -108,11 +108,19 @@ class CurveSolver:
 
     def solve(self, curve: GrainCurve) -> np.ndarray:
         """Ratios for `LocalAmounts.amounts` with which the prediction is what the curve requests, shape (seconds,)."""
-        ratios = np.minimum(1.0, self.largest_ratios(curve))
+        ratios = self._first_ratios(curve)
         for _ in range(CURVE.predictions):
             predicted = self.local.predicted_octaves(self.local.amounts(curve, ratios))
             ratios = self.corrected(curve, ratios, predicted)
         return ratios
+
+    def estimate(self, curve: GrainCurve) -> AmountCurve:
+        """Amounts that are not corrected yet. Once the reaches are known, they take little time."""
+        return self.local.amounts(curve, self._first_ratios(curve))
+
+    def _first_ratios(self, curve: GrainCurve) -> np.ndarray:
+        """Ratios to begin with: every second is solved for what is requested, as far as it goes."""
+        return np.minimum(1.0, self.largest_ratios(curve))
 
     def contour(self, curve: GrainCurve, flatness: np.ndarray, is_out_of_reach: np.ndarray) -> GrainContour:
         """What a rendering achieved, from the flatness of its frames as `measure_local_grain` gives it."""

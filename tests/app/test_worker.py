@@ -10,6 +10,7 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
+from neural_grain.app.processor import RenderTarget
 from neural_grain.app.worker import (
     OPENING,
     FileOpened,
@@ -46,7 +47,7 @@ def test_a_rendering_stops_when_the_slider_leaves_its_position(worker, tmp_path,
     sf.write(path, np.tile(drone(-40), 5), SR, "PCM_16")
     worker.open(path)
     opened = wait_for(worker, FileOpened)
-    worker.render(opened, 1.0)
+    worker.render(opened, RenderTarget(1.0))
     if is_abandoned:
         worker.abandon_rendering()
     done = wait_for(worker, RenderingDone)
@@ -84,7 +85,7 @@ def test_a_rendering_that_is_done_keeps_no_audio_but_the_input(worker, tmp_path)
     sf.write(path, drone(-40), SR, "PCM_16")
     worker.open(path)
     opened = wait_for(worker, FileOpened)
-    worker.render(opened, 1.0)
+    worker.render(opened, RenderTarget(1.0))
     rendering = wait_for(worker, RenderingDone).rendering
     assert rendering.sound is opened.analysis.sound
     assert rendering.achieved_octaves == pytest.approx(1.0, abs=0.02)

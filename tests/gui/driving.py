@@ -81,6 +81,8 @@ class Driver:
             "model": "",
             "many": [],
             "folder": "",
+            "open_curve": "",
+            "save_curve": "",
             "should_save": False,
             "confirm": True,
         }
@@ -96,13 +98,15 @@ class Driver:
             model_name=lambda: answers["model"],
             many_names=lambda: answers["many"],
             folder_name=lambda title: answers["folder"],
+            open_curve=lambda folder: answers["open_curve"],
+            save_curve=lambda folder, name: self.suggestions.append(("", name)) or answers["save_curve"],
             should_save=lambda: answers["should_save"],
             confirm=lambda question: self.questions.append(question) or answers["confirm"],
             show_text=lambda title, text: self.sheets.append((title, text)),
         )
         self.window = GrainWindow(self.root, model, "cpu", source, self.dialogs, player, preferences_file)
         self.session, self.playback = self.window.session, self.window.playback
-        self.layout, self.panel = self.window.layout, self.window.panel
+        self.layout, self.panel, self.lane = self.window.layout, self.window.panel, self.window.lane
         self.slider, self.entry = self.layout.octave_slider.slider, self.layout.octave_slider.entry
         self.root.geometry("+0+0")
 
@@ -132,7 +136,7 @@ class Driver:
         """Run the event loop until all input is handled and no work is under way or about to start."""
         for _ in range(2):
             self.receive_events()
-            self.wait_until(lambda: self.window.is_idle and self.panel.is_drawn)
+            self.wait_until(lambda: self.window.is_idle and self.panel.is_drawn and self.lane.is_drawn)
 
     def has_open(self, path: Path) -> bool:
         return self.session.opened is not None and self.session.opened.path == path

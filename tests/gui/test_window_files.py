@@ -17,9 +17,9 @@ import soundfile as sf
 from conftest import SR, drone
 
 from measure_audio_grain import measure_file
+from neural_grain.app.desktop import accept_drops
 from neural_grain.app.dialogs import system_dialogs
 from neural_grain.app.processor import GrainProcessor, RenderTarget
-from neural_grain.app.window import accept_drops
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.settings import GrainSettings
@@ -90,7 +90,7 @@ def test_a_picture_is_shown_while_the_sound_is_split(is_cancelled, start, sound,
     d = start(sound)
     d.drag_slider(-1.0)
     d.settle()
-    d.session.saved_octaves = d.octaves
+    d.session.saved_target = d.window.target
     monkeypatch.setattr("neural_grain.app.processor.analyse", lambda *args: may_continue.wait(60) and analyse(*args))
     d.window.open(other)
     d.wait_until(lambda: "other.wav" in d.layout.file_label["text"] and d.panel.is_drawn)

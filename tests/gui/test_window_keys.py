@@ -49,7 +49,7 @@ def test_the_arrow_and_page_keys_work_after_a_file_is_opened_without_a_click(sta
 def test_every_key_does_its_action_once_whatever_has_the_focus(start, sound):
     d = start(sound)
     actions = [action for action in ACTIONS if action.key and not action.is_on_slider]
-    keys = [action.key.replace("Mod-", "ctrl+") for action in actions]
+    keys = [action.key.replace("Mod-", "ctrl+").replace("Shift-", "shift+") for action in actions]
     expected = Counter(name for action in actions for name in (action.command, action.release) if name)
     d.xdotool("mousemove", 1, 1)
     widgets = [each for each in (d.root, *widgets_of(d.layout.outer)) if each.winfo_viewable()]

@@ -117,7 +117,7 @@ def test_the_readout_describes_the_point_under_the_mouse_and_follows_the_slider(
     d.settle()
     assert numbers()[:3] == before[:3]
     assert numbers()[3] > 0.5
-    d.session.saved_octaves = d.octaves
+    d.session.saved_target = d.window.target
     d.window.open(other)
     d.wait_until(lambda: d.has_open(other))
     d.settle()
