@@ -85,7 +85,7 @@ class CurveLane:
     """
 
     LEFT, TOP, RIGHT, BOTTOM = 52, 20, 72, 22  # margins: those of the pictures, and of their colour bar on the right
-    HEIGHT = 168
+    HEIGHT = 156
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float, callbacks: LaneCallbacks):
         self._callbacks, self.palette, self._scale = callbacks, palette, scale
@@ -351,19 +351,21 @@ class CurveLane:
         left, top, right, bottom = self._box
         colour = palette.achieved if self._is_current else palette.line
         states, achieved = contour.states, contour.achieved_octaves
+        # A constant curve moves the whole sound by the same amounts, so single seconds have no request to miss.
+        has_requests = not (self.editor.curve and self.editor.curve.is_constant)
         found = set()
         for i in range(self._second_at(self.span[0]), self._second_at(self.span[1]) + 1):
             end_s = self.editor.duration_s if i == len(states) - 1 else i + 1
             start, stop = (min(max(self.x_at(s), left), right) for s in (i, end_s))
             if stop <= start:
                 continue
-            found.add(states[i])
+            is_missed = has_requests and states[i] in (OUT_OF_REACH, MISSED)
+            found.add("missed" if is_missed else "silent" if states[i] == SILENT else "got")
             if states[i] == SILENT:
                 canvas.create_rectangle(
                     start + 1, top + 1, stop, bottom, fill=palette.trough, outline="", tags=("contour", "silent")
                 )
                 continue
-            is_missed = states[i] in (OUT_OF_REACH, MISSED)
             y = self.y_at(achieved[i])
             canvas.create_line(
                 start,
@@ -371,22 +373,12 @@ class CurveLane:
                 stop,
                 y,
                 fill=palette.error if is_missed and self._is_current else colour,
-                width=self.px(2),
-                dash=(self.px(6), self.px(3)) if is_missed else (),
+                width=self.px(4),
+                dash=(self.px(6), self.px(6)) if is_missed else (),  # a line of this width closes shorter gaps
                 tags=("contour", "missed" if is_missed else "moved"),
             )
-        self._draw_legend(
-            [("asked", ACCENT)]
-            + [
-                (text, fill)
-                for text, fill, among in (
-                    ("got", colour, {"moved"}),
-                    ("missed", palette.error if self._is_current else colour, {OUT_OF_REACH, MISSED}),
-                    ("silent", palette.line, {SILENT}),
-                )
-                if found & among
-            ]
-        )
+        colours = {"got": colour, "missed": palette.error if self._is_current else colour, "silent": palette.line}
+        self._draw_legend([("asked", ACCENT), *((name, colours[name]) for name in colours if name in found)])
 
     def _draw_legend(self, entries: list[tuple[str, str]]) -> None:
         """Names of what is drawn, right of the axes, in their colours."""

@@ -10,7 +10,7 @@ import numpy as np
 from neural_grain.app.processor import FileRendering
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.move import Rendering
-from neural_grain.dsp.move_curve import MISSED, MOVED, OUT_OF_REACH, SILENT, CurveRendering
+from neural_grain.dsp.move_curve import MISSED, MOVED, OUT_OF_REACH, SILENT, CurveRendering, GrainContour
 
 REPORTED_LIMITING_DB = 0.1  # less is inaudible
 REPORTED_LEVEL_DB = 0.5  # a smaller change of level is within what the program promises
@@ -40,6 +40,13 @@ def describe_rendering(rendering: Rendering | CurveRendering | None, layer: str 
     return _with_level(line, rendering)
 
 
+def describe_beside_curve(rendering: CurveRendering) -> str:
+    """The same without what the drawn curve shows, so that it is a single line in the window."""
+    if rendering.curve.is_constant:
+        return describe_rendering(rendering)
+    return _with_level(f"curve: {describe_seconds(rendering.contour)}", rendering)
+
+
 def _with_level(line: str, rendering: Rendering | CurveRendering) -> str:
     """The line with what happened to peaks and level, if that is worth to be said."""
     if rendering.limited_db > REPORTED_LIMITING_DB:
@@ -58,14 +65,16 @@ def describe_contour(rendering: CurveRendering) -> str:
         return (
             f"the same amounts for the whole sound ({octaves[0]:+.2f}): {grain}, its seconds {low:+.2f} to {high:+.2f}"
         )
+    return f"curve from {min(octaves):+.2f} to {max(octaves):+.2f}: {describe_seconds(contour)}, {grain}"
+
+
+def describe_seconds(contour: GrainContour) -> str:
+    """How the seconds of a sound follow a curve, such as "14 of 16 seconds moved, 1 silent (...)"."""
     counts = Counter(contour.states)
     others = "".join(f", {counts[state]} {state}" for state in (OUT_OF_REACH, MISSED, SILENT) if counts[state])
     errors = contour.errors()
     precision = f" (median error {np.median(errors):.3f} octaves)" if len(errors) else ""
-    return (
-        f"curve from {min(octaves):+.2f} to {max(octaves):+.2f}: {counts[MOVED]} of {len(contour.states)} seconds "
-        f"moved{others}{precision}, {grain}"
-    )
+    return f"{counts[MOVED]} of {len(contour.states)} seconds moved{others}{precision}"
 
 
 def describe_amounts(amounts: Amounts) -> str:

@@ -18,7 +18,7 @@ from neural_grain.app.processor import (
     GrainProcessor,
     RenderTarget,
 )
-from neural_grain.app.report import describe_left_behind, describe_rendering
+from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering
 from neural_grain.app.worker import (
     PREPARING,
     BatchDone,
@@ -67,8 +67,7 @@ def describe_file(path: Path, sound: Sound) -> str:
 def describe_request(grain: float, target: RenderTarget) -> str:
     """Line about a target that is not measured yet, in the form of `describe_rendering`."""
     if target.curve is not None:
-        octaves = [octaves for _, octaves in target.curve.points]
-        return f"curve from {min(octaves):+.2f} to {max(octaves):+.2f}, to be measured"
+        return "curve: to be measured"
     factor = 2.0**-target.octaves
     return f"grain {grain:.3g} -> {grain * factor:.3g}? (asked x{factor:#.3g}, to be measured)"
 
@@ -177,7 +176,8 @@ class Session:
         if self.opened is None:
             return "open a sound to begin" if self.processor is not None and self.preview is None else " "
         if self.is_measured(target):
-            return describe_rendering(self.rendering)
+            is_curve = isinstance(self.rendering, CurveRendering)
+            return (describe_beside_curve if is_curve else describe_rendering)(self.rendering)
         return describe_request(self.opened.analysis.grain, target)
 
     def amounts(self, target: RenderTarget) -> Amounts | AmountCurve | None:

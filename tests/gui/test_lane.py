@@ -182,7 +182,7 @@ def test_the_curve_counts_while_it_is_shown_and_has_points(hand):
     assert d.window.target.curve.points == ((0.5, -1.0), (2.5, 1.0))
     assert "disabled" in d.slider.state()
     assert d.session.rendering.curve == d.window.target.curve
-    assert d.layout.grain_label["text"].startswith("curve from -1.00 to +1.00: 3 of 3 seconds moved")
+    assert d.layout.grain_label["text"].startswith("curve: 3 of 3 seconds moved (median error 0.0")
     d.click(d.layout.curve_button)
     d.settle()
     assert not d.lane.canvas.winfo_viewable()
@@ -213,7 +213,9 @@ def test_the_achieved_contour_appears_and_marks_silent_and_missed_seconds(start,
     )
     assert {"asked", "got", "silent"} <= set(hand.texts("legend"))
     hand.d.xdotool("mousemove", *hand.at(0.5, 2.0))
-    hand.d.wait_until(lambda: hand.texts("readout") == [f"second 1: asked -1.00, got {contour.achieved_octaves[0]:+.2f}"])
+    hand.d.wait_until(
+        lambda: hand.texts("readout") == [f"second 1: asked -1.00, got {contour.achieved_octaves[0]:+.2f}"]
+    )
 
 
 def test_a_drawn_curve_is_heard_while_the_sound_plays_and_saved_as_it_is_heard(start, tmp_path, sound):
