@@ -23,8 +23,8 @@ FLOORS = {
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
-        "processor targets report batch report_picture mixer player playback worker session preferences curve_files "
-        "curve_editor theme picture panels slider lane actions dialogs layout window desktop"
+        "processor targets report batch report_picture mixer player playback worker session preferences curve_editor theme "
+        "picture panels slider lane_view lane actions dialogs curve_commands layout window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
@@ -33,7 +33,18 @@ HOMES = {  # a third-party package, and the modules that may import it
     "torch": ("neural_grain.learn.", "neural_grain.app.", "cak_grain_processor", "neural_audio_processor"),
     "tkinter": tuple(
         f"neural_grain.app.{room}"
-        for room in ("picture", "dialogs", "theme", "layout", "panels", "slider", "lane", "window", "desktop")
+        for room in (
+            "picture",
+            "dialogs",
+            "theme",
+            "layout",
+            "panels",
+            "slider",
+            "lane_view",
+            "lane",
+            "window",
+            "desktop",
+        )
     ),
     "sounddevice": ("neural_grain.app.player",),
     "soundfile": ("neural_grain.audio.", "neural_grain.data.demo"),

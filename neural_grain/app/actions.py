@@ -35,7 +35,7 @@ class Action:
     Attributes
     ----------
     help : str, line of the help sheet; empty if the menu entry says enough
-    command : str, name of a method of the window; empty if the mouse does it
+    command : str, name of a method of the window or of a part of it; empty if the mouse does it
     arguments : tuple, for the command
     key : str, in Tk's words; "Mod-" stands for Control, and for Command on macOS
     gesture : str, of the mouse, for the help sheet
@@ -106,12 +106,12 @@ ACTIONS = (
         label="Show / hide",
         needs=Needs.FILE,
     ),
-    Action("undo an edit of the curve", "undo_curve", key="Mod-z", menu="Curve", label="Undo", needs=Needs.CURVE),
-    Action("redo it", "redo_curve", key="Mod-y", menu="Curve", label="Redo", needs=Needs.CURVE),
-    Action("redo it", "redo_curve", key="Mod-Shift-z", needs=Needs.CURVE),
+    Action("undo an edit of the curve", "curve.undo", key="Mod-z", menu="Curve", label="Undo", needs=Needs.CURVE),
+    Action("redo it", "curve.redo", key="Mod-y", menu="Curve", label="Redo", needs=Needs.CURVE),
+    Action("redo it", "curve.redo", key="Mod-Shift-z", needs=Needs.CURVE),
     *(
         Action(
-            command="shape_curve",
+            command="curve.shape",
             arguments=(shape,),
             menu="Curve",
             label=f"Shape: {shape}",
@@ -119,9 +119,9 @@ ACTIONS = (
         )
         for shape in SHAPES
     ),
-    Action(command="load_curve", menu="Curve", label="Load ...", needs=Needs.CURVE),
-    Action(command="save_curve", menu="Curve", label="Save as ...", needs=Needs.CURVE),
-    Action(command="clear_curve", menu="Curve", label="Clear", needs=Needs.CURVE),
+    Action(command="curve.load", menu="Curve", label="Load ...", needs=Needs.CURVE),
+    Action(command="curve.save", menu="Curve", label="Save as ...", needs=Needs.CURVE),
+    Action(command="curve.clear", menu="Curve", label="Clear", needs=Needs.CURVE),
     Action("add a point, or remove it", gesture="double-click in the curve"),
     Action("move a point; with Shift finely", gesture="drag in the curve"),
     Action("move the selected point; with Shift finely", gesture="arrows in the curve"),

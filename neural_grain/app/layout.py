@@ -228,7 +228,7 @@ class Layout:
         Otherwise the space bar would also press the button that has the focus, and an arrow move the volume. Dialogs
         keep the usual keys.
         """
-        slider, entry, lane = self.octave_slider.slider, self.octave_slider.entry, self.lane.canvas
+        slider, entry, lane = self.octave_slider.slider, self.octave_slider.entry, self.lane.view.canvas
 
         def press(action: Action, event: tk.Event) -> str | None:
             if event.widget is entry and not action.works_while_typing:
@@ -263,7 +263,7 @@ class Layout:
         self.root.configure(background=palette.background)
         for menu in (self._menu_bar, *self.menus.values(), self.recent_menu):
             paint_menu(menu, palette)
-        for part in (self.panel, self.lane):
+        for part in (self.panel, self.lane.view):
             part.palette = palette
             part.draw_soon()
 
@@ -291,12 +291,12 @@ class Layout:
         self._show_progress(state.is_busy, state.progress)
 
     def _show_lane(self, state: ViewState) -> None:
-        canvas = self.lane.canvas
+        canvas = self.lane.view.canvas
         if state.shows_curve and not canvas.winfo_manager():
             canvas.pack(side="bottom", fill="x", before=self.panel.readout)
         elif not state.shows_curve and canvas.winfo_manager():
             canvas.pack_forget()
-        self.lane.show(state.contour, is_current=state.is_contour_current, is_enabled=state.has_file)
+        self.lane.view.show(state.contour, is_current=state.is_contour_current, is_enabled=state.has_file)
 
     def _show_progress(self, is_busy: bool, progress: float | None) -> None:
         if is_busy != self._is_busy:
@@ -321,7 +321,7 @@ class Layout:
         """Cancel everything that waits to be drawn."""
         self.progress.stop()
         self.panel.cancel_drawing()
-        self.lane.cancel_drawing()
+        self.lane.view.cancel_drawing()
 
     def _enable(self, what: tk.Misc | tuple[str, str], is_enabled: bool) -> None:
         """Enable or disable a widget, or the entry of a menu given by the names of both."""

@@ -10,19 +10,18 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from neural_grain.app.actions import Action, shortcut_sheet
 from neural_grain.app.batch import BatchLog, plan_batch
-from neural_grain.app.curve_editor import shaped_curve
-from neural_grain.app.curve_files import is_other_file, write_curve
+from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
 from neural_grain.app.processor import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.app.session import VARIATIONS, Session, describe_model
-from neural_grain.app.targets import read_curve
 from neural_grain.app.worker import (
     BatchDone,
     CurveEstimated,
@@ -36,7 +35,6 @@ from neural_grain.app.worker import (
     WorkFailed,
 )
 from neural_grain.base.errors import PipelineError, printable
-from neural_grain.base.identity import refuse_inputs
 
 if TYPE_CHECKING:
     import tkinter as tk
@@ -82,6 +80,7 @@ class GrainWindow:
     session : Session
     playback : Playback
     layout : Layout, with the widgets; its picture panel is also ``panel``, and its lane of the curve ``lane``
+    curve : CurveCommands
     preferences : Preferences
     """
 
@@ -107,10 +106,10 @@ class GrainWindow:
         self.session = Session(self.worker)
         self._after_save: PendingAction | None = None
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
-        self._shows_curve, self._n_shapes = False, 0
+        self._shows_curve = False
         callbacks = LayoutCallbacks(
             perform=self.perform,
-            release=lambda action: getattr(self, action.release)(),
+            release=lambda action: attrgetter(action.release)(self)(),
             press_version=self.playback.press,
             release_version=self.playback.release,
             slide=self._on_move,
@@ -122,11 +121,12 @@ class GrainWindow:
                 self.seek,
                 self.select,
                 lambda frames: self.session.gain_db_of_frames(self.target, frames),
-                lambda span, playhead_s: self.lane.follow(span, playhead_s),
+                lambda span, playhead_s: self.lane.view.follow(span, playhead_s),
             ),
         )
         self.layout = Layout(root, self.preferences, callbacks)
         self.panel, self.lane = self.layout.panel, self.layout.lane
+        self.curve = CurveCommands(self.lane, self.session, lambda: self.dialogs, self._dialog_folder, self._refresh)
         self.panel.is_log = self.preferences.is_log
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
@@ -181,7 +181,7 @@ class GrainWindow:
     def perform(self, action: Action) -> None:
         """Do what an action of the table says, if it is possible now."""
         if self._view_state().allows(action.needs):
-            getattr(self, action.command)(*action.arguments)
+            attrgetter(action.command)(self)(*action.arguments)
 
     def move_to(self, octaves: float) -> None:
         """Move the slider to a position."""
@@ -268,64 +268,6 @@ class GrainWindow:
         self._shows_curve = not self._shows_curve
         self._refresh()
         self._on_move()
-
-    def undo_curve(self) -> None:
-        """Undo the last edit of the curve."""
-        self._edit_curve(self.lane.editor.undo)
-
-    def redo_curve(self) -> None:
-        """Do again what was undone last."""
-        self._edit_curve(self.lane.editor.redo)
-
-    def clear_curve(self) -> None:
-        """Remove all points."""
-        self._edit_curve(lambda: self.lane.editor.replace(()))
-
-    def shape_curve(self, shape: str) -> None:
-        """Take a shape in place of the curve; a random one is another each time."""
-        self._n_shapes += 1
-        curve = shaped_curve(shape, self.panel.duration_s, self._n_shapes)
-        self._edit_curve(lambda: self.lane.editor.replace(curve.points))
-
-    def _edit_curve(self, edit: Callable[[], object]) -> None:
-        edit()
-        self.lane.draw_soon()
-        self._on_move()
-
-    def load_curve(self) -> None:
-        """Ask for a text file, and take its points in place of the curve."""
-        if not (name := self.dialogs.open_curve(self._dialog_folder())):
-            return
-        try:
-            curve = read_curve(Path(name))
-        except PipelineError as err:
-            self.session.set_status(str(err), is_error=True)
-            self._refresh()
-            return
-        self._edit_curve(lambda: self.lane.editor.replace(curve.points))
-        beyond = f", which ends after the sound, at {curve.end_s:g} s" if curve.end_s > self.panel.duration_s else ""
-        self.session.set_status(f"loaded {printable(Path(name).name)}: a curve of {len(curve.points)} points{beyond}")
-        self._refresh()
-
-    def save_curve(self) -> None:
-        """Ask for a name, and write the points to a text file."""
-        source, curve = self.session.opened.path, self.lane.editor.curve
-        if curve is None:
-            self.session.set_status("the curve has no points to save", is_error=True)
-        elif name := self.dialogs.save_curve(self._dialog_folder(), f"{source.stem}_curve.txt"):
-            self._save_curve(Path(name), source)
-        self._refresh()
-
-    def _save_curve(self, path: Path, source: Path) -> None:
-        try:
-            refuse_inputs([path], [source])
-            if is_other_file(path) and not self.dialogs.confirm(replacing_question([path])):
-                return
-            write_curve(path, self.lane.editor.curve)
-        except PipelineError as err:
-            self.session.set_status(printable(str(err)), is_error=True)
-        else:
-            self.session.set_status(f"saved the curve to {printable(path)}")
 
     def show_all(self) -> None:
         """Show the whole sound."""

@@ -106,7 +106,7 @@ class Driver:
         )
         self.window = GrainWindow(self.root, model, "cpu", source, self.dialogs, player, preferences_file)
         self.session, self.playback = self.window.session, self.window.playback
-        self.layout, self.panel, self.lane = self.window.layout, self.window.panel, self.window.lane
+        self.layout, self.panel, self.lane = self.window.layout, self.window.panel, self.window.lane.view
         self.slider, self.entry = self.layout.octave_slider.slider, self.layout.octave_slider.entry
         self.root.geometry("+0+0")
 

@@ -60,7 +60,7 @@ class Hand:
 
     def draw(self, *points: tuple[float, float]) -> None:
         """Take points in place of all, as if they were loaded from a file."""
-        self.d.window._edit_curve(lambda: self.lane.editor.replace(GrainCurve.of(points).points))
+        self.d.window.lane.edit(lambda: self.lane.editor.replace(GrainCurve.of(points).points))
         self.d.settle()
 
     def texts(self, tag: str) -> list[str]:
@@ -155,8 +155,8 @@ def test_edits_are_undone_and_done_again_by_keys(hand):
     hand.drag(hand.points[0], (1.5, -1.0))
     hand.release()
     dragged = hand.points
-    hand.d.window.shape_curve("sine")
-    hand.d.window.clear_curve()
+    hand.d.window.curve.shape("sine")
+    hand.d.window.curve.clear()
     shapes = [hand.points]
     for _ in range(4):
         hand.keys("ctrl+z")
@@ -247,15 +247,15 @@ def test_a_drawn_curve_is_heard_while_the_sound_plays_and_saved_as_it_is_heard(s
 def test_a_curve_is_saved_and_loaded_as_it_was(hand, tmp_path):
     d, file = hand.d, tmp_path / "my curve.txt"
     d.answers.update(save_curve=str(file), open_curve=str(file))
-    d.window.save_curve()
+    d.window.curve.save()
     assert "no points" in d.layout.status_label["text"]
     hand.draw((0.1234, -1.234), (2.0, 2.5))
-    d.window.save_curve()
+    d.window.curve.save()
     assert d.session.status.startswith("saved the curve to ")
     assert parse_curve(file.read_text()).points == tuple(hand.points)
     drawn = hand.points
-    d.window.clear_curve()
-    d.window.load_curve()
+    d.window.curve.clear()
+    d.window.curve.load()
     assert hand.points == drawn
     assert d.session.status == "loaded my curve.txt: a curve of 2 points"
 
@@ -267,7 +267,7 @@ def test_a_bad_file_is_one_line_and_the_curve_stays(hand, tmp_path):
         bad = tmp_path / "bad.txt"
         bad.write_bytes(text.encode("latin-1"))
         d.answers["open_curve"] = str(bad)
-        d.window.load_curve()
+        d.window.curve.load()
         d.settle()
         assert line in d.layout.status_label["text"]
         assert "\n" not in d.layout.status_label["text"]
@@ -280,17 +280,17 @@ def test_saving_a_curve_replaces_neither_the_sound_nor_unasked_what_is_no_curve(
     d, other = hand.d, tmp_path / "notes.txt"
     before = sound.read_bytes()
     d.answers["save_curve"] = str(sound)
-    d.window.save_curve()
+    d.window.curve.save()
     assert "is the input itself" in d.session.status
     assert sound.read_bytes() == before
     other.write_text("shopping list")
     d.answers.update(save_curve=str(other), confirm=False)
-    d.window.save_curve()
+    d.window.curve.save()
     assert other.read_text() == "shopping list"
     assert "notes.txt" in d.questions[-1]
     d.answers["confirm"] = True
-    d.window.save_curve()
-    d.window.save_curve()
+    d.window.curve.save()
+    d.window.curve.save()
     assert len(d.questions) == 2  # a curve is in its place now, and the dialog of the system has asked about that
     assert parse_curve(other.read_text()).points == tuple(hand.points)
 

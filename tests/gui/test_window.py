@@ -16,6 +16,7 @@ from conftest import ROOT, SR, drone
 
 from measure_audio_grain import measure_file
 from neural_grain.app.actions import ACTIONS, shortcut_sheet
+from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.dialogs import system_dialogs
 from neural_grain.app.window import GrainWindow
 from neural_grain.dsp.settings import GrainSettings
@@ -121,7 +122,8 @@ def test_every_action_of_the_table_has_a_method_and_every_key_a_line_in_the_shee
     sheet = shortcut_sheet("Control").split("\n")
     for action in ACTIONS:
         for name in filter(None, (action.command, action.release)):
-            assert callable(getattr(GrainWindow, name))
+            owner = CurveCommands if name.startswith("curve.") else GrainWindow
+            assert callable(getattr(owner, name.removeprefix("curve.")))
         if action.key or action.gesture:
             assert f"{action.gesture or action.key_name('Control')}\t{action.help}" in sheet
 
