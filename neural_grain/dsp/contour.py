@@ -26,7 +26,7 @@ from neural_grain.dsp.flatness import GrainMeter, check_sound, grain_per_frame, 
 from neural_grain.dsp.settings import GrainSettings
 from neural_grain.dsp.stft import n_full_frames
 
-BORDER_S = 0.05  # to either side of the border of two seconds, within which a contour goes from one to the other
+BORDER_S = 0.02  # less than half a frame to either side of the border of two seconds, within which a contour goes from one to the other
 MIN_LAST_S = 0.5  # a shorter rest at the end of a sound belongs to the second before
 
 
