@@ -25,7 +25,7 @@ def folder(tmp_path_factory) -> Path:
     (path / "in").mkdir()
     for i, seconds in enumerate((SECONDS, SECONDS + 1)):
         sf.write(path / "in" / f"drone{i}.wav", drone(-45, seconds, seed=i), SR, "PCM_24")
-    sf.write(path / "reference.wav", np.concatenate((drone(-55, 2.0), drone(-38, 2.0))), SR, "PCM_24")
+    sf.write(path / "reference.wav", np.concatenate((drone(-52, 2.0), drone(-38, 2.0))), SR, "PCM_24")
     (path / "rise.txt").write_text("; texture first\n0, -1.5\n3, 1\n")
     return path
 
