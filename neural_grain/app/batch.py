@@ -279,6 +279,8 @@ class BatchLog:
         record = asdict(self._record(job, is_done))
         if not is_done:
             del record["stamps"]
+        if not record["curve"]:
+            del record["curve"]
         self._append(json.dumps(record))
 
     def _name(self, job: Job) -> str:

@@ -1,11 +1,10 @@
 """The grain contour: the grain of each second of a sound.
 
-A frame belongs to the second that holds its middle. Its flatness is measured as if the second were a sound of its own,
-with a floor below the loudest bin of the second, so that the grain of a second does not depend on the others. The grain
-of a second is the mean over its frames that are active in the whole sound; a second without any is silent and has no
+Every second is measured as a sound of its own: on the frames that lie within it, with a floor below their loudest bin.
+Its grain is the mean flatness of those that are active in the whole sound; a second without any is silent and has no
 grain. After a change the same frames are compared:
 
-    octaves[i] = log2(mean of flatness before / mean of flatness after, over the active frames of second i)
+    octaves[i] = log2(mean of flatness before / mean of flatness after, over these frames)
 
 Where the slider moves within a second, the law asks for it at every frame, so the request for the second is
 
@@ -27,18 +26,27 @@ from neural_grain.dsp.flatness import GrainMeter, check_sound, grain_per_frame, 
 from neural_grain.dsp.settings import GrainSettings
 from neural_grain.dsp.stft import n_full_frames
 
+BORDER_S = 0.02  # less than half a frame to either side of the border of two seconds, within which a contour goes from one to the other
 MIN_LAST_S = 0.5  # a shorter rest at the end of a sound belongs to the second before
 
 
-def second_of_frames(n_frames: int, sound: Sound, settings: GrainSettings) -> np.ndarray:
-    """The number of the second that each frame belongs to, shape (frames,)."""
-    n_seconds = max(1, int(sound.n_samples / sound.sr + 1 - MIN_LAST_S))
-    return np.minimum(frame_times_s(n_frames, sound.sr, settings).astype(int), n_seconds - 1)
+class FramePlaces(NamedTuple):
+    """Where the frames of a sound lie, shape (frames,) each."""
 
+    of_second: np.ndarray  # number of the second that holds the middle of the frame
+    is_within: np.ndarray  # bool, whether all of the frame lies in that second
+    times_s: np.ndarray  # of the middle
 
-def frame_times_s(n_frames: int, sr: int, settings: GrainSettings) -> np.ndarray:
-    """Time of the middle of each frame, shape (frames,)."""
-    return (np.arange(n_frames) * settings.hop_for(sr) + settings.n_fft_for(sr) / 2) / sr
+    @classmethod
+    def of(cls, sound: Sound, settings: GrainSettings) -> FramePlaces:
+        """Those of a sound, which is not shorter than a frame."""
+        n_fft, hop_length = settings.n_fft_for(sound.sr), settings.hop_for(sound.sr)
+        starts = hop_length * np.arange(n_full_frames(sound.n_samples, n_fft, hop_length))
+        n_seconds = max(1, int(sound.n_samples / sound.sr + 1 - MIN_LAST_S))
+        second = np.minimum((starts + n_fft // 2) // sound.sr, n_seconds - 1)
+        ends = np.where(second == n_seconds - 1, sound.n_samples, (second + 1) * sound.sr)
+        is_within = (starts >= second * sound.sr) & (starts + n_fft <= ends)
+        return cls(second, is_within, (starts + n_fft / 2) / sound.sr)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class ReferenceContour:
 
 
 class LocalGrain(NamedTuple):
-    """The flatness of every frame by the loudest bin of its second, and the grain of the whole sound."""
+    """The flatness of every frame, measured in its second, and the grain of the whole sound."""
 
     flatness: np.ndarray  # (frames,), in (0, 1]
     grain: float
@@ -71,18 +79,19 @@ def measure_local_grain(sound: Sound, settings: GrainSettings, threads: int = 1)
     """Measure both in one pass; a `PipelineError` if the sound has no grain."""
     check_sound(sound, settings)
     n_fft = settings.n_fft_for(sound.sr)
-    of_frames = second_of_frames(n_full_frames(sound.n_samples, n_fft, settings.hop_for(sound.sr)), sound, settings)
-    ends = np.append(np.flatnonzero(np.diff(of_frames)) + 1, len(of_frames))
-    meter, flatness = GrainMeter(settings, n_fft), np.empty(len(of_frames), np.float32)
+    places = FramePlaces.of(sound, settings)
+    n_frames = len(places.of_second)
+    ends = np.append(np.flatnonzero(np.diff(places.of_second)) + 1, n_frames)
+    meter, flatness = GrainMeter(settings, n_fft), np.empty(n_frames, np.float32)
     waiting, first, n_waiting = [], 0, 0
     for block in power_blocks(sound, settings, threads):
         meter.add(block)
         waiting.append(block.bins)
         n_waiting += len(block.bins)
-        while first < len(of_frames) and first + n_waiting >= (end := ends[np.searchsorted(ends, first, "right")]):
+        while first < n_frames and first + n_waiting >= (end := ends[np.searchsorted(ends, first, "right")]):
             bins = np.concatenate(waiting)
             P, waiting = bins[: end - first], [bins[end - first :]]
-            peak = max(float(P.max()), np.finfo(np.float32).tiny)
+            peak = max(float(P[places.is_within[first:end]].max(initial=0)), np.finfo(np.float32).tiny)
             flatness[first:end] = spectral_flatness(P, peak, settings.floor_db)
             n_waiting -= len(P)
             first = end
@@ -96,27 +105,25 @@ class Seconds:
     Parameters
     ----------
     flatness : np.ndarray, shape (frames,), as in `LocalGrain`, of the sound as it is
-    active : np.ndarray of bool, shape (frames,), which frames are active in the whole sound
-    times_s : np.ndarray, shape (frames,), middle of each frame
-    of_frames : np.ndarray of int, shape (frames,), the second that each frame belongs to
+    counts : np.ndarray of bool, shape (frames,), which frames are active in the whole sound and lie within a second
+    places : FramePlaces
     """
 
     flatness: np.ndarray
-    active: np.ndarray
-    times_s: np.ndarray
-    of_frames: np.ndarray
+    counts: np.ndarray
+    places: FramePlaces
 
     @classmethod
     def of(cls, sound: Sound, active: np.ndarray, settings: GrainSettings, threads: int = 1) -> Seconds:
-        """Those of a sound."""
+        """Those of a sound, given which frames are active."""
         flatness = measure_local_grain(sound, settings, threads).flatness
-        times_s = frame_times_s(len(active), sound.sr, settings)
-        return cls(flatness, active, times_s, second_of_frames(len(active), sound, settings))
+        places = FramePlaces.of(sound, settings)
+        return cls(flatness, active & places.is_within, places)
 
     @property
     def n(self) -> int:
         """How many there are."""
-        return int(self.of_frames[-1]) + 1
+        return int(self.places.of_second[-1]) + 1
 
     @property
     def grain(self) -> np.ndarray:
@@ -124,10 +131,10 @@ class Seconds:
         return self.mean(self.flatness)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """Mean over the active frames of each second, of values of shape (frames,)."""
-        of_active = self.of_frames[self.active]
-        counts = np.bincount(of_active, minlength=self.n)
-        sums = np.bincount(of_active, values[self.active].astype(float), self.n)
+        """Mean over the frames of each second that count, of values of shape (frames,)."""
+        second = self.places.of_second[self.counts]
+        counts = np.bincount(second, minlength=self.n)
+        sums = np.bincount(second, values[self.counts].astype(float), self.n)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
     def octaves(self, flatness: np.ndarray) -> np.ndarray:
@@ -136,14 +143,18 @@ class Seconds:
 
     def requested_octaves(self, curve: GrainCurve) -> np.ndarray:
         """Octaves that a curve asks of each second."""
-        return -np.log2(self.mean(self.flatness * 2.0 ** -curve.octaves_at(self.times_s)) / self.grain)
+        return -np.log2(self.mean(self.flatness * 2.0 ** -curve.octaves_at(self.places.times_s)) / self.grain)
 
     def curve_to(self, reference: ReferenceContour) -> GrainCurve:
-        """The curve that gives the sound a grain contour, stretched to its length, as far as the slider goes."""
+        """The curve that gives the sound a grain contour, stretched to its length, as far as the slider goes.
+
+        It is constant in each second but near the borders.
+        """
         theirs, middle = np.array(reference.grain), (np.arange(self.n) + 0.5) / self.n
         known = np.flatnonzero(theirs)
         wanted = np.interp(middle, (known + 0.5) / len(theirs), np.log2(theirs[known]))
         octaves = np.log2(self.grain) - wanted
         known = np.flatnonzero(np.isfinite(octaves))
         octaves = np.clip(octaves[known], -SLIDER_RANGE, SLIDER_RANGE)
-        return GrainCurve.of(zip(known + 0.5, octaves, strict=True))
+        times_s = np.stack((known + BORDER_S, known + 1 - BORDER_S))  # (2, seconds)
+        return GrainCurve.of(zip(times_s.T.ravel(), octaves.repeat(2), strict=True))

@@ -179,9 +179,10 @@ class Lfo:
     def for_duration(self, duration_s: float) -> GrainCurve:
         """The curve for a sound of some length."""
         n_periods = max(1, math.ceil(duration_s * self.rate_hz))
-        phase, height = self._period(n_periods)
-        phases = (np.arange(n_periods)[:, None] + phase).ravel()
-        heights = np.broadcast_to(height, (n_periods, len(phase))).ravel()
+        phase, height = self._period(n_periods + 1)
+        phases = (np.arange(n_periods + 1)[:, None] + phase).ravel()
+        heights = np.broadcast_to(height, (n_periods + 1, len(phase))).ravel()
+        phases, heights = phases[phases <= n_periods], heights[phases <= n_periods]
         octaves = np.clip(self.centre + self.depth * heights, -SLIDER_RANGE, SLIDER_RANGE)
         return GrainCurve.of(zip(phases / self.rate_hz, octaves, strict=True))
 

@@ -24,7 +24,7 @@ from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import AmountCurve, Amounts, lerp_weights, power_of
 from neural_grain.dsp.predictor import PowerPredictor, log_mean_power
-from neural_grain.dsp.reach import NO_CHANGE, ReachCurve, find_reach
+from neural_grain.dsp.reach import NO_CHANGE, ReachCurve, find_reach, rising_curve
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
 
 
@@ -34,7 +34,8 @@ class LocalSettings:
 
     frames_per_second: int = 24  # of which grain is predicted
     far_octaves: float = 3.5  # where a curve of reach ends: the slider ends at 3
-    fade_s: float = 0.3  # around the border of two seconds, within which the amounts of both are mixed
+    min_movable_octaves: float = 0.05  # a second that moves less stays as it is, not changed much for nothing
+    fade_s: float = 0.1  # around the border of two seconds, within which the amounts of both are mixed
     grid_octaves: float = 0.125  # between the positions of the slider for which amounts are tabulated
 
 
@@ -83,6 +84,8 @@ class SecondPredictor:
     def reach(self, sign: float) -> SecondReach:
         """How far the second can be moved in a direction: 1 for smoother, -1 for more texture."""
         curve = find_reach(self.power, self.octaves, sign, LOCAL.far_octaves)
+        if curve.octaves[-1] < LOCAL.min_movable_octaves:
+            curve = rising_curve([])
         points = [curve.amounts_at(position) for position in range(len(curve.octaves))]
         return SecondReach(curve, np.array([self.power_db(amounts) for amounts in points]))
 
@@ -123,8 +126,8 @@ class LocalAmounts:
         self._grid = np.linspace(-SLIDER_RANGE, SLIDER_RANGE, n_grid)
 
     def _choose_frames(self, i: int) -> ChosenFrames:
-        """Some of the active frames of a second, by flatness and energy; none if it is silent."""
-        active = np.flatnonzero(self.seconds.active & (self.seconds.of_frames == i))
+        """Some of the frames of a second that count, by flatness and energy; none if it is silent."""
+        active = np.flatnonzero(self.seconds.counts & (self.seconds.places.of_second == i))
         lead, settings = self.field.renderer.n_fft // self.field.renderer.hop_length - 1, self.field.analysis.settings
         level_db = settings.dynamic_range_db * (self.field.analysis.x[:, active + lead] - 1)
         importances = self.seconds.flatness[active], self.field.shares @ power_of(level_db)

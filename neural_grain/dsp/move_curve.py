@@ -140,10 +140,10 @@ class CurveSolver:
 
     def largest_ratios(self, curve: GrainCurve) -> np.ndarray:
         """The ratios with which each second is moved as far as it goes, shape (seconds,)."""
-        octaves, largest = curve.octaves_at(self.seconds.times_s), np.full(self.seconds.n, np.inf)
+        octaves, largest = curve.octaves_at(self.seconds.places.times_s), np.full(self.seconds.n, np.inf)
         for sign in (-1.0, 1.0):
             asked = np.zeros(self.seconds.n)
-            np.maximum.at(asked, self.seconds.of_frames, sign * octaves)
+            np.maximum.at(asked, self.seconds.places.of_second, sign * octaves)
             if asked.any():
                 limit = np.divide(
                     self.local.reach_octaves(sign), asked, where=asked > 0, out=np.full(len(asked), np.inf)
@@ -154,7 +154,7 @@ class CurveSolver:
     def falls_short(self, curve: GrainCurve, ratios: np.ndarray, achieved: np.ndarray) -> np.ndarray:
         """Which seconds moved less than requested with all that moves them, shape (seconds,), bool."""
         requested = self.seconds.requested_octaves(curve)
-        is_at_end = ratios > self.largest_ratios(curve) * CURVE.reach_share
+        is_at_end = ratios >= self.largest_ratios(curve) * CURVE.reach_share
         return (
             is_at_end & (np.sign(requested) * achieved < np.abs(requested)) & (np.abs(requested) >= CURVE.min_octaves)
         )

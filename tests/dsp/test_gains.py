@@ -11,6 +11,7 @@ from neural_grain.dsp.gains import (
     TEXTURE,
     Amounts,
     GainComponents,
+    StepAmounts,
     band_gains,
     channel_gains_db,
     lerp_weights,
@@ -40,6 +41,13 @@ def components(tones_db: np.ndarray, texture_db: np.ndarray, present: np.ndarray
         level_db,
         quieter_db,
     )
+
+
+def powers_of(parts: GainComponents, amounts: Amounts | StepAmounts) -> np.ndarray:
+    """Powers of the bands after all gains of the bands."""
+    gains = band_gains(parts, amounts, SHARES)
+    power = sum(powers_before_expander(parts, gains))
+    return power if gains.expander_db is None else power * 10 ** (gains.expander_db / 10)
 
 
 def test_gains_are_interpolated_linearly_between_the_centres_of_the_steps():
@@ -77,6 +85,17 @@ class TestStepGains:
         before = sum(powers_before_expander(parts, gains.bands))
         after = before * 10 ** ((gains.bands.expander_db + gains.level_db) / 10)
         np.testing.assert_allclose(SHARES @ after, SHARES @ before, rtol=1e-3)
+
+    def test_amounts_that_change_over_time_give_each_step_what_they_give_alone(self):
+        parts = components(random_levels_db(4), random_levels_db(4, seed=1) / 2)
+        each = [Amounts(26.0, -0.2, fill=0.4), Amounts(-30.0, 0.3), Amounts(0.0, 0.0), Amounts(5.0, 0.0, fill=1.0)]
+        changing = StepAmounts(
+            *(np.array([getattr(amounts, name) for amounts in each]) for name in StepAmounts._fields)
+        )
+        at_once = powers_of(parts, changing)
+        for i, amounts in enumerate(each):
+            alone = powers_of(parts.at(np.array([i])), amounts)
+            np.testing.assert_allclose(at_once[:, i], alone[:, 0], rtol=1e-4, atol=1e-30)
 
     @pytest.mark.parametrize("texture_db", [-20.0, 12.0])
     def test_where_texture_alone_moves_there_is_no_gain_that_changes_over_time(self, texture_db):

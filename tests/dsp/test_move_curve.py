@@ -1,0 +1,99 @@
+"""Rendering along a curve: the law for each second, what must stay as it is, and that nothing clicks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import SR, drone, noise
+from rendering import samples_of, solver_of
+
+from neural_grain.dsp.curve import GrainCurve
+from neural_grain.dsp.move import move_grain
+from neural_grain.dsp.move_curve import MISSED, MOVED, OUT_OF_REACH, SILENT, CurveRendering, CurveSolver, move_along
+
+RAMP = GrainCurve.of([(0, -2), (6, 2)])
+STEPS = GrainCurve.of([(0, -1.5), (2, -1.5), (2.001, 1), (4, 1), (4.001, 0), (6, 0)])
+
+
+def level_db(y: np.ndarray) -> float:
+    return 20 * np.log10(np.sqrt(np.mean(np.square(y))) + 1e-12)
+
+
+@pytest.fixture(scope="module")
+def solver() -> CurveSolver:
+    swell = 10 ** (np.linspace(-10, 10, 6 * SR) / 20)
+    return CurveSolver(solver_of(drone(-200, 6.0) + swell * noise(6.0, level=0.004)))
+
+
+@pytest.fixture(scope="module")
+def stepped(solver) -> CurveRendering:
+    return move_along(solver, STEPS)
+
+
+class TestLaw:
+    @pytest.mark.parametrize("curve", [RAMP, GrainCurve.of([(0, 0), (3, -2), (6, 0)])])
+    def test_every_second_gets_what_the_curve_requests(self, solver, curve):
+        contour = move_along(solver, curve).contour
+        assert contour.states == [MOVED] * 6
+        np.testing.assert_allclose(contour.achieved_octaves, contour.requested_octaves, atol=0.05)
+
+    def test_steps_are_followed_and_the_level_is_kept(self, solver, stepped):
+        np.testing.assert_allclose(stepped.contour.achieved_octaves, [-1.5, -1.5, 1, 1, 0, 0], atol=0.06)
+        y, z = samples_of(solver.solver.analysis.sound), samples_of(stepped.sound)
+        for second in range(6):
+            piece = slice(second * SR, (second + 1) * SR)
+            assert level_db(z[piece]) == pytest.approx(level_db(y[piece]), abs=0.5)
+
+    def test_two_channels_with_different_sounds_follow_too(self):
+        y = np.stack([drone(-45, 3.0), 0.3 * noise(3.0) + drone(-60, 3.0, root_hz=150)], axis=1)
+        contour = move_along(CurveSolver(solver_of(y)), GrainCurve.of([(0, -1), (3, 0.5)])).contour
+        np.testing.assert_allclose(contour.achieved_octaves, contour.requested_octaves, atol=0.1)
+
+
+class TestIdentity:
+    def test_a_curve_of_zero_returns_the_sound_itself(self, solver):
+        rendering = move_along(solver, GrainCurve.of([(0, 0), (3, 0)]))
+        assert rendering.sound is solver.solver.analysis.sound
+        np.testing.assert_array_equal(rendering.contour.achieved_octaves, 0)
+
+    def test_where_the_slider_stays_at_zero_the_output_equals_the_input(self, solver, stepped):
+        y, z = samples_of(solver.solver.analysis.sound), samples_of(stepped.sound)
+        rest = slice(round(4.1 * SR), None)
+        assert level_db(z[rest] - y[rest]) < level_db(y[rest]) - 60
+
+    def test_a_constant_curve_equals_the_position(self, solver):
+        constant = samples_of(move_along(solver, GrainCurve.of([(0, -1), (4, -1)])).sound)
+        position = samples_of(move_grain(solver.solver, -1.0).sound)
+        assert level_db(constant - position) < level_db(position) - 80
+
+    def test_every_rendering_is_the_same(self, solver, stepped):
+        np.testing.assert_array_equal(samples_of(move_along(solver, STEPS).sound), samples_of(stepped.sound))
+
+
+def test_a_step_makes_no_click(solver, stepped):
+    y, z = samples_of(solver.solver.analysis.sound), samples_of(stepped.sound)
+    constant = [samples_of(move_grain(solver.solver, octaves).sound) for octaves in (-1.5, 1.0)]
+    largest = max(np.abs(np.diff(x, axis=0)).max() for x in (y, *constant))
+    assert np.abs(np.diff(z, axis=0)).max() < 1.5 * largest
+
+
+def test_a_part_is_rendered_as_in_the_whole(solver, stepped):
+    whole = np.concatenate(list(solver.solver.field.render(stepped.amounts)))
+    for start in (0, SR + 17, 4 * SR - 300):
+        part = solver.solver.field.render_part(stepped.amounts, start, start + 5_000)
+        np.testing.assert_allclose(part, whole[start : start + 5_000], atol=3e-6)
+
+
+class TestWhatCanNotFollow:
+    def test_white_noise_is_out_of_reach_towards_texture_and_not_forced(self):
+        y = np.concatenate((drone(-40, 2.0), noise(2.0)))
+        rendering = move_along(CurveSolver(solver_of(y)), GrainCurve.of([(0, -1.5), (4, -1.6)]))
+        assert rendering.contour.states == [MOVED, MOVED, OUT_OF_REACH, OUT_OF_REACH]
+        assert level_db(samples_of(rendering.sound)[3 * SR :]) == pytest.approx(level_db(y[3 * SR :]), abs=0.5)
+
+    def test_silent_seconds_are_marked_and_stay_silent(self):
+        y = np.concatenate((drone(-40, 2.0), np.zeros(2 * SR), drone(-40, 2.0)))
+        rendering = move_along(CurveSolver(solver_of(y)), GrainCurve.of([(0, -1), (6, 1)]))
+        assert rendering.contour.states[2:4] == [SILENT, SILENT]
+        assert MISSED not in rendering.contour.states[::5]
+        assert np.abs(samples_of(rendering.sound)[round(2.1 * SR) : round(3.9 * SR)]).max() < 1e-5
