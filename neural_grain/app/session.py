@@ -224,6 +224,11 @@ class Session:
         self.worker.open(path)
         self._add_task()
 
+    def prepare_curve(self) -> None:
+        """Let the worker find what all curves of the open file need, before one is drawn."""
+        self.worker.estimate(self.opened, None)
+        self._add_task(TaskKind.QUICK)
+
     def estimate(self, target: RenderTarget) -> None:
         """Let the worker find amounts along the curve of a target, if it has one."""
         if self.opened is not None and target.curve is not None and not self.is_measured(target):

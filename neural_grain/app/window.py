@@ -266,6 +266,8 @@ class GrainWindow:
     def toggle_curve(self) -> None:
         """Show the curve, which takes the place of the slider, or hide it."""
         self._shows_curve = not self._shows_curve
+        if self._shows_curve:
+            self.session.prepare_curve()
         self._refresh()
         self._on_move()
 
@@ -448,6 +450,8 @@ class GrainWindow:
         self.layout.octave_slider.end_typing()
         self.move_to(0.0)
         self._measure()
+        if self._shows_curve:
+            self.session.prepare_curve()
 
 
 def replacing_question(paths: list[Path]) -> str:

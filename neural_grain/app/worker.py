@@ -212,8 +212,8 @@ class Worker:
         """Stop the rendering that is under way, because the slider or the curve has moved."""
         self._newest_rendering += 1
 
-    def estimate(self, opened: FileOpened, curve: GrainCurve) -> None:
-        """Find amounts along a curve that can be played; ends with `CurveEstimated`."""
+    def estimate(self, opened: FileOpened, curve: GrainCurve | None) -> None:
+        """Find amounts along a curve that can be played, or with None only prepare that; ends with `CurveEstimated`."""
         self._newest_estimate += 1
         number, file_number = self._newest_estimate, self._newest_file
         self._tasks.put(lambda: self._estimate(opened, curve, number, file_number))
@@ -342,14 +342,19 @@ class Worker:
             raise
         return RenderingDone(opened, replace(rendering, sound=opened.analysis.sound))
 
-    def _estimate(self, opened: FileOpened, curve: GrainCurve, number: int, file_number: int) -> CurveEstimated:
+    def _estimate(self, opened: FileOpened, curve: GrainCurve | None, number: int, file_number: int) -> CurveEstimated:
         self._is_overtaken = lambda: file_number != self._newest_file
         if self._is_overtaken() or number != self._newest_estimate:
             return CurveEstimated(opened, None)
-        if curve.is_constant:
+        if curve is not None and curve.is_constant:
             return CurveEstimated(opened, opened.solver.estimate(curve.points[0][1]))
         try:
-            return CurveEstimated(opened, self._solver_of_curves(opened, self._report_preparing).estimate(curve))
+            solver = self._solver_of_curves(opened, self._report_preparing)
+            if curve is None:
+                for sign in (-1.0, 1.0):
+                    solver.local.reaches(sign)
+                return CurveEstimated(opened, None)
+            return CurveEstimated(opened, solver.estimate(curve))
         except Cancelled:
             if self._is_overtaken():
                 return CurveEstimated(opened, None)

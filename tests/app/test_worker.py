@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -13,15 +14,19 @@ from conftest import SR, drone
 from neural_grain.app.processor import RenderTarget
 from neural_grain.app.worker import (
     OPENING,
+    PREPARING,
+    CurveEstimated,
     FileOpened,
     Message,
     ModelLoaded,
     Pictured,
     Progress,
     RenderingDone,
+    WorkCancelled,
     Worker,
     WorkFailed,
 )
+from neural_grain.dsp.curve import GrainCurve
 
 Wanted = TypeVar("Wanted", bound=Message)
 
@@ -89,6 +94,60 @@ def test_a_rendering_that_is_done_keeps_no_audio_but_the_input(worker, tmp_path)
     rendering = wait_for(worker, RenderingDone).rendering
     assert rendering.sound is opened.analysis.sound
     assert rendering.achieved_octaves == pytest.approx(1.0, abs=0.02)
+
+
+def opened_file(worker: Worker, folder: Path, y: np.ndarray) -> FileOpened:
+    path = folder / "sound.wav"
+    sf.write(path, y, SR, "PCM_16")
+    worker.open(path)
+    return wait_for(worker, FileOpened)
+
+
+def test_of_several_curves_the_last_is_estimated_and_then_measured_close_to_the_estimate(worker, tmp_path):
+    opened = opened_file(worker, tmp_path, drone(-40))
+    curves = [GrainCurve(((0.5, octaves), (2.5, -octaves))) for octaves in (1.0, 1.2, 1.4)]
+    worker.estimate(opened, None)
+    for curve in curves:
+        worker.estimate(opened, curve)
+    worker.render(opened, RenderTarget(curve=curves[-1]))
+    assert [wait_for(worker, CurveEstimated).amounts for _ in range(3)] == [None, None, None]
+    estimated = wait_for(worker, CurveEstimated).amounts
+    rendering = wait_for(worker, RenderingDone).rendering
+    assert rendering.curve == curves[-1]
+    assert rendering.sound is opened.analysis.sound
+    assert rendering.contour.errors().max() < 0.05
+    np.testing.assert_allclose(estimated.texture_db, rendering.amounts.texture_db, atol=1.0)
+
+
+def test_a_constant_curve_is_estimated_as_its_position_of_the_slider(worker, tmp_path):
+    opened = opened_file(worker, tmp_path, drone(-40))
+    worker.estimate(opened, GrainCurve(((1.0, -1.0),)))
+    assert wait_for(worker, CurveEstimated).amounts == opened.solver.estimate(-1.0)
+
+
+def test_preparing_a_curve_can_be_cancelled_and_goes_on_from_there(worker, tmp_path):
+    opened = opened_file(worker, tmp_path, np.tile(drone(-40), 5))
+    worker.estimate(opened, None)
+    while wait_for(worker, Progress).share < 0.3:
+        pass
+    worker.render(opened, RenderTarget(curve=GrainCurve(((0.0, -1.0), (9.0, 1.0)))))
+    worker.cancel()
+    wait_for(worker, WorkCancelled)
+    assert wait_for(worker, RenderingDone).rendering is None  # it would have prepared the same
+    worker.estimate(opened, None)
+    progress = wait_for(worker, Progress)
+    assert progress.text == PREPARING
+    assert progress.share >= 0.3
+    wait_for(worker, CurveEstimated)
+
+
+def test_preparing_a_curve_stops_when_another_file_is_opened(worker, tmp_path):
+    opened = opened_file(worker, tmp_path, np.tile(drone(-40), 5))
+    worker.estimate(opened, GrainCurve(((0.0, -1.0), (9.0, 1.0))))
+    wait_for(worker, Progress)
+    worker.open(opened.path)
+    assert wait_for(worker, CurveEstimated).amounts is None
+    assert wait_for(worker, FileOpened).path == opened.path
 
 
 def test_an_unexpected_exception_is_reported_and_the_worker_continues(worker, tmp_path, monkeypatch):

@@ -154,6 +154,16 @@ def test_nothing_is_cut_off_in_the_smallest_window(scale, start, fine_screen, tm
     d.drag_slider(-3.0)
     d.settle()
     assert d.parts_cut_off() == []
+    d.click(d.layout.curve_button)
+    for points in ((), ((0.0, 3.0), (1.5, -3.0), (3.0, 3.0))):
+        d.window.lane.edit(lambda points=points: d.lane.editor.replace(points))
+        for selected in range(len(points)):
+            d.lane.editor.select(selected)
+            d.lane.draw_soon()
+            d.settle()
+            assert d.parts_cut_off() == []
+        d.settle()
+        assert d.parts_cut_off() == []
     d.window.open(long_name)
     d.root.update_idletasks()  # the worker's answer is not read yet
     assert d.layout.cancel_button.winfo_ismapped()
