@@ -78,7 +78,7 @@ def draw_report(path: Path, result: FileRendering, settings: SpectrogramSettings
         image = _draw_spectrogram(axes, sound, settings, threads, title)
     panels[2].set(xlabel="seconds", xlim=(0, duration_s))
     figure.colorbar(image, ax=list(panels[1:]), label="dB below the loudest band", pad=0.01, aspect=30)
-    figure.suptitle(describe_rendering(result.rendering, result.layer), fontsize=10, wrap=True)
+    figure.suptitle(describe_rendering(result.rendering, result.layer), fontsize=9, wrap=True)
     save_figure(figure, path)
 
 
@@ -117,9 +117,9 @@ def _draw_contour(axes: Axes, curve: GrainCurve, contour: GrainContour, duration
             labelled.add(state)
     finite = contour.achieved_octaves[np.isfinite(contour.achieved_octaves)]
     limit = max(SLIDER_RANGE, *np.abs(finite)) if len(finite) else SLIDER_RANGE
-    axes.set(ylim=(-1.05 * limit, 1.05 * limit), ylabel="texture  -  octaves  +  smooth")
+    axes.set(ylim=(-1.05 * limit, 1.5 * limit), ylabel="texture  -  octaves  +  smooth")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="upper right", ncol=3)
+    axes.legend(fontsize=8, loc="upper center", ncol=6, framealpha=1)
 
 
 def _draw_spectrogram(axes: Axes, sound: Sound, settings: SpectrogramSettings, threads: int, title: str) -> AxesImage:

@@ -68,7 +68,8 @@ class SecondPredictor:
 
     def __init__(self, field: GainField, chosen: ChosenFrames):
         analysis = field.analysis
-        self.power = PowerPredictor(field, probe_of(analysis.layers, chosen, analysis.settings, analysis.sound.sr))
+        probe = probe_of(analysis.layers, chosen, analysis.settings, analysis.sound.sr)
+        self.power = PowerPredictor(field, probe, balanced=False)  # the gains that keep it hardly change grain
         self._floor_db = analysis.settings.grain.floor_db
         self._known: dict[Amounts, tuple[float, float]] = {}
         self._before = self._log_grain_and_power(NO_CHANGE.amounts)

@@ -122,7 +122,7 @@ def move_grain(
     attempts = run_attempts(solver, octaves, renderer.render)
     if not attempts:
         return unchanged_rendering(solver.analysis, octaves)
-    best = min(attempts, key=lambda attempt: abs(abs(octaves) - attempt.octaves))
+    best = best_attempt(attempts, abs(octaves))
     for _ in range(CORRECTION.max_level_corrections):
         if not best.has_right_level:
             best = renderer.render(best.position, best.corrected_level)
@@ -130,6 +130,15 @@ def move_grain(
     is_beyond = limit is not None and abs(octaves) > limit.octaves + CORRECTION.tolerance_octaves
     is_near = abs(abs(octaves) - best.octaves) <= CORRECTION.max_error_octaves
     return renderer.rendering(best, within_reach=is_near and not is_beyond)
+
+
+def best_attempt(attempts: list[Attempt], distance_octaves: float) -> Attempt:
+    """The attempt nearest to the requested distance, or if grain jumps over that, the nearest on this side of the jump."""
+    nearest = min(attempts, key=lambda attempt: abs(distance_octaves - attempt.octaves))
+    short = [attempt for attempt in attempts if attempt.octaves <= distance_octaves]
+    if abs(distance_octaves - nearest.octaves) <= CORRECTION.max_error_octaves or not short:
+        return nearest
+    return max(short, key=lambda attempt: attempt.octaves)
 
 
 def unchanged_rendering(analysis: Analysis, octaves: float) -> Rendering:

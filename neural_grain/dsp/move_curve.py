@@ -36,6 +36,7 @@ class CurveSettings:
     max_error_octaves: float = 0.1  # beyond it a request was not met
     min_octaves: float = 0.1  # a smaller request can't be corrected by a ratio
     reach_share: float = 0.98  # of what a second can be moved, from where it counts as out of reach
+    ratio_tolerance: float = 0.01  # of the ratios, from where on the prediction is not repeated
     wrong_way_factor: float = 0.25  # to what is requested of a second that moved the wrong way
 
 
@@ -111,7 +112,10 @@ class CurveSolver:
         ratios = self._first_ratios(curve)
         for _ in range(CURVE.predictions):
             predicted = self.local.predicted_octaves(self.local.amounts(curve, ratios))
-            ratios = self.corrected(curve, ratios, predicted)
+            corrected = self.corrected(curve, ratios, predicted)
+            if np.allclose(corrected, ratios, rtol=CURVE.ratio_tolerance):
+                break
+            ratios = corrected
         return ratios
 
     def estimate(self, curve: GrainCurve) -> AmountCurve:

@@ -16,7 +16,7 @@ import numpy as np
 
 from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.analysis import Probe
-from neural_grain.dsp.gain_field import GainField, ProbeSteps
+from neural_grain.dsp.gain_field import NO_BALANCE, GainField, ProbeSteps
 from neural_grain.dsp.gains import AmountCurve, Amounts, band_gains
 from neural_grain.dsp.mel import band_interpolation
 from neural_grain.dsp.settings import NEPER_PER_DB
@@ -29,10 +29,11 @@ class PowerPredictor:
     ----------
     field : GainField
     probe : Probe of the same sound
+    balanced : whether the channels get the gains that keep their balance
     """
 
-    def __init__(self, field: GainField, probe: Probe):
-        self.field, self.probe = field, probe
+    def __init__(self, field: GainField, probe: Probe, *, balanced: bool = True):
+        self.field, self.probe, self._balanced = field, probe, balanced
         settings, sr = field.analysis.settings, field.analysis.sound.sr
         band = settings.grain.band_for(sr)
         self._at = ProbeSteps.of(probe.index, field.n_steps)
@@ -64,7 +65,7 @@ class PowerPredictor:
             return lerp.interpolate(gain_db).T @ self._to_log_power
 
         factor = np.exp(0.5 * log_gain(gains.noise_db))
-        layers = self.field.balance(amounts).layers
+        layers = (self.field.balance(amounts) if self._balanced else NO_BALANCE).layers
         factor *= np.float32(math.sqrt(layers.texture / layers.tones))
         power = probe.texture[frames] * factor
         power += probe.cross[frames]

@@ -141,7 +141,7 @@ class TestLimit:
         """With 9 dB more texture the noise after the drone is loud enough to count, and grain rises at once."""
         solver = solver_of(np.concatenate([drone(-50, 2.0), noise(2, level=1e-3)]).astype(np.float32))
         result = move_grain(solver, -1.0)
-        assert abs(result.achieved_octaves + 1) > 0.1
+        assert -0.9 < result.achieved_octaves <= 0  # it stays on this side of the jump
         assert not result.within_reach
 
     def test_a_sound_that_cannot_be_moved_is_returned_as_it_is(self):
