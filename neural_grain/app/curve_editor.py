@@ -74,16 +74,6 @@ class CurveEditor:
         """Seconds and octaves of the selected point."""
         return None if self.selected is None else self.points[self.selected]
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is an edit to undo."""
-        return bool(self._undo)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether there is an edit to redo."""
-        return bool(self._redo)
-
     def begin(self, duration_s: float) -> None:
         """Begin with a sound of some length, without points. Undo brings the points of the last sound back."""
         self.duration_s = duration_s

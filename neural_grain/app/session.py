@@ -291,7 +291,7 @@ class Session:
                     self.curve_amounts = amounts
             case FileSaved(saved):
                 line = describe_rendering(saved.rendering, saved.layer)
-                lines = filter(None, (line, describe_left_behind(saved)))
+                lines = filter(None, (line, describe_left_behind(saved), *saved.warnings))
                 self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
                 if saved.layer is None:
                     self.saved_target = target_of(saved.rendering) if saved.rendering else RenderTarget()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, FakeDevice, drone
+from conftest import SR, FakeDevice, drone, noise
 
 from neural_grain.app.player import Player
 from neural_grain.audio.sound import open_sound
@@ -199,14 +199,16 @@ def test_the_achieved_contour_appears_and_marks_silent_and_missed_seconds(start,
     path = tmp_path / "pause.wav"
     y = drone(-45, 4.0)
     y[round(0.9 * SR) : round(2.1 * SR)] = 0
+    y[round(2.1 * SR) :] = noise(1.9)  # which has hardly more texture to get
     sf.write(path, y, SR, "PCM_24")
     hand = open_lane(start(path))
     canvas = hand.lane.canvas
     assert not canvas.find_withtag("contour")
-    hand.draw((2.9, -1.0), (3.1, 3.0))
+    hand.draw((2.0, -1.0), (2.1, -3.0))
     contour = hand.d.session.contour
     assert contour.states[1] == SILENT
     assert len(canvas.find_withtag("silent")) == 1
+    assert contour.states[3] == OUT_OF_REACH
     assert len(canvas.find_withtag("missed")) == contour.states.count(OUT_OF_REACH)
     moved = [canvas.coords(item) for item in canvas.find_withtag("moved")]
     assert moved[0] == pytest.approx(
@@ -243,6 +245,17 @@ def test_a_drawn_curve_is_heard_while_the_sound_plays_and_saved_as_it_is_heard(s
     window = slice(SR // 2, 2 * SR)
     np.testing.assert_allclose(heard[n_before:][window], z[window], atol=1e-3)
     assert not d.session.is_unsaved(d.window.target)
+
+
+def test_the_menu_of_the_lane_offers_shapes(hand):
+    menu = hand.d.layout.menus["Curve"]
+    hand.d.xdotool("mousemove", *hand.at(1.0, 1.0), "click", 3)
+    hand.d.wait_until(menu.winfo_viewable)
+    while menu.index("active") != menu.index("Shape: ramp"):
+        hand.keys("Down")
+    hand.d.xdotool("key", "Return")
+    hand.d.wait_until(lambda: hand.points)
+    assert hand.points == [(0.0, -2.0), (3.0, 2.0)]
 
 
 def test_a_curve_is_saved_and_loaded_as_it_was(hand, tmp_path):
