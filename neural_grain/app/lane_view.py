@@ -68,11 +68,13 @@ class LaneView:
 
     @property
     def seconds_per_pixel(self) -> float:
+        """Time that one pixel column stands for."""
         left, _, right, _ = self._box
         return (self.span[1] - self.span[0]) / (right - left)
 
     @property
     def octaves_per_pixel(self) -> float:
+        """Octaves that one pixel row stands for."""
         _, top, _, bottom = self._box
         return 2 * SLIDER_RANGE / (bottom - top)
 
