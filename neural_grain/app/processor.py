@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,10 +134,14 @@ class _FileSolver:
     stamp: tuple[int, int]
     solver: AmountSolver
 
-    @cached_property
+    # Not a cached_property: the lock in one can't travel to the workers of a cluster.
+    _curve_solver: CurveSolver | None = None
+
+    @property
     def curve_solver(self) -> CurveSolver:
-        """The solver of its curves."""
-        return CurveSolver(self.solver)
+        """The solver of its curves, which is made when it is first needed."""
+        self._curve_solver = self._curve_solver or CurveSolver(self.solver)
+        return self._curve_solver
 
 
 def output_name(source: Path, target: RenderTarget) -> str:

@@ -118,7 +118,8 @@ class Seconds:
         """Those of a sound, given which frames are active."""
         flatness = measure_local_grain(sound, settings, threads).flatness
         places = FramePlaces.of(sound, settings)
-        return cls(flatness, active & places.is_within, places)
+        counts = active & places.is_within
+        return cls(flatness, counts if counts.any() else active, places)  # a click on a border lies in no second
 
     @property
     def n(self) -> int:

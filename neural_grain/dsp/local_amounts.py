@@ -128,7 +128,8 @@ class LocalAmounts:
 
     def _choose_frames(self, i: int) -> ChosenFrames:
         """Some of the frames of a second that count, by flatness and energy; none if it is silent."""
-        active = np.flatnonzero(self.seconds.counts & (self.seconds.places.of_second == i))
+        first, stop = np.searchsorted(self.seconds.places.of_second, (i, i + 1))
+        active = first + np.flatnonzero(self.seconds.counts[first:stop])
         lead, settings = self.field.renderer.n_fft // self.field.renderer.hop_length - 1, self.field.analysis.settings
         level_db = settings.dynamic_range_db * (self.field.analysis.x[:, active + lead] - 1)
         importances = self.seconds.flatness[active], self.field.shares @ power_of(level_db)

@@ -150,7 +150,7 @@ class CurveSolver:
             np.maximum.at(asked, self.seconds.places.of_second, sign * octaves)
             if asked.any():
                 limit = np.divide(
-                    self.local.reach_octaves(sign), asked, where=asked > 0, out=np.full(len(asked), np.inf)
+                    self.local.reach_octaves(sign), asked, where=asked > 1e-9, out=np.full(len(asked), np.inf)
                 )
                 largest = np.minimum(largest, limit)
         return largest

@@ -97,3 +97,17 @@ class TestWhatCanNotFollow:
         assert rendering.contour.states[2:4] == [SILENT, SILENT]
         assert MISSED not in rendering.contour.states[::5]
         assert np.abs(samples_of(rendering.sound)[round(2.1 * SR) : round(3.9 * SR)]).max() < 1e-5
+
+    @pytest.mark.parametrize("n_samples", [2_048, 3_000, 40_000])
+    def test_short_sounds_follow_as_one_second(self, n_samples):
+        rendering = move_along(
+            CurveSolver(solver_of(drone(-40, 1.0)[:n_samples])), GrainCurve.of([(0, -0.5), (0.02, -1)])
+        )
+        assert len(rendering.contour.states) == 1
+        assert np.isfinite(rendering.contour.achieved_octaves).all()
+
+    def test_a_single_click_on_the_border_of_two_seconds_is_rendered(self):
+        y = np.zeros(3 * SR)
+        y[SR - 3 : SR + 3] = 0.5
+        rendering = move_along(CurveSolver(solver_of(y)), RAMP)
+        assert np.isfinite(samples_of(rendering.sound)).all()

@@ -195,7 +195,7 @@ class TestWorkerThatDies:
 
         killer = threading.Thread(target=kill_after_the_first, daemon=True)
         killer.start()
-        args = ("in", "--grain", "-1", "--model", project.model, "-o")
+        args = ("in", "--grain", "-0.5", "--lfo", "1:0.5", "--model", project.model, "-o")
         for line in ("8 rendered, 0 unchanged", "0 rendered, 8 unchanged"):
             ran = run("neural_audio_processor.py", *args, "there/", "--dask", cluster.address, cwd=tmp_path)
             assert (ran.status, ran.err) == (0, "")
