@@ -320,8 +320,9 @@ class GrainProcessor:
     def adopt_curve_solver(self, curve_solver: CurveSolver) -> None:
         """Use what is known about the seconds of the sound whose solver was adopted last."""
         if self._last is not None and self._last.solver.field is curve_solver.local.field:
-            self._last.curve_solver = own = copy(curve_solver)
+            own = copy(curve_solver)
             own.solver = self._last.solver
+            self._last = replace(self._last, _curve_solver=own)
 
     def _file_solver(self, source: Path, sound: Sound) -> _FileSolver:
         """Solver of a file. The last one is kept, because a file is often rendered several times in a row."""
