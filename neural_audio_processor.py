@@ -41,17 +41,10 @@ from neural_grain.app.batch import (
     plan_batch,
     render_batch,
 )
-from neural_grain.app.processor import (
-    DEFAULT_MODEL,
-    LAYER_NAMES,
-    NOTHING_LEARNED,
-    GrainProcessor,
-    RenderTarget,
-    find_model,
-)
+from neural_grain.app.processor import DEFAULT_MODEL, NOTHING_LEARNED, GrainProcessor, find_model
 from neural_grain.app.report import describe_left_behind, describe_rendering, rendering_report
 from neural_grain.app.report_picture import check_report, draw_report
-from neural_grain.app.targets import curve_target, match_target, sweep_targets
+from neural_grain.app.targets import LAYER_NAMES, RenderTarget, curve_target, match_target, sweep_targets
 from neural_grain.audio.formats import check_subtype
 from neural_grain.base.cli import (
     add_parallel_arguments,

@@ -6,12 +6,11 @@ measured:
 
     grain(out) = grain(in) * 2 ** -octaves
 
-This module also names the outputs and refuses unsafe ones.
+This module also refuses unsafe outputs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neural_grain.app.targets import MAX_NAME_BYTES, RenderTarget
 from neural_grain.audio.embedded import copy_embedded
 from neural_grain.audio.formats import (
     Copy,
@@ -39,8 +39,7 @@ from neural_grain.audio.sound import LevelMeter, Sound, float_samples, open_soun
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
 from neural_grain.dsp.analysis import analyse
-from neural_grain.dsp.contour import ReferenceContour, Seconds
-from neural_grain.dsp.curve import FittedCurve, GrainCurve, Lfo
+from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts
@@ -60,58 +59,6 @@ DEFAULT_MODEL = f"{DEFAULT_MODEL_DIR}/{FINAL_NAME}"
 NOTHING_LEARNED = (
     "nothing learned yet; to learn, run measure_audio_grain.py, convert_to_spectrograms.py and cak_grain_processor.py"
 )
-LAYER_NAMES = ("tones", "texture")  # that can be rendered alone
-MAX_NAME_BYTES = 255  # of a file name, on every common file system
-HASH_DIGITS = 8  # keep shortened names apart
-
-
-@dataclass(frozen=True)
-class RenderTarget:
-    """What a rendering shall reach: a number of octaves, or a grain; and which part of it is written.
-
-    Parameters
-    ----------
-    octaves : float, finite, positive is smoother
-    target_grain : float in (0, 1], or None to use the octaves
-    layer : "tones" or "texture" to write only that part of the result, or None for all of it
-    curve : octaves that change over time, or None to use the others
-    """
-
-    octaves: float = 0.0
-    target_grain: float | None = None
-    layer: str | None = None
-    curve: GrainCurve | FittedCurve | Lfo | ReferenceContour | None = None
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if not math.isfinite(self.octaves):
-            raise ValueError(f"octaves={self.octaves} must be finite")
-        if self.target_grain is not None and not 0 < self.target_grain <= 1:
-            raise ValueError(f"target_grain={self.target_grain} must be within 0 (excluded) to 1")
-        if self.layer not in (None, *LAYER_NAMES):
-            raise ValueError(f"layer={self.layer!r} must be one of {', '.join(LAYER_NAMES)}, or None")
-
-    def octaves_from(self, grain: float) -> float:
-        """Octaves between a sound of this grain and the target."""
-        return self.octaves if self.target_grain is None else math.log2(grain / self.target_grain)
-
-    def curve_for(self, duration_s: float, seconds: Seconds | None = None) -> GrainCurve:
-        """The curve for a sound of some length, whose ``seconds`` are needed to follow the contour of another."""
-        if isinstance(self.curve, ReferenceContour):
-            return seconds.curve_to(self.curve)
-        return self.curve.for_duration(duration_s)
-
-    @property
-    def is_unmoved(self) -> bool:
-        """True if grain stays as it is."""
-        if isinstance(self.curve, GrainCurve | FittedCurve):
-            return self.curve.is_constant and not self.curve_for(1.0).points[0][1]
-        return self.target_grain is None and self.octaves == 0 and self.curve is None
-
-    @property
-    def is_copy(self) -> bool:
-        """True if the samples must stay as they are."""
-        return self.is_unmoved and self.layer is None
 
 
 @dataclass(frozen=True)
@@ -142,25 +89,6 @@ class _FileSolver:
         """The solver of its curves, which is made when it is first needed."""
         self._curve_solver = self._curve_solver or CurveSolver(self.solver)
         return self._curve_solver
-
-
-def output_name(source: Path, target: RenderTarget) -> str:
-    """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain, drone_curve.wav.
-
-    The tones alone are drone_grain-2.0_tones.wav, and those of the sound as it is drone_tones.wav. A name that would be
-    too long is shortened, and a hash of the whole name keeps shortened names apart.
-    """
-    octaves_label = f"{target.octaves:+.2f}".removesuffix("0")
-    label = octaves_label if target.target_grain is None else f"{target.target_grain:.3g}"
-    position = "" if target.layer and target.is_unmoved else f"_grain{label}"
-    if target.curve is not None:
-        position = {Lfo: "_lfo", ReferenceContour: "_contour"}.get(type(target.curve), "_curve")
-    ending, stem = f"{position}{'_' + target.layer if target.layer else ''}.wav", os.fsencode(source.stem)
-    max_stem_bytes = MAX_NAME_BYTES - len(ending)
-    if len(stem) <= max_stem_bytes:
-        return source.stem + ending
-    start = stem[: max_stem_bytes - HASH_DIGITS - 1].decode("utf-8", "ignore")
-    return f"{start}_{hashlib.sha1(stem).hexdigest()[:HASH_DIGITS]}{ending}"
 
 
 def check_output(source: Path, output: Path, overwrite: bool) -> None:

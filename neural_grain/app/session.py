@@ -13,12 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job
-from neural_grain.app.processor import (
-    NOTHING_LEARNED,
-    GrainProcessor,
-    RenderTarget,
-)
+from neural_grain.app.processor import NOTHING_LEARNED, GrainProcessor
 from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering
+from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import (
     PREPARING,
     BatchDone,

@@ -1,18 +1,92 @@
-"""What inputs are rendered to: the targets that a sweep, a curve or a reference make."""
+"""What a rendering shall reach, where that comes from, and the default name of its output."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from neural_grain.app.processor import RenderTarget
 from neural_grain.audio.sound import open_sound
 from neural_grain.base.errors import PipelineError, printable
-from neural_grain.dsp.contour import ReferenceContour
-from neural_grain.dsp.curve import SLIDER_RANGE, FittedCurve, GrainCurve, parse_curve
+from neural_grain.dsp.contour import ReferenceContour, Seconds
+from neural_grain.dsp.curve import SLIDER_RANGE, FittedCurve, GrainCurve, Lfo, parse_curve
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.settings import GrainSettings
 
+LAYER_NAMES = ("tones", "texture")  # that can be rendered alone
+MAX_NAME_BYTES = 255  # of a file name, on every common file system
+HASH_DIGITS = 8  # keep shortened names apart
 MAX_CURVE_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class RenderTarget:
+    """What a rendering shall reach: a number of octaves, or a grain; and which part of it is written.
+
+    Parameters
+    ----------
+    octaves : float, finite, positive is smoother
+    target_grain : float in (0, 1], or None to use the octaves
+    layer : "tones" or "texture" to write only that part of the result, or None for all of it
+    curve : octaves that change over time, or None to use the others
+    """
+
+    octaves: float = 0.0
+    target_grain: float | None = None
+    layer: str | None = None
+    curve: GrainCurve | FittedCurve | Lfo | ReferenceContour | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not math.isfinite(self.octaves):
+            raise ValueError(f"octaves={self.octaves} must be finite")
+        if self.target_grain is not None and not 0 < self.target_grain <= 1:
+            raise ValueError(f"target_grain={self.target_grain} must be within 0 (excluded) to 1")
+        if self.layer not in (None, *LAYER_NAMES):
+            raise ValueError(f"layer={self.layer!r} must be one of {', '.join(LAYER_NAMES)}, or None")
+
+    def octaves_from(self, grain: float) -> float:
+        """Octaves between a sound of this grain and the target."""
+        return self.octaves if self.target_grain is None else math.log2(grain / self.target_grain)
+
+    def curve_for(self, duration_s: float, seconds: Seconds | None = None) -> GrainCurve:
+        """The curve for a sound of some length, whose ``seconds`` are needed to follow the contour of another."""
+        if isinstance(self.curve, ReferenceContour):
+            return seconds.curve_to(self.curve)
+        return self.curve.for_duration(duration_s)
+
+    @property
+    def is_unmoved(self) -> bool:
+        """True if grain stays as it is."""
+        if isinstance(self.curve, GrainCurve | FittedCurve):
+            return self.curve.is_constant and not self.curve_for(1.0).points[0][1]
+        return self.target_grain is None and self.octaves == 0 and self.curve is None
+
+    @property
+    def is_copy(self) -> bool:
+        """True if the samples must stay as they are."""
+        return self.is_unmoved and self.layer is None
+
+
+def output_name(source: Path, target: RenderTarget) -> str:
+    """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain, drone_curve.wav.
+
+    The tones alone are drone_grain-2.0_tones.wav, and those of the sound as it is drone_tones.wav. A name that would be
+    too long is shortened, and a hash of the whole name keeps shortened names apart.
+    """
+    octaves_label = f"{target.octaves:+.2f}".removesuffix("0")
+    label = octaves_label if target.target_grain is None else f"{target.target_grain:.3g}"
+    position = "" if target.layer and target.is_unmoved else f"_grain{label}"
+    if target.curve is not None:
+        position = {Lfo: "_lfo", ReferenceContour: "_contour"}.get(type(target.curve), "_curve")
+    ending, stem = f"{position}{'_' + target.layer if target.layer else ''}.wav", os.fsencode(source.stem)
+    max_stem_bytes = MAX_NAME_BYTES - len(ending)
+    if len(stem) <= max_stem_bytes:
+        return source.stem + ending
+    start = stem[: max_stem_bytes - HASH_DIGITS - 1].decode("utf-8", "ignore")
+    return f"{start}_{hashlib.sha1(stem).hexdigest()[:HASH_DIGITS]}{ending}"
 
 
 def sweep_targets(step: float) -> list[RenderTarget]:

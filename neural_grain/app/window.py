@@ -20,8 +20,8 @@ from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
-from neural_grain.app.processor import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.app.session import VARIATIONS, Session, describe_model
+from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.app.worker import (
     BatchDone,
     CurveEstimated,

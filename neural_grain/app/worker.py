@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
-from neural_grain.app.processor import FileRendering, GrainProcessor, RenderTarget, checked_blocks
+from neural_grain.app.processor import FileRendering, GrainProcessor, checked_blocks
 from neural_grain.app.report import describe_left_behind
+from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable

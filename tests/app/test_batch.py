@@ -16,8 +16,7 @@ from conftest import ROOT, SR, Ran, drone, run
 
 from measure_audio_grain import measure_file
 from neural_grain.app.batch import BATCH_LOG, BatchLog, Job, plan_batch
-from neural_grain.app.processor import RenderTarget
-from neural_grain.app.targets import sweep_targets
+from neural_grain.app.targets import RenderTarget, sweep_targets
 from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.settings import GrainSettings
 

@@ -18,7 +18,8 @@ from conftest import SR, FakeDevice, drone, noise
 
 from neural_grain.app.mixer import VERSIONS, Mixer
 from neural_grain.app.player import Player
-from neural_grain.app.processor import GrainProcessor, RenderTarget
+from neural_grain.app.processor import GrainProcessor
+from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp.gains import Amounts

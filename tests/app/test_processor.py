@@ -16,8 +16,9 @@ from conftest import ROOT, SR, drone, noise, sine
 from scipy.signal import lfilter
 
 from measure_audio_grain import measure_file
-from neural_grain.app.processor import LAYER_NAMES, GrainProcessor, RenderTarget, output_name
+from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.report import describe_amounts
+from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.audio.formats import native_dtype
 from neural_grain.audio.sound import open_sound
 from neural_grain.base.errors import PipelineError
@@ -273,7 +274,7 @@ class TestArrays:
             with pytest.raises(ValueError, match=f"sr={sr!r} must be a whole number"):
                 refused()
 
-    @pytest.mark.parametrize("grain", [math.nan, math.inf, -math.inf, "-2", None, [1.0], 1j])
+    @pytest.mark.parametrize("grain", [math.nan, math.inf, -math.inf, "-2", [1.0], 1j])
     def test_octaves_that_are_no_finite_number_are_refused(self, processor, grain):
         with pytest.raises(ValueError, match=r"grain=.* must be a finite number"):
             processor.render(self.Y, SR, grain=grain)

@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.app.processor import RenderTarget
+from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import (
     OPENING,
     PREPARING,

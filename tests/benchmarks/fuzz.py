@@ -35,7 +35,8 @@ import soundfile as sf
 
 from convert_to_spectrograms import convert_file
 from measure_audio_grain import measure_file
-from neural_grain.app.processor import GrainProcessor, RenderTarget
+from neural_grain.app.processor import GrainProcessor
+from neural_grain.app.targets import RenderTarget
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.metadata import FileGrain, SkippedFile
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings, settings_record

@@ -27,7 +27,8 @@ import soundfile as sf
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from measure_audio_grain import measure_file
-from neural_grain.app.processor import GrainProcessor, RenderTarget
+from neural_grain.app.processor import GrainProcessor
+from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.formats import native_dtype
 from neural_grain.audio.sound import find_audio, open_sound
 from neural_grain.base.parallel import map_in_order

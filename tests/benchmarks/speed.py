@@ -30,7 +30,8 @@ import numpy as np
 import soundfile as sf
 from scipy.fft import irfft, rfft
 
-from neural_grain.app.processor import GrainProcessor, RenderTarget
+from neural_grain.app.processor import GrainProcessor
+from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.sound import Sound, cached_sound, open_sound
 from neural_grain.base.parallel import map_in_order
 from neural_grain.dsp.analysis import analyse, picture_of

@@ -30,7 +30,8 @@ import librosa
 import numpy as np
 import soundfile as sf
 
-from neural_grain.app.processor import GrainProcessor, RenderTarget
+from neural_grain.app.processor import GrainProcessor
+from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.sound import Sound, find_audio, open_sound, sound_from_array
 from neural_grain.dsp.analysis import bands_and_grain
 from neural_grain.dsp.gains import Amounts
