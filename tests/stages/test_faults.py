@@ -44,14 +44,14 @@ class TestAtAnyMoment:
     """A short form of benchmarks/faults.py: after any fault, the same command makes the files of an undisturbed run."""
 
     @pytest.mark.parametrize(
-        ("name", "kills", "interrupts"), [("measure", 2, 2), ("convert", 1, 1), ("batch", 1, 1)]
+        ("name", "kills", "interrupts"), [("measure", 2, 2), ("convert", 1, 1), ("batch", 1, 0)]
     )  # fmt: skip
     def test_a_stage_that_was_killed_or_interrupted_completes_when_it_is_run_again(
         self, project, tmp_path, name, kills, interrupts
     ):
         stage = next(stage for stage in faults.STAGES if stage.name == name)
         undisturbed = faults.run_undisturbed(stage, project.folder, tmp_path, times=1)
-        for n, number in ((kills, signal.SIGKILL), (interrupts, signal.SIGINT)):
+        for n, number in filter(all, ((kills, signal.SIGKILL), (interrupts, signal.SIGINT))):
             tally = faults.strike_often(undisturbed, tmp_path, n, seed=0, number=number)
             assert tally.moments == n
             assert not tally.failures
