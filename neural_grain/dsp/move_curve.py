@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -93,6 +94,13 @@ class CurveRendering:
     limited_db: float  # by which its highest peak would exceed the ceiling without the limiter
 
 
+class SolvedCurve(NamedTuple):
+    """How a curve is solved, arrays of shape (seconds,)."""
+
+    ratios: np.ndarray  # for `LocalAmounts.amounts`
+    predicted_octaves: np.ndarray
+
+
 class CurveSolver:
     """Finds the amounts along curves, for one sound.
 
@@ -107,16 +115,15 @@ class CurveSolver:
         self.seconds = Seconds.of(analysis.sound, analysis.frames.active, analysis.settings.grain, analysis.threads)
         self.local = LocalAmounts(solver.field, self.seconds)
 
-    def solve(self, curve: GrainCurve) -> np.ndarray:
-        """Ratios for `LocalAmounts.amounts` with which the prediction is what the curve requests, shape (seconds,)."""
+    def solve(self, curve: GrainCurve) -> SolvedCurve:
+        """Find the ratios with which the prediction is what the curve requests."""
         ratios = self._first_ratios(curve)
         for _ in range(CURVE.predictions):
             predicted = self.local.predicted_octaves(self.local.amounts(curve, ratios))
-            corrected = self.corrected(curve, ratios, predicted)
-            if np.allclose(corrected, ratios, rtol=CURVE.ratio_tolerance):
+            solved, ratios = SolvedCurve(ratios, predicted), self.corrected(curve, ratios, predicted)
+            if np.allclose(ratios, solved.ratios, rtol=CURVE.ratio_tolerance):
                 break
-            ratios = corrected
-        return ratios
+        return solved
 
     def estimate(self, curve: GrainCurve) -> AmountCurve:
         """Amounts that are not corrected yet. Once the reaches are known, they take little time."""
@@ -183,8 +190,8 @@ def move_along(
     """
     if curve.is_constant:
         return _moved_by_constant(solver, curve, ceiling, store)
-    ratios = solver.solve(curve)
-    is_short = solver.falls_short(curve, ratios, solver.local.predicted_octaves(solver.local.amounts(curve, ratios)))
+    ratios, predicted = solver.solve(curve)
+    is_short = solver.falls_short(curve, ratios, predicted)
     attempts: list[np.ndarray] = []
     errors: list[float] = []
     for _ in range(CURVE.renderings):
