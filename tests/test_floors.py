@@ -24,7 +24,7 @@ FLOORS = {
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
         "targets processor report batch report_picture mixer player playback worker session preferences curve_editor theme "
-        "picture panels slider lane_view lane actions dialogs curve_commands layout window desktop"
+        "hint picture panels range_strip slider lane_view lane actions dialogs curve_commands layout window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
@@ -40,6 +40,8 @@ HOMES = {  # a third-party package, and the modules that may import it
             "layout",
             "panels",
             "slider",
+            "hint",
+            "range_strip",
             "lane_view",
             "lane",
             "window",

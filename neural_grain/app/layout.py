@@ -14,6 +14,7 @@ from pathlib import Path
 from tkinter import ttk
 
 from neural_grain.app.actions import ACTIONS, Action, Needs
+from neural_grain.app.hint import HINTS, Hint
 from neural_grain.app.lane import CurveLane, LaneCallbacks
 from neural_grain.app.mixer import VERSIONS
 from neural_grain.app.panels import PanelCallbacks, PicturePanel
@@ -23,6 +24,7 @@ from neural_grain.app.slider import OctaveSlider
 from neural_grain.app.theme import DARK, LIGHT, Palette, apply_palette, paint_menu, screen_scale
 from neural_grain.base.errors import printable
 from neural_grain.dsp.move_curve import GrainContour
+from neural_grain.dsp.solver import SliderZones
 
 MIN_SIZE = (900, 600)  # of the window, in pixels of a standard screen
 KEY_TAG = "GrainKeys"  # for which the keys are bound; every widget has it as its first bind tag
@@ -50,6 +52,8 @@ class ViewState:
     has_curve: bool  # in place of the slider
     contour: GrainContour | None
     is_contour_current: bool
+    zones: SliderZones | None
+    measured_octaves: float | None  # of the position of the slider
 
     def allows(self, needs: Needs) -> bool:
         """Whether an action with these needs is possible."""
@@ -120,12 +124,13 @@ class Layout:
         self._build_file_row()
         self._build_status()
         keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
-        self.octave_slider = OctaveSlider(outer, self.scale, keys, callbacks.slide)
+        self.octave_slider = OctaveSlider(outer, self._palette, self.scale, keys, callbacks.slide)
         self.panel = PicturePanel(outer, self._palette, self.scale, callbacks.panel)
         lane = LaneCallbacks(callbacks.edit_curve, self.panel.zoom, lambda x, y: self.menus["Curve"].tk_popup(x, y))
         self.lane = CurveLane(outer, self._palette, self.scale, lane)
         self._build_menus()
         self._bind_keys()
+        self._add_hints()
         self.paint()
 
     def _px(self, n: float) -> int:
@@ -163,7 +168,7 @@ class Layout:
         self.meter = ttk.Progressbar(row, length=self._px(80), maximum=PLAYBACK.meter_range_db, style=style)
         self.meter.pack(side="right")
         ttk.Label(row, text="level").pack(side="right", padx=self._px(6))
-        volume = ttk.Scale(
+        self.volume = ttk.Scale(
             row,
             from_=0,
             to=1,
@@ -171,7 +176,7 @@ class Layout:
             value=self._preferences.volume,
             command=lambda value: self._callbacks.set_volume(float(value)),
         )
-        volume.pack(side="right")
+        self.volume.pack(side="right")
         ttk.Label(row, text="volume").pack(side="right", padx=self._px(6))
         self.file_label = ttk.Label(row)
         self.file_label.pack(side="left")
@@ -191,6 +196,22 @@ class Layout:
         row.bind("<Configure>", lambda _: self._wrap_lines())
         self.grain_label = ttk.Label(self.outer, style="Grain.TLabel")
         self.grain_label.pack(side="bottom", anchor="w", pady=(self._px(6), 0))
+
+    def _add_hints(self) -> None:
+        widgets = {
+            "open": self.open_button,
+            "play": self.play_button,
+            **self.version_buttons,
+            "curve": self.curve_button,
+            "save": self.save_button,
+            "volume": self.volume,
+            "level": self.meter,
+            "slider": self.octave_slider.slider,
+            "entry": self.octave_slider.entry,
+            "cancel": self.cancel_button,
+        }
+        for name, widget in widgets.items():
+            Hint(widget, HINTS[name], lambda: self._palette, self.scale)
 
     def _wrap_lines(self) -> None:
         """Break long lines where the window or the progress bar begins."""
@@ -266,6 +287,8 @@ class Layout:
         for part in (self.panel, self.lane.view):
             part.palette = palette
             part.draw_soon()
+        self.octave_slider.strip.palette = palette
+        self.octave_slider.strip.draw()
 
     def show(self, state: ViewState) -> None:
         """Set every label and every enabled or disabled state."""
@@ -284,6 +307,7 @@ class Layout:
             self._enable(widget, state.allows(Needs.FILE))
         for widget in (self.octave_slider.slider, self.octave_slider.entry):
             self._enable(widget, state.allows(Needs.FILE) and not state.has_curve)
+        self.octave_slider.strip.show(state.zones, state.measured_octaves)
         self._show_lane(state)
         for action in ACTIONS:
             if action.menu and action.needs is not Needs.NOTHING:

@@ -8,9 +8,11 @@ from collections import Counter
 import numpy as np
 
 from neural_grain.app.processor import FileRendering
+from neural_grain.dsp.curve import SLIDER_RANGE
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.move import Rendering
 from neural_grain.dsp.move_curve import MISSED, MOVED, OUT_OF_REACH, SILENT, CurveRendering, GrainContour
+from neural_grain.dsp.solver import SliderZones
 
 REPORTED_LIMITING_DB = 0.1  # less is inaudible
 REPORTED_LEVEL_DB = 0.5  # a smaller change of level is within what the program promises
@@ -86,6 +88,19 @@ def describe_amounts(amounts: Amounts) -> str:
     if amounts.expander < 0:
         rest += " and the spectrum flattened"
     return f", {moved}, and {rest}" if amounts.texture_db else f", no texture to move: {rest}"
+
+
+def describe_zones(zones: SliderZones) -> str:
+    """What the strip below the slider shows, in lines."""
+    (texture_low, texture_high), (low, high) = zones
+    lines = [f"dark: only texture moves, from {-texture_low:+.1f} to {texture_high:+.1f}"]
+    if low > texture_low + 0.05:
+        lines.append(f"light: weak bands are filled with noise, down to {-low:+.1f}")
+    if high > texture_high + 0.05:
+        lines.append(f"light: weak partials are thinned out, up to {high:+.1f}")
+    if min(low, high) < SLIDER_RANGE:
+        lines.append("empty: this sound goes no farther")
+    return "\n".join(lines)
 
 
 def describe_left_behind(result: FileRendering) -> str:

@@ -37,6 +37,7 @@ from neural_grain.base.errors import printable
 from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.move import Rendering
 from neural_grain.dsp.move_curve import CurveRendering, GrainContour
+from neural_grain.dsp.solver import SliderZones
 
 
 class TaskKind(Enum):
@@ -163,6 +164,17 @@ class Session:
     def contour(self) -> GrainContour | None:
         """What each second achieved, if the last measurement was along a curve."""
         return self.rendering.contour if isinstance(self.rendering, CurveRendering) else None
+
+    @property
+    def zones(self) -> SliderZones | None:
+        """How far the open sound can be moved."""
+        return None if self.opened is None else self.opened.solver.zones
+
+    def measured_octaves(self, target: RenderTarget) -> float | None:
+        """Octaves that the open sound was moved by at a position of the slider, None if that was not measured."""
+        if target.curve is not None or not self.is_measured(target):
+            return None
+        return self.rendering.achieved_octaves
 
     def is_unsaved(self, target: RenderTarget) -> bool:
         """Whether the open file with this target would be lost."""

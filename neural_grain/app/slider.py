@@ -7,29 +7,42 @@ import tkinter as tk
 from collections.abc import Callable
 from tkinter import ttk
 
-from neural_grain.app.theme import LARGE_FONT
+from neural_grain.app.range_strip import RangeStrip
+from neural_grain.app.theme import LARGE_FONT, Palette
 from neural_grain.dsp.curve import SLIDER_RANGE
 
 
 class OctaveSlider:
-    """A slider with a field, which always show the same value.
+    """A slider with a field, which always show the same value, and a strip that shows the range of the open sound.
 
     Parameters
     ----------
     parent : tk.Misc
+    palette : Palette
     scale : float, pixels of this screen for one of a standard screen
     select_all_keys : tuple of str, Tk events that select the text of the field
     on_change : called after every move
     """
 
-    def __init__(self, parent: tk.Misc, scale: float, select_all_keys: tuple[str, ...], on_change: Callable[[], None]):
+    def __init__(
+        self,
+        parent: tk.Misc,
+        palette: Palette,
+        scale: float,
+        select_all_keys: tuple[str, ...],
+        on_change: Callable[[], None],
+    ):
         frame = ttk.Frame(parent)
         frame.pack(side="bottom", fill="x", pady=(round(8 * scale), 0))
         ttk.Label(frame, text=f"texture  -{SLIDER_RANGE:.0f}").pack(side="left")
+        middle = ttk.Frame(frame)
+        middle.pack(side="left", fill="x", expand=True, padx=round(8 * scale))
         self.slider = ttk.Scale(
-            frame, from_=-SLIDER_RANGE, to=SLIDER_RANGE, command=lambda _: on_change(), takefocus=True
+            middle, from_=-SLIDER_RANGE, to=SLIDER_RANGE, command=lambda _: on_change(), takefocus=True
         )
-        self.slider.pack(side="left", fill="x", expand=True, padx=round(8 * scale))
+        self.slider.pack(fill="x")
+        self.strip = RangeStrip(middle, self.slider, palette, scale)
+        self.strip.canvas.pack(fill="x")
         ttk.Label(frame, text=f"+{SLIDER_RANGE:.0f}  smooth").pack(side="left")
         self.entry = ttk.Entry(frame, width=6, justify="right", font=LARGE_FONT)
         self.entry.pack(side="left", padx=(round(8 * scale), 0))

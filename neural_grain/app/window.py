@@ -169,6 +169,8 @@ class GrainWindow:
             has_curve=target.curve is not None,
             contour=session.contour,
             is_contour_current=session.is_measured(target),
+            zones=session.zones,
+            measured_octaves=session.measured_octaves(target),
         )
 
     def _refresh(self) -> None:

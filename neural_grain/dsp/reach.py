@@ -74,6 +74,12 @@ class ReachCurve:
         """Position of the end; 0 if grain can't be moved in this direction."""
         return len(self.octaves) - 1.0
 
+    @property
+    def texture_octaves(self) -> float:
+        """Distance that the texture alone reaches."""
+        alone = (self.fill == 0) & (self.expander == 0)
+        return float(self.octaves[alone].max())
+
     def amounts_at(self, position: float) -> Amounts:
         """Amounts at a position."""
         points = np.arange(len(self.octaves))

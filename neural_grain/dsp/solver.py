@@ -57,6 +57,13 @@ class MeasuredLimit:
     octaves: float  # distance measured, >= 0
 
 
+class SliderZones(NamedTuple):
+    """How far a sound can be moved, in octaves: (towards texture, towards smooth), both >= 0."""
+
+    texture: tuple[float, float]  # by its texture alone
+    whole: tuple[float, float]  # with all that moves it
+
+
 class AmountSolver:
     """Finds the amounts that move the grain of a sound by a requested number of octaves.
 
@@ -109,6 +116,16 @@ class AmountSolver:
         if (sign, far) not in self._reaches:
             self._reaches[sign, far] = find_reach(self.predictor, partial(self.octaves, coarse=True), sign, far)
         return self._reaches[sign, far]
+
+    @property
+    def zones(self) -> SliderZones:
+        """How far the sound can be moved, as predicted, or as measured where it was moved as far as it goes."""
+        texture, whole = [], []
+        for reach in (self.reach(-1.0), self.reach(1.0)):
+            limit = self.measured_limits.get(reach)
+            whole.append(limit.octaves if limit else float(reach.octaves[-1]))
+            texture.append(min(whole[-1], reach.texture_octaves))
+        return SliderZones(tuple(texture), tuple(whole))
 
     def solve(self, octaves: float, reach: ReachCurve | None = None) -> float:
         """Position on a curve at which the predicted change is ``octaves``, or the end if they lie beyond it.
