@@ -41,6 +41,7 @@ from neural_grain.app.batch import (
     plan_batch,
     render_batch,
 )
+from neural_grain.app.instrument import check_presets, write_presets
 from neural_grain.app.processor import DEFAULT_MODEL, NOTHING_LEARNED, GrainProcessor, find_model
 from neural_grain.app.report import describe_left_behind, describe_rendering, rendering_report
 from neural_grain.app.report_picture import check_report, draw_report
@@ -66,18 +67,10 @@ DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of t
 DEMO_TARGETS = [RenderTarget(-2.0), RenderTarget(2.0)]
 MIN_SWEEP_STEP = 0.05  # octaves; smaller steps are below the precision of the result
 RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep", "curve", "lfo", "layer")
+# Without effect where the window opens.
 NO_WINDOW_OPTIONS = (
-    "output",
-    "overwrite",
-    "subtype",
-    "jobs",
-    "dask",
-    "json",
-    "report",
-    "curve_fit",
-    "over_time",
-    "seed",
-)  # fmt: skip; without effect where the window opens
+    "output", "overwrite", "subtype", "jobs", "dask", "json", "report", "curve_fit", "over_time", "seed", "instrument",
+)  # fmt: skip
 JSON_VERSION = 2
 
 
@@ -89,6 +82,8 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
         check_report(args.report, plan, also_read, overwrite=args.overwrite)
     for line in plan.warnings:
         warn(line)
+    if args.instrument:
+        check_presets(plan.jobs, overwrite=args.overwrite)
     subtype = None if args.subtype is None else check_subtype(args.subtype)
     # The other machines of a cluster may not have the accelerator of this one.
     device = "cpu" if args.dask is not None and args.device == "auto" else args.device
@@ -108,6 +103,9 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
             if args.report is not None and result.rendering is not None:
                 draw_report(args.report, result.rendering, processor.settings, processor.threads)
                 print(f"wrote {printable(args.report)}", file=sys.stderr)
+    if args.instrument:
+        for path in write_presets(plan.jobs):
+            print(f"wrote {printable(path)}", file=sys.stderr)
     return report.finish()
 
 
@@ -272,6 +270,11 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         help="follow the grain of --match second by second, over the length of the sound",
     )
     group.add_argument(
+        "--instrument",
+        action="store_true",
+        help="make the positions of --sweep a Decent Sampler instrument, with one knob for grain",
+    )
+    group.add_argument(
         "--layer",
         choices=LAYER_NAMES,
         help="write only this part of the result, or of the sound as it is if nothing else is chosen here",
@@ -304,6 +307,10 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise PipelineError("--curve-fit stretches a curve; give --curve as well")
     if args.over_time and args.match is None:
         raise PipelineError("--over-time follows a reference; give --match as well")
+    if args.instrument and args.sweep is None:
+        raise PipelineError("--instrument is made of the positions of --sweep; give that as well")
+    if args.instrument and args.layer is not None:
+        raise PipelineError("--instrument is made of whole sounds; leave --layer out")
     others = ("target_grain", "match", "sweep", "curve")
     if args.lfo is not None and (other := next((name for name in others if getattr(args, name) is not None), None)):
         raise PipelineError(f"--lfo moves around --grain; leave --{other.replace('_', '-')} out")

@@ -146,6 +146,7 @@ ACTIONS = (
         works_while_typing=True,
     ),
     Action(command="ask_save_variations", menu="File", label="Save variations ...", needs=Needs.FILE),
+    Action(command="ask_save_instrument", menu="File", label="Save an instrument ...", needs=Needs.FILE),
     Action(command="ask_batch", menu="File", label="Render many files ...", needs=Needs.MODEL),
     Action(command="ask_model", menu="File", label="Choose a model ..."),
     Action(

@@ -47,6 +47,7 @@ class BatchPlan:
     jobs: list[Job]
     log_folder: Path | None = None  # where the batch log is kept; None for one named file that goes to one file
     warnings: tuple[str, ...] = ()  # what was left out, in lines
+    instrument: bool = False  # whether the outputs of each source become an instrument
 
 
 @dataclass(frozen=True)

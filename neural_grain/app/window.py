@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from neural_grain.app.actions import Action, shortcut_sheet
 from neural_grain.app.batch import BatchLog, plan_batch
 from neural_grain.app.curve_commands import CurveCommands
+from neural_grain.app.instrument import check_presets
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
@@ -329,18 +330,27 @@ class GrainWindow:
         targets = [RenderTarget(float(octaves)) for octaves in VARIATIONS]
         self._ask_folder(title, [self.session.opened.path], targets)
 
+    def ask_save_instrument(self) -> None:
+        """Ask for a folder and save the variations there as an instrument with one knob."""
+        targets = [RenderTarget(float(octaves)) for octaves in VARIATIONS]
+        self._ask_folder("Save the instrument into", [self.session.opened.path], targets, instrument=True)
+
     def ask_batch(self) -> None:
         """Ask for files and a folder, and render them with the target."""
         if names := self.dialogs.many_names():
             self._ask_folder("Write the results into", list(map(Path, names)), [self.target])
 
-    def _ask_folder(self, title: str, sources: list[Path], targets: list[RenderTarget]) -> None:
+    def _ask_folder(
+        self, title: str, sources: list[Path], targets: list[RenderTarget], *, instrument: bool = False
+    ) -> None:
         """Ask for a folder and render files into it. Files of the user that are in the way are replaced on request."""
         folder = self.dialogs.folder_name(title)
         if not folder:
             return
         try:
-            plan = plan_batch(sources, targets, f"{folder}/", keep_tree=True)
+            plan = replace(plan_batch(sources, targets, f"{folder}/", keep_tree=True), instrument=instrument)
+            if instrument:
+                check_presets(plan.jobs)
             taken = BatchLog(plan.log_folder, self.worker.model_path, None).taken(plan.jobs)
         except PipelineError as err:
             self.session.set_status(printable(str(err)), is_error=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
+from neural_grain.app.instrument import write_presets
 from neural_grain.app.processor import FileRendering, GrainProcessor, checked_blocks
 from neural_grain.app.report import describe_left_behind
 from neural_grain.app.targets import RenderTarget
@@ -398,6 +399,8 @@ class Worker:
             for result in results
             if result.rendering is not None and (line := describe_left_behind(result.rendering))
         ]
+        if plan.instrument and not failures:
+            write_presets(plan.jobs)
         n_unchanged = sum(result.is_unchanged for result in results)
         return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)
 

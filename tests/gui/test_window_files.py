@@ -113,6 +113,16 @@ def test_a_picture_is_shown_while_the_sound_is_split(is_cancelled, start, sound,
         assert d.octaves == 0
 
 
+def test_an_instrument_is_saved_into_a_folder(start, sound, tmp_path):
+    d = start(sound)
+    d.answers["folder"] = str(tmp_path / "instrument")
+    (tmp_path / "instrument").mkdir()
+    d.window.ask_save_instrument()
+    d.wait_for_status("7 files rendered")
+    text = (tmp_path / "instrument" / f"{sound.stem}.dspreset").read_text()
+    assert text.count("<sample ") == len(list((tmp_path / "instrument").glob("*.wav"))) == 7
+
+
 def test_variations_and_a_batch_are_rendered_into_a_folder(start, sound, tmp_path):
     d = start(sound)
     (tmp_path / "bad.wav").write_text("no audio")
