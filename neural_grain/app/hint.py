@@ -24,6 +24,7 @@ HINTS = {
     "level": "Level of what is played",
     "slider": "Left for more texture, right for a smoother sound; double-click for 0",
     "entry": "Type a position from -3 to +3: each step of 1 doubles or halves the measured grain",
+    "slot": "Two settings of this sound, A and B: switch between them to compare (A)",
     "cancel": "Stop what is being done",
 }
 

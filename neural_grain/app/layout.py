@@ -54,6 +54,7 @@ class ViewState:
     is_contour_current: bool
     zones: SliderZones | None
     measured_octaves: float | None  # of the position of the slider
+    slot: str  # "A" or "B"
 
     def allows(self, needs: Needs) -> bool:
         """Whether an action with these needs is possible."""
@@ -125,6 +126,7 @@ class Layout:
         self._build_status()
         keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
         self.octave_slider = OctaveSlider(outer, self._palette, self.scale, keys, callbacks.slide)
+        self.slot_button = self.octave_slider.add_button(lambda: self._perform("switch_slot"))
         self.panel = PicturePanel(outer, self._palette, self.scale, callbacks.panel)
         lane = LaneCallbacks(callbacks.edit_curve, self.panel.zoom, lambda x, y: self.menus["Curve"].tk_popup(x, y))
         self.lane = CurveLane(outer, self._palette, self.scale, lane)
@@ -143,10 +145,9 @@ class Layout:
     def _build_bar(self) -> None:
         bar = ttk.Frame(self.outer)
         bar.pack(fill="x")
-        actions = {action.command: action for action in ACTIONS}
 
         def button(text: str, command: str) -> ttk.Button:
-            return ttk.Button(bar, text=text, command=lambda: self._callbacks.perform(actions[command]))
+            return ttk.Button(bar, text=text, command=lambda: self._perform(command))
 
         self.open_button = button("Open ...", "ask_open")
         self.play_button = button("Play", "toggle_play")
@@ -159,6 +160,10 @@ class Layout:
         ends_of_groups = (self.play_button, self.version_buttons[VERSIONS[-1]], self.curve_button)
         for child in bar.winfo_children():
             child.pack(side="left", padx=(0, self._px(18 if child in ends_of_groups else 6)))
+
+    def _perform(self, command: str) -> None:
+        """Do the action of the table that has this command."""
+        self._callbacks.perform(next(action for action in ACTIONS if action.command == command))
 
     def _build_file_row(self) -> None:
         """What is open, and how loud it is."""
@@ -208,6 +213,7 @@ class Layout:
             "level": self.meter,
             "slider": self.octave_slider.slider,
             "entry": self.octave_slider.entry,
+            "slot": self.slot_button,
             "cancel": self.cancel_button,
         }
         for name, widget in widgets.items():
@@ -303,7 +309,9 @@ class Layout:
             self._configure(button, style="On.TButton" if is_on else "TButton")
         self._enable(self.open_button, state.allows(Needs.MODEL))
         self._configure(self.curve_button, style="On.TButton" if state.allows(Needs.CURVE) else "TButton")
-        for widget in (self.play_button, self.save_button, self.curve_button, *self.version_buttons.values()):
+        self._configure(self.slot_button, text=state.slot)
+        buttons = self.play_button, self.save_button, self.curve_button, self.slot_button
+        for widget in (*buttons, *self.version_buttons.values()):
             self._enable(widget, state.allows(Needs.FILE))
         for widget in (self.octave_slider.slider, self.octave_slider.entry):
             self._enable(widget, state.allows(Needs.FILE) and not state.has_curve)

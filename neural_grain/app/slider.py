@@ -44,6 +44,7 @@ class OctaveSlider:
         self.strip = RangeStrip(middle, self.slider, palette, scale)
         self.strip.canvas.pack(fill="x")
         ttk.Label(frame, text=f"+{SLIDER_RANGE:.0f}  smooth").pack(side="left")
+        self._frame, self._gap = frame, round(8 * scale)
         self.entry = ttk.Entry(frame, width=6, justify="right", font=LARGE_FONT)
         self.entry.pack(side="left", padx=(round(8 * scale), 0))
         self.slider.bind("<Button-1>", lambda _: self.slider.focus_set(), add=True)
@@ -51,6 +52,12 @@ class OctaveSlider:
             self.entry.bind(key, lambda _: self._accept_typed())
         for key in select_all_keys:
             self.entry.bind(key, self._select_all)
+
+    def add_button(self, command: Callable[[], None]) -> ttk.Button:
+        """Add a small button after the field."""
+        button = ttk.Button(self._frame, width=2, command=command)
+        button.pack(side="left", padx=(self._gap, 0))
+        return button
 
     @property
     def octaves(self) -> float:

@@ -22,6 +22,7 @@ from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
 from neural_grain.app.session import VARIATIONS, Session, describe_model
+from neural_grain.app.slots import Slots
 from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.app.worker import (
     BatchDone,
@@ -108,6 +109,7 @@ class GrainWindow:
         self._after_save: PendingAction | None = None
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
         self._shows_curve = False
+        self._slots = Slots()
         callbacks = LayoutCallbacks(
             perform=self.perform,
             release=lambda action: attrgetter(action.release)(self)(),
@@ -172,6 +174,7 @@ class GrainWindow:
             is_contour_current=session.is_measured(target),
             zones=session.zones,
             measured_octaves=session.measured_octaves(target),
+            slot=self._slots.current,
         )
 
     def _refresh(self) -> None:
@@ -273,6 +276,17 @@ class GrainWindow:
             self.session.prepare_curve()
         self._refresh()
         self._on_move()
+
+    def switch_slot(self) -> None:
+        """Change between two settings of the slider and the curve, A and B."""
+        target = self._slots.switch(self.target)
+        if target.curve is not None:
+            self.lane.edit(lambda: self.lane.editor.replace(target.curve.points))
+        if (target.curve is not None) != self._shows_curve:
+            self.toggle_curve()
+        if target.curve is None:
+            self._refresh()  # the slider can't be moved before it is enabled
+            self.move_to(target.octaves)
 
     def show_all(self) -> None:
         """Show the whole sound."""
@@ -458,6 +472,7 @@ class GrainWindow:
         self.playback.open(opened.y, opened.analysis.sound.sr, opened.solver, self.preferences.volume)
         self.preferences.add_recent(opened.path)
         self.lane.begin(self.panel.duration_s)
+        self._slots = Slots()
         self._refresh()  # the slider can't be moved before it is enabled
         self.layout.octave_slider.end_typing()
         self.move_to(0.0)
