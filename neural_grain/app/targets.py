@@ -115,7 +115,10 @@ def match_target(reference: Path, *, over_time: bool) -> RenderTarget:
 def read_curve(path: Path) -> GrainCurve:
     """Read the text file of a curve; a `PipelineError` names the file, and the line where one is wrong."""
     try:
-        if path.stat().st_size > MAX_CURVE_BYTES:
+        size = path.stat().st_size
+        if not (path.is_file() or path.is_dir()):
+            raise PipelineError("not a file")  # a device or a pipe may never end
+        if size > MAX_CURVE_BYTES:
             raise PipelineError(f"larger than {MAX_CURVE_BYTES // 10**6} MB; is it a text file?")
         return parse_curve(path.read_text(encoding="utf-8"))
     except OSError as err:

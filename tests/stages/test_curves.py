@@ -117,6 +117,7 @@ def test_a_curve_beyond_the_end_of_the_sound_gives_a_warning(folder):
 
 BAD = {
     ("--curve", "nowhere.txt"): "nowhere.txt: not readable",
+    ("--curve", "/dev/zero"): "/dev/zero: not a file",
     ("--curve", "in"): "in: not readable",
     ("--curve", "in/drone0.wav"): "in/drone0.wav: not a text file",
     ("--curve", "order.txt"): "order.txt: line 2: the time 1 s does not come after 2 s",
