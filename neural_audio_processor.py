@@ -7,8 +7,8 @@ One slider s from -3 (texture) through 0 to +3 (smooth) counts octaves of measur
 
 With --grain, --target-grain, --match, --sweep, --curve, --lfo or --layer it renders files. Without them it opens a
 window. At 0 the output has the samples of the input, bit for bit. --curve and --lfo move the slider over time; the law
-then holds for each second, and --report draws what was requested and achieved. --layer writes only the tones or only the texture of the result; both
-files add up to it. Alone, it splits the sound as it is.
+then holds for each second, and --report draws what was requested and achieved. --layer writes only the tones or only
+the texture of the result; both files add up to it. Alone, it splits the sound as it is.
 
 Reads: a model that stage 3 made, if there is one, and audio files
 Writes: NAME_grain-2.0.wav in the current folder, or where -o says; never an input

@@ -45,14 +45,27 @@ class Hint:
         self._text = text if callable(text) else lambda: text
         self._waiting: str | None = None
         self._window: tk.Toplevel | None = None
+        self._is_used = False  # since the pointer came: a hint would cover what the user looks at then
         for event in ("<Enter>", "<Motion>"):
             widget.bind(event, self._wait, add=True)
-        for event in ("<Leave>", "<ButtonPress>", "<KeyPress>", "<Destroy>"):
-            widget.bind(event, self._hide, add=True)
+        # Tk calls only the most specific binding of a widget, and some bind the first button themselves.
+        for event in ("<ButtonPress-1>", "<ButtonPress>", "<KeyPress>"):
+            widget.bind(event, self._use, add=True)
+        widget.bind("<Leave>", self._leave, add=True)
+        widget.bind("<Destroy>", self._hide, add=True)
 
     def _wait(self, _event: tk.Event) -> None:
         self._hide()
-        self._waiting = self._widget.after(REST_MS, self._show)
+        if not self._is_used:
+            self._waiting = self._widget.after(REST_MS, self._show)
+
+    def _use(self, _event: tk.Event) -> None:
+        self._is_used = True
+        self._hide()
+
+    def _leave(self, _event: tk.Event) -> None:
+        self._is_used = False
+        self._hide()
 
     def _show(self) -> None:
         self._waiting = None

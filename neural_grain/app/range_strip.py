@@ -62,8 +62,8 @@ class RangeStrip:
 
         bar(-SLIDER_RANGE, SLIDER_RANGE, palette.trough)
         if self._zones is not None:
-            light = mixed(canvas, ACCENT, palette.background, 0.4)
-            bar(-self._zones.whole[0], self._zones.whole[1], light)
+            faint = mixed(canvas, ACCENT, palette.background, 0.4)
+            bar(-self._zones.whole[0], self._zones.whole[1], faint)
             bar(-self._zones.texture[0], self._zones.texture[1], ACCENT)
         for octaves in range(-round(SLIDER_RANGE), round(SLIDER_RANGE) + 1):
             x, length = self._x(octaves), self._px(TICK if octaves else 2 * TICK)

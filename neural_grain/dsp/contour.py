@@ -26,7 +26,7 @@ from neural_grain.dsp.flatness import GrainMeter, check_sound, grain_per_frame, 
 from neural_grain.dsp.settings import GrainSettings
 from neural_grain.dsp.stft import n_full_frames
 
-BORDER_S = 0.02  # less than half a frame to either side of the border of two seconds, within which a contour goes from one to the other
+BORDER_S = 0.02  # to either side of a border, within which a contour changes: less than half a frame, so none sees it
 MIN_LAST_S = 0.5  # a shorter rest at the end of a sound belongs to the second before
 
 
@@ -137,10 +137,6 @@ class Seconds:
         counts = np.bincount(second, minlength=self.n)
         sums = np.bincount(second, values[self.counts].astype(float), self.n)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-    def octaves(self, flatness: np.ndarray) -> np.ndarray:
-        """Octaves by which each second became smoother, from the flatness of the frames afterwards."""
-        return np.log2(self.grain / self.mean(flatness))
 
     def requested_octaves(self, curve: GrainCurve) -> np.ndarray:
         """Octaves that a curve asks of each second."""

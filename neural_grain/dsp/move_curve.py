@@ -6,7 +6,7 @@ Every second is solved on its own (`LocalAmounts`). The prediction along the who
 correct the seconds: one that moved by too much is asked for less. A second that can't be moved so far goes as far as it
 can.
 
-In: a `GainField` and a `GrainCurve`. Out: a `CurveRendering`.
+In: a `CurveSolver` and a `GrainCurve`. Out: a `CurveRendering`.
 """
 
 from __future__ import annotations
@@ -101,6 +101,13 @@ class SolvedCurve(NamedTuple):
     predicted_octaves: np.ndarray
 
 
+class CurveAttempt(NamedTuple):
+    """One rendering in numbers. Its audio is not kept, because a whole file takes much memory."""
+
+    ratios: np.ndarray  # (seconds,)
+    contour: GrainContour
+
+
 class CurveSolver:
     """Finds the amounts along curves, for one sound.
 
@@ -192,21 +199,18 @@ def move_along(
         return _moved_by_constant(solver, curve, ceiling, store)
     ratios, predicted = solver.solve(curve)
     is_short = solver.falls_short(curve, ratios, predicted)
-    attempts: list[np.ndarray] = []
-    errors: list[float] = []
+    attempts: list[CurveAttempt] = []
     for _ in range(CURVE.renderings):
         rendering = _rendered(solver, curve, ratios, ceiling, store)
-        attempts.append(ratios)
-        error = rendering.contour.errors_where(~is_short)
-        errors.append(error.mean() if len(error) else 0.0)
-        if not len(error) or error.max() <= CURVE.tolerance_octaves:
+        attempts.append(CurveAttempt(ratios, rendering.contour))
+        if rendering.contour.errors_where(~is_short).max(initial=0) <= CURVE.tolerance_octaves:
             break
         achieved = rendering.contour.achieved_octaves
         is_short |= solver.falls_short(curve, ratios, achieved)
         ratios = solver.corrected(curve, ratios, achieved)
-    best = int(np.argmin(errors))
-    if best < len(attempts) - 1:
-        rendering = _rendered(solver, curve, attempts[best], ceiling, store)
+    best = min(attempts, key=lambda attempt: attempt.contour.errors_where(~is_short).sum())
+    if best is not attempts[-1]:
+        rendering = _rendered(solver, curve, best.ratios, ceiling, store)
     return replace(rendering, contour=replace(rendering.contour, is_out_of_reach=is_short))
 
 

@@ -90,7 +90,7 @@ def grain_octaves(before, after) -> np.ndarray:
     """Octaves by which each second of a file is smoother in another, by the definition of the contour."""
     sounds, settings = [open_sound(path) for path in (before, after)], GrainSettings()
     seconds = Seconds.of(sounds[0], grain_per_frame(sounds[0], settings).active, settings)
-    return seconds.octaves(measure_local_grain(sounds[1], settings).flatness)
+    return np.log2(seconds.grain / seconds.mean(measure_local_grain(sounds[1], settings).flatness))
 
 
 def test_double_clicks_add_and_remove_points_and_a_third_click_does_not(hand):

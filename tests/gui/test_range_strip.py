@@ -91,10 +91,20 @@ def test_every_control_has_a_hint(start, sound):
     assert set(VERSIONS) < set(HINTS)
 
 
+def test_no_hint_covers_the_result_after_the_slider_was_moved(start, sound):
+    d = start(sound)
+    d.drag_slider(-1.0)
+    d.xdotool("mousemove_relative", 1, 0, "sleep", 1.2)
+    d.receive_events()
+    assert hints(d) == []
+    d.xdotool("mousemove", 5, 5, "mousemove", *d.centre(d.slider), "mousemove_relative", 2, 0)
+    d.wait_until(lambda: hints(d) == [HINTS["slider"]])
+
+
 @pytest.mark.parametrize(
     ("zones", "lines"),
     [
-        (SliderZones((3.5, 3.5), (3.5, 3.5)), ["dark: only texture moves, from -3.5 to +3.5"]),
+        (SliderZones((3.5, 3.5), (3.5, 3.5)), ["strong colour: only texture moves, from -3.0 to +3.0"]),
         (
             SliderZones((1.0, 0.5), (2.0, 1.5)),
             ["from -1.0 to +0.5", "filled with noise, down to -2.0", "thinned out, up to +1.5", "goes no farther"],
