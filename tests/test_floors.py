@@ -23,8 +23,9 @@ FLOORS = {
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
-        "targets processor report batch instrument report_picture mixer player playback worker session slots preferences curve_editor theme "
-        "hint picture panels range_strip slider lane_view lane actions dialogs curve_commands layout window desktop"
+        "targets processor report batch instrument report_picture mixer player playback messages worker session slots "
+        "preferences curve_editor theme hint picture panels range_strip slider lane_view lane actions dialogs "
+        "curve_commands layout window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")

@@ -13,11 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job
-from neural_grain.app.processor import NOTHING_LEARNED, GrainProcessor
-from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering
-from neural_grain.app.targets import RenderTarget
-from neural_grain.app.worker import (
-    PREPARING,
+from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
     FileOpened,
@@ -29,9 +25,12 @@ from neural_grain.app.worker import (
     RenderingDone,
     TaskEnd,
     WorkCancelled,
-    Worker,
     WorkFailed,
 )
+from neural_grain.app.processor import NOTHING_LEARNED, GrainProcessor
+from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering
+from neural_grain.app.targets import RenderTarget
+from neural_grain.app.worker import PREPARING, Worker
 from neural_grain.audio.sound import Sound
 from neural_grain.base.errors import printable
 from neural_grain.dsp.gains import AmountCurve, Amounts

@@ -18,13 +18,7 @@ from neural_grain.app.actions import Action, shortcut_sheet
 from neural_grain.app.batch import BatchLog, plan_batch
 from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.instrument import check_presets
-from neural_grain.app.playback import Playback
-from neural_grain.app.player import Player
-from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
-from neural_grain.app.session import VARIATIONS, Session, describe_model
-from neural_grain.app.slots import Slots
-from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
-from neural_grain.app.worker import (
+from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
     FileOpened,
@@ -33,9 +27,15 @@ from neural_grain.app.worker import (
     Pictured,
     RenderingDone,
     WorkCancelled,
-    Worker,
     WorkFailed,
 )
+from neural_grain.app.playback import Playback
+from neural_grain.app.player import Player
+from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
+from neural_grain.app.session import VARIATIONS, Session, describe_model
+from neural_grain.app.slots import Slots
+from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
+from neural_grain.app.worker import Worker
 from neural_grain.base.errors import PipelineError, printable
 
 if TYPE_CHECKING:

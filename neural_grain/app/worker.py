@@ -21,19 +21,31 @@ import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
 from neural_grain.app.instrument import write_presets
-from neural_grain.app.processor import FileRendering, GrainProcessor, checked_blocks
+from neural_grain.app.messages import (
+    BatchDone,
+    CurveEstimated,
+    FileOpened,
+    FileSaved,
+    Message,
+    ModelLoaded,
+    Pictured,
+    Progress,
+    RenderingDone,
+    TaskEnd,
+    WorkCancelled,
+    WorkFailed,
+)
+from neural_grain.app.processor import GrainProcessor, checked_blocks
 from neural_grain.app.report import describe_left_behind
 from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
-from neural_grain.dsp.analysis import Analysis, Picture, picture_of
+from neural_grain.dsp.analysis import picture_of
 from neural_grain.dsp.curve import GrainCurve
-from neural_grain.dsp.gains import AmountCurve, Amounts
-from neural_grain.dsp.move import Rendering, move_grain
-from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
-from neural_grain.dsp.solver import AmountSolver
+from neural_grain.dsp.move import move_grain
+from neural_grain.dsp.move_curve import CurveSolver, move_along
 
 PREPARING = "preparing the curve"
 PROGRESS_STEPS = 20  # progress messages while a file is read once
@@ -54,104 +66,6 @@ OPENING = (  # the parts are those of the time that the readings of ten minutes 
     ReadingPass("splitting tones and texture", 0.1, 0.8),
     ReadingPass("analysing", 0.8, 1.0),
 )
-
-
-class Message:
-    """Anything that the worker tells the window."""
-
-
-class TaskEnd(Message):
-    """The last message of a task."""
-
-
-@dataclass(frozen=True)
-class Progress(Message):
-    """What the worker does, and the share of it that is done, within 0 to 1."""
-
-    text: str
-    share: float
-
-
-@dataclass(frozen=True)
-class Pictured(Message):
-    """A file that is being opened has a picture; its layers and its pattern, which take longer, are still missing."""
-
-    path: Path
-    picture: Picture
-
-
-@dataclass(frozen=True)
-class ModelLoaded(TaskEnd):
-    """A model is ready."""
-
-    processor: GrainProcessor
-
-
-@dataclass(frozen=True)
-class FileOpened(TaskEnd):
-    """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver."""
-
-    path: Path
-    y: np.ndarray
-    solver: AmountSolver
-
-    @property
-    def analysis(self) -> Analysis:
-        """Picture and grain of the sound."""
-        return self.solver.analysis
-
-    @property
-    def picture(self) -> Picture:
-        """The analysis, of which the picture is a part."""
-        return self.analysis
-
-
-@dataclass(frozen=True)
-class RenderingDone(TaskEnd):
-    """An open file was rendered and measured; None if a later target overtook the rendering."""
-
-    opened: FileOpened
-    rendering: Rendering | CurveRendering | None
-
-
-@dataclass(frozen=True)
-class CurveEstimated(TaskEnd):
-    """The amounts along a curve are known well enough to be heard; None if a later curve or file overtook this one."""
-
-    opened: FileOpened
-    amounts: Amounts | AmountCurve | None
-
-
-@dataclass(frozen=True)
-class FileSaved(TaskEnd):
-    """A file was rendered to disk."""
-
-    saved: FileRendering
-
-
-@dataclass(frozen=True)
-class BatchDone(TaskEnd):
-    """Files were rendered into a folder.
-
-    ``failures`` has a line for each that was not, ``left_behind`` one for each that lost something besides samples.
-    """
-
-    folder: Path
-    n_done: int
-    n_unchanged: int  # of these, by an earlier run
-    failures: list[str]
-    left_behind: list[str]
-
-
-class WorkCancelled(TaskEnd):
-    """The task was cancelled."""
-
-
-@dataclass(frozen=True)
-class WorkFailed(TaskEnd):
-    """The task failed, for a reason in one line."""
-
-    reason: str
 
 
 class Cancelled(Exception):

@@ -11,10 +11,7 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.app.targets import RenderTarget
-from neural_grain.app.worker import (
-    OPENING,
-    PREPARING,
+from neural_grain.app.messages import (
     CurveEstimated,
     FileOpened,
     Message,
@@ -23,9 +20,10 @@ from neural_grain.app.worker import (
     Progress,
     RenderingDone,
     WorkCancelled,
-    Worker,
     WorkFailed,
 )
+from neural_grain.app.targets import RenderTarget
+from neural_grain.app.worker import OPENING, PREPARING, Worker
 from neural_grain.dsp.curve import GrainCurve
 
 Wanted = TypeVar("Wanted", bound=Message)
