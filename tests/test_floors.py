@@ -23,9 +23,10 @@ FLOORS = {
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
-        "targets processor report batch instrument report_picture mixer player playback messages worker session slots "
-        "preferences curve_editor theme hint picture panels range_strip slider lane_view lane actions dialogs "
-        "curve_commands layout window desktop"
+        "targets processor report batch instrument report_picture mixer player playback messages worker library_state "
+        "session curve_editor setting preferences theme hint picture panels slider overview meter library_strip "
+        "lane_view lane start_page file_list status_row actions view_state menus dialogs curve_commands file_commands "
+        "layout window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
@@ -42,7 +43,13 @@ HOMES = {  # a third-party package, and the modules that may import it
             "panels",
             "slider",
             "hint",
-            "range_strip",
+            "overview",
+            "meter",
+            "library_strip",
+            "start_page",
+            "file_list",
+            "status_row",
+            "menus",
             "lane_view",
             "lane",
             "window",

@@ -22,6 +22,20 @@ class Message:
     """Anything that the worker tells the window."""
 
 
+@dataclass(frozen=True)
+class SoundFacts:
+    """What the window says about a sound besides its length and rate.
+
+    Attributes
+    ----------
+    subtype : str, sample format by libsndfile's name, such as PCM_24
+    peaks : np.ndarray, shape (2, n), smallest and largest sample of n equal parts, full scale 1.0
+    """
+
+    subtype: str
+    peaks: np.ndarray
+
+
 class TaskEnd(Message):
     """The last message of a task."""
 
@@ -40,6 +54,7 @@ class Pictured(Message):
 
     path: Path
     picture: Picture
+    facts: SoundFacts
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ class FileOpened(TaskEnd):
     path: Path
     y: np.ndarray
     solver: AmountSolver
+    facts: SoundFacts
 
     @property
     def analysis(self) -> Analysis:
@@ -103,6 +119,13 @@ class BatchDone(TaskEnd):
     n_unchanged: int  # of these, by an earlier run
     failures: list[str]
     left_behind: list[str]
+
+
+@dataclass(frozen=True)
+class DemoReady(TaskEnd):
+    """The demo sounds are there."""
+
+    paths: list[Path]
 
 
 class WorkCancelled(TaskEnd):

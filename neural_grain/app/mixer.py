@@ -74,6 +74,7 @@ class Mixer:
     position : int, the playhead in samples
     source : Source or None, what the last block was made of; None for silence
     peak : float, decaying peak level of the output, full scale 1.0
+    has_clipped : bool, whether the output has exceeded full scale since somebody set this to False
     underruns : int, how often the sound was interrupted because nothing was rendered in time
     volume : float, factor on the output
     changed : threading.Event, set when there is something new to prepare
@@ -85,6 +86,7 @@ class Mixer:
         self.position = 0
         self.underruns = 0
         self.peak = 0.0
+        self.has_clipped = False
         self.volume = 1.0
         self.source: Source | None = None
         self.changed = threading.Event()
@@ -211,7 +213,9 @@ class Mixer:
             while n_filled < len(out):
                 n_filled += self._fill_piece(out[n_filled : n_filled + self._piece_samples])
             self._apply_volume(out)
-            self.peak = max(self.peak * 0.9, float(np.abs(out).max(initial=0.0)))
+            peak = float(np.abs(out).max(initial=0.0))
+            self.peak = max(self.peak * 0.9, peak)
+            self.has_clipped = self.has_clipped or peak > 1.0
 
     def _fill_piece(self, out: np.ndarray) -> int:
         """Make the changes that are due, and write samples up to the next one at the most; returns their number."""

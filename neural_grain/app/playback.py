@@ -107,6 +107,16 @@ class Playback:
         peak = max(self.mixer.peak, bottom) if self.is_playing else bottom
         return PLAYBACK.meter_range_db + 20 * math.log10(peak)
 
+    @property
+    def has_clipped(self) -> bool:
+        """Whether the output has exceeded full scale since the light was reset."""
+        return self.mixer is not None and self.mixer.has_clipped
+
+    def reset_clip(self) -> None:
+        """Turn the clip light off."""
+        if self.mixer is not None:
+            self.mixer.has_clipped = False
+
     def toggle(self) -> str:
         """Play or pause; returns why that is not possible, or an empty string."""
         if self.is_playing:

@@ -91,17 +91,17 @@ def describe_amounts(amounts: Amounts) -> str:
 
 
 def describe_zones(zones: SliderZones) -> str:
-    """What the strip below the slider shows, in lines."""
+    """What the trough of the slider shows, in lines."""
     (texture_low, texture_high), (low, high) = (
         [min(octaves, SLIDER_RANGE) for octaves in directions] for directions in zones
     )
-    lines = [f"strong colour: only texture moves, from {0 - texture_low:+.1f} to {texture_high:+.1f}"]
+    lines = [f"strong shade: only texture moves, from {0 - texture_low:+.1f} to {texture_high:+.1f}"]
     if low > texture_low + 0.05:
-        lines.append(f"faint colour: weak bands are filled with noise, down to {0 - low:+.1f}")
+        lines.append(f"faint shade: weak bands are filled with noise, down to {0 - low:+.1f}")
     if high > texture_high + 0.05:
-        lines.append(f"faint colour: weak partials are thinned out, up to {high:+.1f}")
+        lines.append(f"faint shade: weak partials are thinned out, up to {high:+.1f}")
     if min(low, high) < SLIDER_RANGE:
-        lines.append("no colour: this sound goes no farther")
+        lines.append("no shade: this sound goes no farther")
     return "\n".join(lines)
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job
+from neural_grain.app.library_state import LibraryState
 from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
+    DemoReady,
     FileOpened,
     FileSaved,
     Message,
@@ -23,6 +25,7 @@ from neural_grain.app.messages import (
     Pictured,
     Progress,
     RenderingDone,
+    SoundFacts,
     TaskEnd,
     WorkCancelled,
     WorkFailed,
@@ -33,6 +36,7 @@ from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import PREPARING, Worker
 from neural_grain.audio.sound import Sound
 from neural_grain.base.errors import printable
+from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.move import Rendering
 from neural_grain.dsp.move_curve import CurveRendering, GrainContour
@@ -49,16 +53,31 @@ class TaskKind(Enum):
 
 MEASURING = "measuring ..."
 VARIATIONS = range(-3, 4)  # octaves at which variations are saved
-MAX_NAME_LENGTH = 60  # characters of a file name that are shown
+DEPTHS = {"PCM_S8": "8 bit", "PCM_U8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit"}
+MAX_NAME_LENGTH = 44  # characters of a file name that are shown
 
 
-def describe_file(path: Path, sound: Sound) -> str:
-    """Line about a file: its name, duration, channels and rate."""
+def shortened_name(path: Path) -> str:
+    """Name of a file, in which the middle is left out if it is too long."""
     name = printable(path.name)
     if len(name) > MAX_NAME_LENGTH:
-        name = f"{name[:40]} ... {name[-14:]}"
+        name = f"{name[: MAX_NAME_LENGTH - 20]} ... {name[-14:]}"
+    return name
+
+
+def describe_sound(sound: Sound, facts: SoundFacts, position_s: float | None) -> str:
+    """Time, length, channels, rate and depth of a sound in one line."""
+    duration_s = sound.n_samples / sound.sr
+    time = f"{format_time(position_s or 0.0)} / {format_time(duration_s)}"
     channels = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
-    return f"{name}   {sound.n_samples / sound.sr:.1f} s, {channels}, {sound.sr} Hz"
+    depth = DEPTHS.get(facts.subtype, facts.subtype.replace("_", " ").lower())
+    return "   ".join((time, channels, f"{sound.sr / 1000:g} kHz", depth))
+
+
+def format_time(seconds: float) -> str:
+    """Minutes, seconds and tenths, such as 1:05.2."""
+    tenths = int(seconds * 10 + 1e-6)
+    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def describe_request(grain: float, target: RenderTarget) -> str:
@@ -147,8 +166,24 @@ class Session:
 
     @property
     def file_text(self) -> str:
-        """Line about the file whose picture is shown."""
-        return " " if self.visible is None else describe_file(self.visible.path, self.visible.picture.sound)
+        """Name of the file whose picture is shown."""
+        return " " if self.visible is None else shortened_name(self.visible.path)
+
+    def info_text(self, position_s: float | None) -> str:
+        """Line about the sound whose picture is shown, of which some second is heard."""
+        visible = self.visible
+        return "" if visible is None else describe_sound(visible.picture.sound, visible.facts, position_s)
+
+    def library_state(self, target: RenderTarget) -> LibraryState:
+        """Grain of the open sound before and after, among the sounds that the model learned from."""
+        if self.opened is None:
+            return LibraryState()
+        before = self.opened.analysis.grain
+        if self.is_measured(target):
+            return LibraryState(before=before, after=self.rendering.grain_after, is_measured=True)
+        if target.curve is not None or target.is_unmoved:
+            return LibraryState(before=before)
+        return LibraryState(before=before, after=before * 2.0**-target.octaves)
 
     @property
     def idle_status(self) -> str:
@@ -182,7 +217,7 @@ class Session:
     def grain_text(self, target: RenderTarget) -> str:
         """Line about the grain of the open file with a target."""
         if self.opened is None:
-            return "open a sound to begin" if self.processor is not None and self.preview is None else " "
+            return " "
         if self.is_measured(target):
             is_curve = isinstance(self.rendering, CurveRendering)
             return (describe_beside_curve if is_curve else describe_rendering)(self.rendering)
@@ -203,6 +238,12 @@ class Session:
         """Gains for a target, shape (n_mels, frames); None for no change."""
         amounts = self.amounts(target)
         return None if amounts is None else self.opened.solver.field.gain_db_of_frames(amounts, frames)
+
+    def layer_levels(self, target: RenderTarget, frames: np.ndarray) -> LayerLevels | None:
+        """Levels of both layers after a target; None before the sound is split."""
+        if self.opened is None:
+            return None
+        return self.opened.solver.field.layer_levels(self.amounts(target), frames)
 
     def set_status(self, status: str, *, is_error: bool = False) -> None:
         """Say what the user's last action led to."""
@@ -262,6 +303,12 @@ class Session:
         self.worker.batch(plan, overwrite=overwrite)
         self._add_task(TaskKind.WRITING)
 
+    def make_demo(self, folder: Path) -> None:
+        """Make the demo sounds."""
+        self.set_status("making the demo sounds ...")
+        self.worker.make_demo(folder)
+        self._add_task()
+
     def close_file(self) -> None:
         """Forget the open file, and the one that is being opened."""
         self.preview = self.opened = self.rendering = self.curve_amounts = None
@@ -309,6 +356,8 @@ class Session:
                 self.set_status(
                     f"{n_done} files rendered{failed or f' in {printable(folder)}{unchanged}'}", is_error=bool(failures)
                 )
+            case DemoReady():
+                self.set_status(self.idle_status)
             case WorkCancelled():
                 self.preview = None
                 self.set_status("cancelled")

@@ -89,6 +89,16 @@ def output_name(source: Path, target: RenderTarget) -> str:
     return f"{start}_{hashlib.sha1(stem).hexdigest()[:HASH_DIGITS]}{ending}"
 
 
+def free_output(source: Path, target: RenderTarget) -> Path:
+    """The default name of an output beside its source, with a number if something has that name already."""
+    output = source.with_name(output_name(source, target))
+    number = 1
+    while os.path.lexists(output):
+        number += 1
+        output = source.with_name(f"{Path(output_name(source, target)).stem} ({number}).wav")
+    return output
+
+
 def sweep_targets(step: float) -> list[RenderTarget]:
     """Positions from one end of the slider to the other in steps of some octaves, 0 among them."""
     n = int(SLIDER_RANGE / step + 1e-9)

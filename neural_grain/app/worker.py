@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from neural_grain.app.instrument import write_presets
 from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
+    DemoReady,
     FileOpened,
     FileSaved,
     Message,
@@ -31,6 +33,7 @@ from neural_grain.app.messages import (
     Pictured,
     Progress,
     RenderingDone,
+    SoundFacts,
     TaskEnd,
     WorkCancelled,
     WorkFailed,
@@ -38,16 +41,19 @@ from neural_grain.app.messages import (
 from neural_grain.app.processor import GrainProcessor, checked_blocks
 from neural_grain.app.report import describe_left_behind
 from neural_grain.app.targets import RenderTarget
+from neural_grain.audio.formats import read_format
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
+from neural_grain.data.demo import write_demo
 from neural_grain.dsp.analysis import picture_of
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.move import move_grain
 from neural_grain.dsp.move_curve import CurveSolver, move_along
 
 PREPARING = "preparing the curve"
+OVERVIEW_PARTS = 4096  # as many as the widest screens have pixel columns
 PROGRESS_STEPS = 20  # progress messages while a file is read once
 
 
@@ -142,6 +148,10 @@ class Worker:
         """Render files into a folder, as the command line does; ends with `BatchDone`."""
         self._tasks.put(lambda: self._batch(plan, overwrite))
 
+    def make_demo(self, folder: Path) -> None:
+        """Write the demo sounds below a folder, unless they are there; ends with `DemoReady`."""
+        self._tasks.put(lambda: self._make_demo(folder))
+
     def cancel(self) -> None:
         """Cancel the task that is under way; it ends with `WorkCancelled`."""
         self._stop.set()
@@ -216,8 +226,11 @@ class Worker:
         try:
             stamp = file_stamp(path)
             y, sr = self._read(path)
+            facts = SoundFacts(read_format(path).subtype, overview_peaks(y))
             sound = self._observed(sound_from_array(y, sr), OPENING[1:])
-            self.messages.put(Pictured(path, picture_of(sound, self._processor.settings, self._processor.threads)))
+            self.messages.put(
+                Pictured(path, picture_of(sound, self._processor.settings, self._processor.threads), facts)
+            )
             solver = self._processor.solver(sound)
             self._check()
             for sign in (-1.0, 1.0):
@@ -225,7 +238,7 @@ class Worker:
             self._processor.adopt_solver(path, stamp, solver)
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        return FileOpened(path, y, solver)
+        return FileOpened(path, y, solver, facts)
 
     def _read(self, path: Path) -> tuple[np.ndarray, int]:
         """Samples of a file, shape (n_samples, channels), and their rate."""
@@ -293,6 +306,19 @@ class Worker:
     def _save(self, job: Job) -> FileSaved:
         return FileSaved(self._processor.render_file(job.source, job.output, job.target, overwrite=True))
 
+    def _make_demo(self, folder: Path) -> DemoReady:
+        def progress(items: Iterable, total: int) -> Iterator:
+            for i, item in enumerate(items):
+                self._check()
+                self.messages.put(Progress("making the demo sounds", (i + 1) / total))
+                yield item
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise PipelineError(f"{folder}: can't be made ({err.strerror})") from err
+        return DemoReady(write_demo(folder, progress, self._processor.threads))
+
     def _batch(self, plan: BatchPlan, overwrite: bool) -> BatchDone:
         results: list[JobResult] = []
         n_jobs = len(plan.jobs)
@@ -317,6 +343,14 @@ class Worker:
             write_presets(plan.jobs)
         n_unchanged = sum(result.is_unchanged for result in results)
         return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)
+
+
+def overview_peaks(y: np.ndarray) -> np.ndarray:
+    """Smallest and largest sample over all channels in equal parts of a sound, shape (2, at most OVERVIEW_PARTS)."""
+    n_parts = min(len(y), OVERVIEW_PARTS)
+    edges = np.arange(n_parts + 1) * len(y) // n_parts
+    parts = [y[start:stop] for start, stop in pairwise(edges)]
+    return np.array([[part.min() for part in parts], [part.max() for part in parts]], np.float32)
 
 
 def _import_torch() -> None:

@@ -57,6 +57,13 @@ class LayerGains(NamedTuple):
     generated: float
 
 
+class LayerLevels(NamedTuple):
+    """Levels of the bands of both layers, shape (n_mels, frames), dB relative to the loudest band before."""
+
+    tones_db: np.ndarray
+    texture_db: np.ndarray  # with what is generated
+
+
 class ChannelBalance(NamedTuple):
     """What keeps the balance of the channels."""
 
@@ -252,17 +259,38 @@ class GainField:
         """Factor on the samples of the whole sound, one for each channel where they need their own."""
         return 1.0 if isinstance(amounts, AmountCurve) else amounts.level * self.channel_factors(amounts)
 
+    def layer_levels(self, amounts: Amounts | AmountCurve | None, frames: np.ndarray) -> LayerLevels:
+        """Levels of the layers after these amounts, or as they are for None, at some frames, for a picture.
+
+        Parameters
+        ----------
+        frames : np.ndarray of int, rising frame numbers of the padded sound; each takes the levels of its step
+        """
+        steps = np.minimum(frames // STEP_FRAMES, self.n_steps - 1)
+        if amounts is None:
+            return LayerLevels(self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps])
+        powers, common_db = self._powers_at(amounts, steps)
+        return LayerLevels(db_of(powers.tones) + common_db, db_of(powers.texture + powers.generated) + common_db)
+
     def _change_db_at(self, amounts: Amounts | AmountCurve, steps: np.ndarray) -> np.ndarray:
         """Change of the level of each band at some rising steps."""
+        powers, common_db = self._powers_at(amounts, steps)
+        before_db = db_of(power_of(self.analysis.tones_db[:, steps]) + power_of(self.analysis.texture_db[:, steps]))
+        return db_of(sum(powers)) - before_db + common_db
+
+    def _powers_at(self, amounts: Amounts | AmountCurve, steps: np.ndarray) -> tuple[LayerPowers, np.ndarray]:
+        """Powers of the layers at some rising steps, and the gain in dB that all of them have in addition."""
         components = self.components(steps)
         gains = step_gains(components, amounts.at(steps), self.shares)
-        powers = np.stack(powers_before_expander(components, gains.bands))  # (layers, n_mels, steps)
-        change_db = db_of(np.tensordot(self.balance(amounts).layers, powers, 1)) - components.level_db
+        powers = powers_before_expander(components, gains.bands)
+        balanced = LayerPowers(
+            *(gain * power for gain, power in zip(self.balance(amounts).layers, powers, strict=True))
+        )
+        is_curve = isinstance(amounts, AmountCurve)
+        common_db = amounts.level_db[:, steps].mean(axis=0) if is_curve else np.float32(20 * math.log10(amounts.level))
         if gains.bands.expander_db is not None:
-            change_db += gains.bands.expander_db + gains.level_db
-        if isinstance(amounts, AmountCurve):
-            return change_db + amounts.level_db[:, steps].mean(axis=0)
-        return change_db + np.float32(20 * math.log10(amounts.level))
+            common_db = common_db + gains.bands.expander_db + gains.level_db
+        return balanced, common_db
 
     def components(self, steps: np.ndarray) -> GainComponents:
         """What the gains at some steps are made of."""

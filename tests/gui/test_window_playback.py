@@ -82,7 +82,7 @@ def test_the_layer_that_is_heard_is_the_one_that_is_saved_and_the_result_stays_u
         d.wait_for_status(f"saved {tmp_path / layer}.wav: the {layer} of: grain ")
         assert d.suggestions[-1] == (f"Save the {layer}", f"a drone_grain{position}_{layer}.wav")
     d.answers.update(should_save=True, save=str(tmp_path / "after.wav"))
-    d.window.close_file()
+    d.window.files.close_file()
     d.settle()
     assert d.suggestions[-1] == ("Save the result", f"a drone_grain{position}.wav")
     tones, texture, after = (sf.read(tmp_path / f"{name}.wav")[0] for name in ("tones", "texture", "after"))
@@ -95,16 +95,16 @@ def test_the_level_meter_follows_the_sound(start, tmp_path):
     d = start(path, player=Player(FakeDevice()))
     d.root.focus_force()
     meter = d.layout.meter
-    assert meter["value"] == 0
+    assert meter.level_db == -60
     d.xdotool("key", "space")
     d.wait_until(lambda: d.playback.position_s > 0.5)
-    loud = meter["value"]
+    loud = meter.level_db
     peak_db = 20 * math.log10(np.abs(d.session.opened.y[: SR // 2]).max())
-    assert loud == pytest.approx(60 + peak_db, abs=3)
+    assert loud == pytest.approx(peak_db, abs=3)
     d.wait_until(lambda: d.playback.position_s > 1.5)
-    assert loud - meter["value"] == pytest.approx(26, abs=3)
+    assert loud - meter.level_db == pytest.approx(26, abs=3)
     d.xdotool("key", "space")
-    d.wait_until(lambda: meter["value"] == 0)
+    d.wait_until(lambda: meter.level_db == -60)
 
 
 def test_the_window_plays_what_it_saves(start, tmp_path):
@@ -140,7 +140,7 @@ def test_six_channels_are_opened_played_and_saved(start, tmp_path):
     sf.write(path, levels * drone(-45)[:, None], SR, "PCM_24")
     device = FakeDevice()
     d = start(path, player=Player(device))
-    assert "6 channels" in d.layout.file_label["text"]
+    assert "6 channels" in d.layout.info_label["text"]
     d.drag_slider(-1.5)
     d.settle()
     d.click(d.layout.play_button)
@@ -175,7 +175,7 @@ def test_a_device_that_vanishes_is_reported_and_playing_works_again(start, sound
     d.window.toggle_play()
     d.wait_until(lambda: d.playback.position_s > 0)
     device.streams[-1].vanish()
-    d.wait_until(lambda: "no sound: the device stopped" in d.layout.status_label["text"])
+    d.wait_until(lambda: "no sound: the device stopped" in d.layout.status.label["text"])
     assert d.layout.play_button["text"] == "Play"
     d.window.toggle_play()
     d.wait_until(lambda: d.playback.is_playing)
