@@ -18,7 +18,7 @@ FLOORS = {
     "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
     "dsp": (
         "settings stft flatness prediction masking layers mel analysis smoothing loudness gains generation resynthesis "
-        "gain_field predictor reach solver move curve contour local_amounts move_curve"
+        "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"
     ),
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",

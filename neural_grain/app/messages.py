@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.processor import FileRendering, GrainProcessor
+from neural_grain.app.targets import RenderTarget
 from neural_grain.dsp.analysis import Analysis, Picture
 from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.move import Rendering
@@ -86,9 +87,10 @@ class CurveEstimated(TaskEnd):
 
 @dataclass(frozen=True)
 class FileSaved(TaskEnd):
-    """A file was rendered to disk."""
+    """A file was rendered to disk, with this target."""
 
     saved: FileRendering
+    target: RenderTarget
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,13 @@ from neural_grain.app.messages import (
     WorkFailed,
 )
 from neural_grain.app.processor import NOTHING_LEARNED, GrainProcessor
-from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering
+from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering, describe_result
 from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import PREPARING, Worker
 from neural_grain.audio.sound import Sound
 from neural_grain.base.errors import printable
 from neural_grain.dsp.gains import AmountCurve, Amounts
+from neural_grain.dsp.mix import describe_mix
 from neural_grain.dsp.move import Rendering
 from neural_grain.dsp.move_curve import CurveRendering, GrainContour
 from neural_grain.dsp.solver import SliderZones
@@ -63,17 +64,19 @@ def describe_file(path: Path, sound: Sound) -> str:
 
 def describe_request(grain: float, target: RenderTarget) -> str:
     """Line about a target that is not measured yet, in the form of `describe_rendering`."""
+    mix = f"; {mix}" if (mix := describe_mix(target.mix)) else ""
     if target.curve is not None:
-        return "curve: to be measured"
+        return f"curve: to be measured{mix}"
     factor = 2.0**-target.octaves
-    return f"grain {grain:.3g} -> {grain * factor:.3g}? (asked x{factor:#.3g}, to be measured)"
+    expected = f" -> {grain * factor:.3g}?" if target.mix.wet == 1 else ""
+    return f"grain {grain:.3g}{expected} (asked x{factor:#.3g}, to be measured){mix}"
 
 
 def target_of(rendering: Rendering | CurveRendering) -> RenderTarget:
     """What a rendering was asked to reach."""
     if isinstance(rendering, CurveRendering):
-        return RenderTarget(curve=rendering.curve)
-    return RenderTarget(rendering.requested_octaves)
+        return RenderTarget(curve=rendering.curve, mix=rendering.mix)
+    return RenderTarget(rendering.requested_octaves, mix=rendering.mix)
 
 
 def audit_verdict(processor: GrainProcessor) -> str:
@@ -159,6 +162,10 @@ class Session:
         """Whether the last measurement was of this target."""
         return self.rendering is not None and target_of(self.rendering) == target
 
+    def is_solved(self, target: RenderTarget) -> bool:
+        """Whether the amounts of the last measurement are those of this target, whatever its mix."""
+        return self.rendering is not None and target_of(self.rendering).wet == target.wet
+
     @property
     def contour(self) -> GrainContour | None:
         """What each second achieved, if the last measurement was along a curve."""
@@ -177,7 +184,7 @@ class Session:
 
     def is_unsaved(self, target: RenderTarget) -> bool:
         """Whether the open file with this target would be lost."""
-        return self.opened is not None and not target.is_unmoved and target != self.saved_target
+        return self.opened is not None and not target.is_copy and target != self.saved_target
 
     def grain_text(self, target: RenderTarget) -> str:
         """Line about the grain of the open file with a target."""
@@ -191,11 +198,11 @@ class Session:
     def amounts(self, target: RenderTarget) -> Amounts | AmountCurve | None:
         """Measured amounts for a target, the solver's estimate until there are any, None for no change.
 
-        Those of a curve may lag behind it until the worker has looked at it.
+        They do not depend on its mix. Those of a curve may lag behind it until the worker has looked at it.
         """
         if self.opened is None or target.is_unmoved:
             return None
-        if self.is_measured(target):
+        if self.is_solved(target):
             return self.rendering.amounts
         return self.curve_amounts if target.curve is not None else self.opened.solver.estimate(target.octaves)
 
@@ -239,7 +246,7 @@ class Session:
 
     def estimate(self, target: RenderTarget) -> None:
         """Let the worker find amounts along the curve of a target, if it has one."""
-        if self.opened is not None and target.curve is not None and not self.is_measured(target):
+        if self.opened is not None and target.curve is not None and not self.is_solved(target):
             self.worker.estimate(self.opened, target.curve)
             self._add_task(TaskKind.QUICK)
 
@@ -297,12 +304,11 @@ class Session:
                     self.status = self.idle_status
                 if amounts is not None and opened is self.opened:
                     self.curve_amounts = amounts
-            case FileSaved(saved):
-                line = describe_rendering(saved.rendering, saved.layer)
-                lines = filter(None, (line, describe_left_behind(saved), *saved.warnings))
+            case FileSaved(saved, target):
+                lines = filter(None, (describe_result(saved), describe_left_behind(saved), *saved.warnings))
                 self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
                 if saved.layer is None:
-                    self.saved_target = target_of(saved.rendering) if saved.rendering else RenderTarget()
+                    self.saved_target = target
             case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""

@@ -44,8 +44,10 @@ from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
 from neural_grain.dsp.analysis import picture_of
 from neural_grain.dsp.curve import GrainCurve
-from neural_grain.dsp.move import move_grain
-from neural_grain.dsp.move_curve import CurveSolver, move_along
+from neural_grain.dsp.mixdown import mix_down
+from neural_grain.dsp.move import Rendering, StoreSound, move_grain
+from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
+from neural_grain.dsp.solver import AmountSolver
 
 PREPARING = "preparing the curve"
 PROGRESS_STEPS = 20  # progress messages while a file is read once
@@ -101,6 +103,8 @@ class Worker:
         self.model_path = model_path
         self._newest_rendering = self._newest_estimate = self._newest_file = 0
         self._curve_solver: CurveSolver | None = None  # of the file that needed one last
+        self._solved: tuple[AmountSolver, RenderTarget] | None = None  # of what the rendering below is
+        self._rendering: Rendering | CurveRendering | None = None  # the last one, before its mix
         self._stop = threading.Event()
         self._is_closed = False
         self._is_overtaken: Callable[[], bool] = lambda: False  # whether a later rendering replaces this task
@@ -134,9 +138,9 @@ class Worker:
         number, file_number = self._newest_estimate, self._newest_file
         self._tasks.put(lambda: self._estimate(opened, curve, number, file_number))
 
-    def save(self, job: Job) -> None:
-        """Render a file to disk, replacing what is there; ends with `FileSaved`."""
-        self._tasks.put(lambda: self._save(job))
+    def save(self, job: Job, *, overwrite: bool = True) -> None:
+        """Render a file to disk, perhaps in place of what is there; ends with `FileSaved`."""
+        self._tasks.put(lambda: self._save(job, overwrite))
 
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
         """Render files into a folder, as the command line does; ends with `BatchDone`."""
@@ -213,6 +217,7 @@ class Worker:
     def _open(self, path: Path) -> FileOpened:
         if self._processor is None:
             raise PipelineError(f"{self.model_path}: no usable model; make one with: python cak_grain_processor.py")
+        self._solved = self._rendering = None
         try:
             stamp = file_stamp(path)
             y, sr = self._read(path)
@@ -247,16 +252,29 @@ class Worker:
             return cached_sound(like, checked_blocks(blocks, self._check))
 
         try:
-            if target.curve is None:
-                rendering = move_grain(opened.solver, target.octaves, ceiling=ceiling, store=store)
-            else:
-                solver = self._solver_of_curves(opened, lambda share: self._check())
-                rendering = move_along(solver, target.curve, ceiling=ceiling, store=store)
+            if self._solved != (opened.solver, target.wet):
+                self._rendering = self._moved(opened, target, ceiling, store)
+                self._solved = opened.solver, target.wet
+            seconds = None if target.curve is None else self._curve_solver.seconds
+            rendering = mix_down(
+                opened.solver.field, self._rendering, target.mix, ceiling=ceiling, store=store, seconds=seconds
+            )
         except Cancelled:
             if self._is_overtaken():
                 return RenderingDone(opened, None)
             raise
         return RenderingDone(opened, replace(rendering, sound=opened.analysis.sound))
+
+    def _moved(
+        self, opened: FileOpened, target: RenderTarget, ceiling: float, store: StoreSound
+    ) -> Rendering | CurveRendering:
+        """Render and measure the wet sound, and keep only what was measured."""
+        if target.curve is None:
+            rendering = move_grain(opened.solver, target.octaves, ceiling=ceiling, store=store)
+        else:
+            solver = self._solver_of_curves(opened, lambda share: self._check())
+            rendering = move_along(solver, target.curve, ceiling=ceiling, store=store)
+        return replace(rendering, sound=opened.analysis.sound)
 
     def _estimate(self, opened: FileOpened, curve: GrainCurve | None, number: int, file_number: int) -> CurveEstimated:
         self._is_overtaken = lambda: file_number != self._newest_file
@@ -290,8 +308,9 @@ class Worker:
         self._curve_solver.local.on_second = on_second
         return self._curve_solver
 
-    def _save(self, job: Job) -> FileSaved:
-        return FileSaved(self._processor.render_file(job.source, job.output, job.target, overwrite=True))
+    def _save(self, job: Job, overwrite: bool) -> FileSaved:
+        saved = self._processor.render_file(job.source, job.output, job.target, overwrite=overwrite)
+        return FileSaved(saved, job.target)
 
     def _batch(self, plan: BatchPlan, overwrite: bool) -> BatchDone:
         results: list[JobResult] = []
