@@ -52,11 +52,15 @@ class ModelLoaded(TaskEnd):
 
 @dataclass(frozen=True)
 class FileOpened(TaskEnd):
-    """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver."""
+    """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver.
+
+    ``stamp`` is its `file_stamp` before it was read.
+    """
 
     path: Path
     y: np.ndarray
     solver: AmountSolver
+    stamp: tuple[int, int]
 
     @property
     def analysis(self) -> Analysis:
@@ -67,6 +71,19 @@ class FileOpened(TaskEnd):
     def picture(self) -> Picture:
         """The analysis, of which the picture is a part."""
         return self.analysis
+
+
+@dataclass(frozen=True)
+class ModelSwitched(TaskEnd):
+    """Another model is in use, also for the file that was opened last.
+
+    ``opened`` is that file with the solver of the model, None without a file. Its analysis is the same as before unless
+    ``is_reopened``: the settings of the model are others.
+    """
+
+    processor: GrainProcessor
+    opened: FileOpened | None
+    is_reopened: bool = False
 
 
 @dataclass(frozen=True)

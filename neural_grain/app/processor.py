@@ -38,7 +38,7 @@ from neural_grain.audio.limiter import limit_peaks
 from neural_grain.audio.sound import LevelMeter, Sound, float_samples, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
-from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.analysis import Analysis, analyse
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gain_field import GainField
@@ -237,7 +237,10 @@ class GrainProcessor:
 
     def solver(self, sound: Sound) -> AmountSolver:
         """Analyse a sound and find its pattern, which is everything that does not depend on the target."""
-        analysis = analyse(sound, self.settings, self.threads)
+        return self.solver_of(analyse(sound, self.settings, self.threads))
+
+    def solver_of(self, analysis: Analysis) -> AmountSolver:
+        """The same for a sound that was analysed with the settings of the model."""
         return AmountSolver(
             GainField(analysis, self.loaded.generated_texture(analysis) if self.loaded else WHITE_NOISE)
         )
@@ -253,6 +256,10 @@ class GrainProcessor:
         # Limits measured in memory differ a little from those measured in the sample format of a file.
         own.measured_limits = {}
         self._last = _FileSolver(source, stamp, own)
+
+    def forget_file(self) -> None:
+        """Release what is known about the file that was rendered or adopted last."""
+        self._last = None
 
     def adopt_curve_solver(self, curve_solver: CurveSolver) -> None:
         """Use what is known about the seconds of the sound whose solver was adopted last."""

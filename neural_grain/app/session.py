@@ -20,6 +20,7 @@ from neural_grain.app.messages import (
     FileSaved,
     Message,
     ModelLoaded,
+    ModelSwitched,
     Pictured,
     Progress,
     RenderingDone,
@@ -124,6 +125,7 @@ class Session:
         self.rendering: Rendering | CurveRendering | None = None
         self.curve_amounts: Amounts | AmountCurve | None = None
         self.saved_target = RenderTarget()
+        self._saved_with: GrainProcessor | None = None  # the model with which that was saved
         self.status, self.is_error = "loading the model ...", False
         self._tasks = deque([TaskKind.WORK])  # of the worker; the first loads the model
         self.progress: float | None = None
@@ -184,7 +186,8 @@ class Session:
 
     def is_unsaved(self, target: RenderTarget) -> bool:
         """Whether the open file with this target would be lost."""
-        return self.opened is not None and not target.is_copy and target != self.saved_target
+        is_saved = target == self.saved_target and self.processor is self._saved_with
+        return self.opened is not None and not target.is_copy and not is_saved
 
     def grain_text(self, target: RenderTarget) -> str:
         """Line about the grain of the open file with a target."""
@@ -225,13 +228,11 @@ class Session:
         if kind is not TaskKind.QUICK:
             self.progress = None
 
-    def load(self, path: Path) -> None:
-        """Load a model, and analyse the open file again with it."""
-        self.set_status(f"loading {printable(path.name)} ...")
-        self.worker.load(path)
+    def switch_model(self, path: Path | None) -> None:
+        """Use another model, or the built-in pattern, while the open file goes on playing."""
+        self.set_status(f"loading {printable(path.name) if path else 'the built-in pattern'} ...")
+        self.worker.switch_model(path)
         self._add_task()
-        if self.opened is not None:
-            self.open(self.opened.path)
 
     def open(self, path: Path) -> None:
         """Open a file."""
@@ -269,6 +270,18 @@ class Session:
         self.worker.batch(plan, overwrite=overwrite)
         self._add_task(TaskKind.WRITING)
 
+    def mark_saved(self, target: RenderTarget) -> None:
+        """The open file with a target and the model in use is on disk, or need not be saved."""
+        self.saved_target, self._saved_with = target, self.processor
+
+    def _begin_file(self, opened: FileOpened) -> None:
+        self.close_file()
+        self.opened = opened
+        self.mark_saved(RenderTarget())
+
+    def _report_model(self) -> None:
+        self.set_status(self.idle_status or f"model ready: {audit_verdict(self.processor)}")
+
     def close_file(self) -> None:
         """Forget the open file, and the one that is being opened."""
         self.preview = self.opened = self.rendering = self.curve_amounts = None
@@ -287,10 +300,16 @@ class Session:
                 self.preview, self.progress = message, None
             case ModelLoaded(processor):
                 self.processor = processor
-                self.set_status(self.idle_status or f"model ready: {audit_verdict(processor)}")
+                self._report_model()
+            case ModelSwitched(processor, opened, is_reopened):
+                self.processor = processor
+                if is_reopened:
+                    self._begin_file(opened)
+                elif opened is not None and self.opened is not None and opened.analysis is self.opened.analysis:
+                    self.opened, self.rendering = opened, None  # amounts along a curve are heard until there are others
+                self._report_model()
             case FileOpened():
-                self.close_file()
-                self.opened, self.saved_target = message, RenderTarget()
+                self._begin_file(message)
                 self.set_background_status(self.idle_status)
             case RenderingDone(opened, rendering):
                 if self.status == MEASURING:
@@ -308,7 +327,7 @@ class Session:
                 lines = filter(None, (describe_result(saved), describe_left_behind(saved), *saved.warnings))
                 self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
                 if saved.layer is None:
-                    self.saved_target = target
+                    self.mark_saved(target)
             case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""

@@ -24,6 +24,7 @@ from neural_grain.app.messages import (
     FileOpened,
     FileSaved,
     Message,
+    ModelSwitched,
     Pictured,
     RenderingDone,
     WorkCancelled,
@@ -376,12 +377,13 @@ class GrainWindow:
         self._refresh()
 
     def ask_model(self) -> None:
-        """Ask for another model and load it; an open file is analysed again with it."""
+        """Ask for another model and use it."""
         if name := self.dialogs.model_name():
-            self._when_saved(lambda: self._load(Path(name)))
+            self.switch_model(Path(name))
 
-    def _load(self, path: Path) -> None:
-        self.session.load(path)
+    def switch_model(self, path: Path | None) -> None:
+        """Use another model, or the built-in pattern, while the sound plays on."""
+        self.session.switch_model(path)
         self._refresh()
 
     def _when_saved(self, action: Callable[[], None]) -> None:
@@ -399,7 +401,7 @@ class GrainWindow:
                 return
             if should_save is None:
                 return
-            self.session.saved_target = self.target
+            self.session.mark_saved(self.target)
         action()
 
     def close_file(self) -> None:
@@ -454,6 +456,10 @@ class GrainWindow:
                 self.playback.close()
             case FileOpened():
                 self._begin_file(message)
+            case ModelSwitched(opened=opened, is_reopened=True):
+                self._begin_file(opened)
+            case ModelSwitched(opened=opened) if opened is not None:
+                self._continue_with_model(opened)
             case RenderingDone() | CurveEstimated():
                 self._update_sound()
             case FileSaved(saved) if self._after_save is not None and self._after_save.output == saved.output:
@@ -466,6 +472,14 @@ class GrainWindow:
             case WorkCancelled() | WorkFailed():
                 self._after_save = None
         self._refresh()
+
+    def _continue_with_model(self, opened: FileOpened) -> None:
+        """Hear and measure the open file with another model."""
+        if opened is self.session.opened:
+            self.playback.set_solver(opened.solver, self.session.amounts(self.target))
+            if self._shows_curve:
+                self.session.prepare_curve()
+            self._on_move()
 
     def _begin_file(self, opened: FileOpened) -> None:
         self.playback.close()

@@ -127,12 +127,15 @@ class CurveSolver:
     Parameters
     ----------
     solver : AmountSolver of the sound
+    seconds : Seconds of the sound, measured if None
     """
 
-    def __init__(self, solver: AmountSolver):
+    def __init__(self, solver: AmountSolver, seconds: Seconds | None = None):
         self.solver = solver
         analysis = solver.analysis
-        self.seconds = Seconds.of(analysis.sound, analysis.frames.active, analysis.settings.grain, analysis.threads)
+        self.seconds = seconds or Seconds.of(
+            analysis.sound, analysis.frames.active, analysis.settings.grain, analysis.threads
+        )
         self.local = LocalAmounts(solver.field, self.seconds)
 
     def solve(self, curve: GrainCurve) -> SolvedCurve:

@@ -250,9 +250,9 @@ class TestMix:
             z, _ = sf.read(tmp_path / "out.wav", dtype="float32")
             np.testing.assert_allclose(z, gain * y, atol=1e-7)
             assert "limited" not in ran.out
-        ran = render("in.wav", "--gain", "18", "-o", "loud.wav", "--subtype", "PCM_16")
+        ran = render("in.wav", "--gain", "18", "-o", "loud.wav")
         assert f"peaks limited by {20 * math.log10(10**0.9 * np.abs(y).max()):.1f} dB" in ran.out
-        assert np.abs(sf.read(tmp_path / "loud.wav")[0]).max() < 1
+        assert 0.99 < np.abs(sf.read(tmp_path / "loud.wav")[0]).max() <= 1
 
     def test_a_mix_without_wet_is_the_file_itself(self, render, tmp_path):
         sf.write(tmp_path / "in.wav", drone(-45), SR)
