@@ -169,6 +169,34 @@ def test_home_goes_to_the_start(start, sound):
     assert view.canvas.coords("mark")[0] == view.left
 
 
+def test_another_model_is_heard_while_the_sound_plays_on(start, project, sound):
+    device = FakeDevice()
+    d = start(sound, player=Player(device))
+    d.window.select((0.5, 2.5))
+    d.drag_slider(-2.5)
+    d.settle()
+    octaves, analysis = d.octaves, d.session.opened.analysis
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.position_s > 0.7)
+    mixer, before = d.playback.mixer, d.session.opened.solver
+    for answer in (str(project.model), str(project.model)):
+        d.answers["model"] = answer
+        d.window.ask_model()
+        d.settle()
+        solver = d.session.opened.solver
+        d.wait_until(lambda solver=solver: mixer.source.after and mixer.source.after.field is solver.field)
+        assert solver is not before
+        assert d.session.opened.analysis is analysis
+        assert d.playback.mixer is mixer
+        assert d.playback.is_playing
+        assert (d.octaves, d.playback.listening) == (octaves, "after")
+        assert d.session.rendering.achieved_octaves == pytest.approx(octaves, abs=0.05)
+        assert 0.5 <= d.playback.position_s <= 2.5
+    assert not d.questions
+    assert len(device.streams) == 1
+    assert mixer.underruns == 0
+
+
 def test_a_device_that_vanishes_is_reported_and_playing_works_again(start, sound):
     device = FakeDevice()
     d = start(sound, player=Player(device))
