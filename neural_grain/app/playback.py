@@ -130,6 +130,10 @@ class Playback:
             return ""
         return self.player.play(self.mixer)
 
+    def choose_output(self, name: str) -> str:
+        """Use an output device by its name, empty for the default one; returns what went wrong, or an empty string."""
+        return self.player.choose(name)
+
     def seek(self, seconds: float) -> None:
         """Continue from another place."""
         if self.mixer is not None:

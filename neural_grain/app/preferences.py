@@ -1,4 +1,4 @@
-"""What the window remembers between sessions: folder, size, volume, colours, frequency axis and recent files.
+"""What the window remembers between sessions: folder, size, volume, output, colours, frequency axis and recent files.
 
 Preferences are one JSON file in the user's configuration folder. They are a convenience, so a file that is missing
 or damaged is no error: every field that is absent, of the wrong type or out of range takes its default.
@@ -20,12 +20,15 @@ from neural_grain.base.records import parse_record, write_json
 N_RECENT = 10
 PathText = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # no path holds a NUL character
 
+MAX_OUTPUT_NAME = 300  # characters
+
 
 @dataclass
 class Preferences:
     """Settings that the window changes while it runs and writes when it closes.
 
-    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first.
+    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first. ``output`` is the name of the output
+    device, empty for the default one.
     """
 
     folder: PathText = ""
@@ -34,6 +37,7 @@ class Preferences:
     is_dark: bool = False
     is_log: bool = False
     recent: Annotated[list[PathText], Meta(max_length=N_RECENT)] = field(default_factory=list)
+    output: Annotated[str, Meta(max_length=MAX_OUTPUT_NAME)] = ""
 
     def add_recent(self, path: Path) -> None:
         """Put a file first in the list of recent files, and remember its folder."""

@@ -105,6 +105,7 @@ class GrainWindow:
         self._preferences_file = preferences_file or preferences_path()
         self.preferences = read_preferences(self._preferences_file)
         self.playback = Playback(player or Player(), root.after, root.after_cancel, self._refresh)
+        self.playback.player.output = self.preferences.output
         self.worker = Worker(model_path, device)
         self.session = Session(self.worker)
         self._after_save: PendingAction | None = None
@@ -228,6 +229,13 @@ class GrainWindow:
     def toggle_play(self) -> None:
         """Play or pause."""
         if fault := self.playback.toggle():
+            self.session.set_status(fault, is_error=True)
+        self._refresh()
+
+    def choose_output(self, name: str) -> None:
+        """Play on another output device, or the default one for an empty name, and remember it."""
+        self.preferences.output = name
+        if fault := self.playback.choose_output(name):
             self.session.set_status(fault, is_error=True)
         self._refresh()
 

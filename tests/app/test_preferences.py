@@ -17,7 +17,9 @@ def path(tmp_path) -> Path:
 
 
 def test_what_is_written_is_read(path):
-    preferences = Preferences("/x", "900x600", 0.25, True, True, ["/x/a.wav", "/x/not UTF-8 \udcff.wav"])
+    preferences = Preferences(
+        "/x", "900x600", 0.25, True, True, ["/x/a.wav", "/x/not UTF-8 \udcff.wav"], "Kopfhörer (ALSA)"
+    )
     write_preferences(path, preferences)
     assert read_preferences(path) == preferences
 
@@ -46,6 +48,8 @@ def test_a_missing_or_damaged_file_gives_the_defaults(path, text):
         ("recent", "/x/a.wav"),
         ("recent", [1, 2]),
         ("recent", ["/x\0"]),
+        ("output", 1),
+        ("output", "x" * 1000),
     ],
 )
 def test_a_field_of_the_wrong_type_or_out_of_range_takes_its_default_and_the_others_are_kept(path, name, value):
