@@ -46,6 +46,7 @@ class FileCallbacks:
     closed : the open file was closed
     after_idle : (function, arguments) -> None; calls it later
     show_list : (whether the list is shown) -> None
+    use_model : path -> None
     """
 
     dialogs: Callable[[], Dialogs]
@@ -55,6 +56,7 @@ class FileCallbacks:
     closed: Callable[[], None]
     after_idle: Callable[..., object]
     show_list: Callable[[bool], None]
+    use_model: Callable[[Path], None]
 
 
 class FileCommands:
@@ -173,7 +175,8 @@ class FileCommands:
         self._ask_folder("Save the instrument into", [self._session.opened.path], self._variations(), instrument=True)
 
     def _variations(self) -> list[RenderTarget]:
-        return [RenderTarget(float(octaves)) for octaves in VARIATIONS]
+        """Whole octaves over the slider, mixed as what is heard."""
+        return [RenderTarget(float(octaves), mix=self._window.target().mix) for octaves in VARIATIONS]
 
     def ask_batch(self) -> None:
         """Ask for files and a folder, and render them with the target."""
@@ -214,14 +217,9 @@ class FileCommands:
             self._window.refresh()
 
     def ask_model(self) -> None:
-        """Ask for another model and load it."""
+        """Ask for another model and use it."""
         if name := self._window.dialogs().model_name():
-            self.load(Path(name))
-
-    def load(self, path: Path | None) -> None:
-        """Load a model, or the built-in pattern; an open file is analysed again with it."""
-        self._session.load(path)
-        self._window.refresh()
+            self._window.use_model(Path(name))
 
     def when_saved(self, action: Callable[[], None]) -> None:
         """Do something that loses the target, after asking once whether to save.
@@ -239,7 +237,7 @@ class FileCommands:
             if should_save is None:
                 self._window.refresh()
                 return
-            self._session.saved_target = self._window.target()
+            self._session.mark_saved(self._window.target())
         action()
 
     def close_file(self) -> None:

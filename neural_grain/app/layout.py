@@ -19,6 +19,7 @@ from neural_grain.app.lane import CurveLane, LaneCallbacks
 from neural_grain.app.library_strip import LibraryStrip
 from neural_grain.app.menus import DynamicMenu, MenuBar
 from neural_grain.app.meter import LevelMeterView
+from neural_grain.app.mix_controls import MixControls
 from neural_grain.app.mixer import VERSIONS
 from neural_grain.app.overview import Overview, OverviewCallbacks
 from neural_grain.app.panels import VIEWS, PanelCallbacks, PicturePanel
@@ -26,8 +27,9 @@ from neural_grain.app.preferences import Preferences
 from neural_grain.app.slider import OctaveSlider
 from neural_grain.app.start_page import StartPage
 from neural_grain.app.status_row import StatusRow
-from neural_grain.app.theme import DARK, LIGHT, SPACE, Palette, Theme, screen_scale
+from neural_grain.app.theme import DARK, LIGHT, SPACE, TITLE_FONT, Palette, Theme, screen_scale
 from neural_grain.app.view_state import ViewState
+from neural_grain.dsp.mix import Mix
 
 MIN_SIZE = (900, 600)  # of the window, in pixels of a standard screen
 KEY_TAG = "GrainKeys"  # for which the keys are bound; every widget has it as its first bind tag
@@ -44,6 +46,7 @@ class LayoutCallbacks:
     release : action -> None; the method for the release of its key
     press_version, release_version : for the buttons of the versions, such as "Before" and "Tones"
     slide : the slider was moved
+    set_mix : mix -> None
     edit_curve : the points of the curve have changed
     edit_done : an edit of the curve is over
     set_volume : volume within 0 to 1 -> None
@@ -58,6 +61,7 @@ class LayoutCallbacks:
     press_version: Callable[[str], None]
     release_version: Callable[[], None]
     slide: Callable[[], None]
+    set_mix: Callable[[Mix], None]
     edit_curve: Callable[[], None]
     edit_done: Callable[[], None]
     set_volume: Callable[[float], None]
@@ -179,8 +183,14 @@ class Layout:
     def _build_slider(self) -> None:
         """The slider and what was measured, and above them where the sound stands."""
         outer, scale = self.outer, self.scale
-        self.grain_label = ttk.Label(outer, style="Grain.TLabel")
-        self.grain_label.pack(side="bottom", anchor="w")
+        # Two lines always, so that the pictures keep their place when the text grows.
+        row = ttk.Frame(outer, height=2 * self.theme.line_height(TITLE_FONT))
+        row.pack_propagate(False)
+        row.pack(side="bottom", fill="x")
+        self.grain_label = ttk.Label(row, style="Grain.TLabel")
+        self.mix_controls = MixControls(row, scale, self._callbacks.set_mix)
+        self.mix_controls.frame.pack(side="right", anchor="n")
+        self.grain_label.pack(side="left", anchor="nw")
         keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
         self.octave_slider = OctaveSlider(outer, self.palette, scale, keys, self._callbacks.slide)
         self.octave_slider.frame.pack(side="bottom", fill="x")
@@ -224,6 +234,8 @@ class Layout:
             "overview": self.overview.canvas,
             "library": self.library_strip.canvas,
             "entry": self.octave_slider.entry,
+            "mix": self.mix_controls.wet,
+            "gain": self.mix_controls.gain,
             "slot": self.slot_button,
             "cancel": self.status.cancel_button,
             **{f"view {view}": button for view, button in self.view_buttons.items()},
@@ -233,7 +245,7 @@ class Layout:
 
     def _wrap_lines(self) -> None:
         """Break long lines where the window ends."""
-        width = self.outer.winfo_width() - 2 * self._px(SPACE.margin)
+        width = self.outer.winfo_width() - 2 * self._px(SPACE.margin) - self.mix_controls.frame.winfo_reqwidth()
         self._configure(self.grain_label, wraplength=max(1, width))
 
     def _bind_keys(self) -> None:

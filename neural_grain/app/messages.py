@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.processor import FileRendering, GrainProcessor
+from neural_grain.app.targets import RenderTarget
 from neural_grain.dsp.analysis import Analysis, Picture
 from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.move import Rendering
@@ -66,12 +67,16 @@ class ModelLoaded(TaskEnd):
 
 @dataclass(frozen=True)
 class FileOpened(TaskEnd):
-    """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver."""
+    """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver.
+
+    ``stamp`` is its `file_stamp` before it was read.
+    """
 
     path: Path
     y: np.ndarray
     solver: AmountSolver
     facts: SoundFacts
+    stamp: tuple[int, int]
 
     @property
     def analysis(self) -> Analysis:
@@ -82,6 +87,20 @@ class FileOpened(TaskEnd):
     def picture(self) -> Picture:
         """The analysis, of which the picture is a part."""
         return self.analysis
+
+
+@dataclass(frozen=True)
+class ModelSwitched(TaskEnd):
+    """Another model (None for the built-in pattern) is in use, also for the file that was opened last.
+
+    ``opened`` is that file with the solver of the model, None without a file. Its analysis is the same as before unless
+    ``is_reopened``: the settings of the model are others.
+    """
+
+    path: Path | None
+    processor: GrainProcessor
+    opened: FileOpened | None
+    is_reopened: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,9 +121,10 @@ class CurveEstimated(TaskEnd):
 
 @dataclass(frozen=True)
 class FileSaved(TaskEnd):
-    """A file was rendered to disk."""
+    """A file was rendered to disk, with this target."""
 
     saved: FileRendering
+    target: RenderTarget
 
 
 @dataclass(frozen=True)

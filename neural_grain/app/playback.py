@@ -15,6 +15,8 @@ import numpy as np
 
 from neural_grain.app.mixer import Mixer
 from neural_grain.app.player import Player
+from neural_grain.dsp.gains import AmountCurve, Amounts
+from neural_grain.dsp.mix import NO_MIX, Mix
 from neural_grain.dsp.solver import AmountSolver
 
 
@@ -52,6 +54,7 @@ class Playback:
     ----------
     mixer : Mixer or None, of the open sound
     listening : one of the `VERSIONS`; kept from sound to sound
+    mix : Mix of the sound "after"
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Playback:
         self.player = player
         self.mixer: Mixer | None = None
         self.listening = "after"
+        self.mix = NO_MIX
         self._after, self._after_cancel, self._on_change = after, after_cancel, on_change
         self._hold: Hold | None = None
         self._release: str | None = None  # the callback that ends a hold unless the key was only repeated
@@ -73,6 +77,18 @@ class Playback:
         self.mixer = Mixer(y, sr, solver)
         self.mixer.volume = volume
         self.mixer.listen(self.listening)
+        self.mixer.set_mix(self.mix)
+
+    def set_solver(self, solver: AmountSolver, amounts: Amounts | AmountCurve | None) -> None:
+        """Go on with another solver of the same analysis, such as that of another model, and its amounts."""
+        if self.mixer is not None:
+            self.mixer.set_solver(solver, amounts)
+
+    def set_mix(self, mix: Mix) -> None:
+        """Set how the sound "after" is mixed; kept from sound to sound."""
+        self.mix = mix
+        if self.mixer is not None:
+            self.mixer.set_mix(mix)
 
     def close(self) -> None:
         """Stop, and forget the sound."""
@@ -123,6 +139,10 @@ class Playback:
             self.player.pause()
             return ""
         return self.player.play(self.mixer)
+
+    def choose_output(self, name: str) -> str:
+        """Use an output device by its name, empty for the default one; returns what went wrong, or an empty string."""
+        return self.player.choose(name)
 
     def seek(self, seconds: float) -> None:
         """Continue from another place."""

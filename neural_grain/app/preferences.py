@@ -1,4 +1,4 @@
-"""What the window remembers between sessions: folder, size, volume, colours, axis, recent files and presets.
+"""What the window remembers between sessions: folder, size, volume, output, colours, axis, recent files and presets.
 
 Preferences are one JSON file in the user's configuration folder. They are a convenience, so a file that is missing
 or damaged is no error: every field that is absent, of the wrong type or out of range takes its default.
@@ -17,19 +17,24 @@ from msgspec import Meta
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import parse_record, write_json
 from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
+from neural_grain.dsp.mix import MAX_GAIN_DB, NO_MIX
 
 N_RECENT, N_PRESETS = 10, 100
 PathText = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # no path holds a NUL character
 
+MAX_OUTPUT_NAME = 300  # characters
+
 
 @dataclass(frozen=True)
 class Preset:
-    """A setting of the slider and the curve with a name."""
+    """A setting of the slider, the curve and the mix with a name."""
 
     name: Annotated[str, Meta(min_length=1, max_length=80)]
     octaves: Annotated[float, Meta(ge=-SLIDER_RANGE, le=SLIDER_RANGE)]
     points: Annotated[tuple[tuple[float, float], ...], Meta(max_length=10_000)] = ()
     shows_curve: bool = False
+    wet: Annotated[float, Meta(ge=0, le=1)] = NO_MIX.wet
+    gain_db: Annotated[float, Meta(ge=-MAX_GAIN_DB, le=MAX_GAIN_DB)] = NO_MIX.gain_db
 
     def __post_init__(self) -> None:
         """Check the points."""
@@ -41,7 +46,8 @@ class Preset:
 class Preferences:
     """Settings that the window changes while it runs and writes when it closes.
 
-    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first.
+    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first. ``output`` is the name of the output
+    device, empty for the default one.
     """
 
     folder: PathText = ""
@@ -51,6 +57,7 @@ class Preferences:
     is_log: bool = False
     recent: Annotated[list[PathText], Meta(max_length=N_RECENT)] = field(default_factory=list)
     presets: Annotated[list[Preset], Meta(max_length=N_PRESETS)] = field(default_factory=list)
+    output: Annotated[str, Meta(max_length=MAX_OUTPUT_NAME)] = ""
 
     def add_recent(self, path: Path) -> None:
         """Put a file first in the list of recent files, and remember its folder."""

@@ -22,6 +22,7 @@ from neural_grain.app.messages import (
     FileSaved,
     Message,
     ModelLoaded,
+    ModelSwitched,
     Pictured,
     Progress,
     RenderingDone,
@@ -31,13 +32,14 @@ from neural_grain.app.messages import (
     WorkFailed,
 )
 from neural_grain.app.processor import NOTHING_LEARNED, GrainProcessor
-from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering
+from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering, describe_result
 from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import PREPARING, Worker
 from neural_grain.audio.sound import Sound
 from neural_grain.base.errors import printable
 from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.gains import AmountCurve, Amounts
+from neural_grain.dsp.mix import describe_mix
 from neural_grain.dsp.move import Rendering
 from neural_grain.dsp.move_curve import CurveRendering, GrainContour
 from neural_grain.dsp.solver import SliderZones
@@ -82,17 +84,19 @@ def format_time(seconds: float) -> str:
 
 def describe_request(grain: float, target: RenderTarget) -> str:
     """Line about a target that is not measured yet, in the form of `describe_rendering`."""
+    mix = f"; {mix}" if (mix := describe_mix(target.mix)) else ""
     if target.curve is not None:
-        return "curve: to be measured"
+        return f"curve: to be measured{mix}"
     factor = 2.0**-target.octaves
-    return f"grain {grain:.3g} -> {grain * factor:.3g}? (asked x{factor:#.3g}, to be measured)"
+    expected = f" -> {grain * factor:.3g}?" if target.mix.wet == 1 else ""
+    return f"grain {grain:.3g}{expected} (asked x{factor:#.3g}, to be measured){mix}"
 
 
 def target_of(rendering: Rendering | CurveRendering) -> RenderTarget:
     """What a rendering was asked to reach."""
     if isinstance(rendering, CurveRendering):
-        return RenderTarget(curve=rendering.curve)
-    return RenderTarget(rendering.requested_octaves)
+        return RenderTarget(curve=rendering.curve, mix=rendering.mix)
+    return RenderTarget(rendering.requested_octaves, mix=rendering.mix)
 
 
 def audit_verdict(processor: GrainProcessor) -> str:
@@ -123,6 +127,7 @@ class Session:
     Attributes
     ----------
     processor : GrainProcessor or None, the model
+    model_path : Path or None, of the model; None for the built-in pattern
     opened : FileOpened or None
     preview : Pictured or None, a file that is being opened and already has a picture
     rendering : Rendering, CurveRendering or None, the last measurement of the open file
@@ -135,11 +140,13 @@ class Session:
     def __init__(self, worker: Worker):
         self.worker = worker
         self.processor: GrainProcessor | None = None
+        self.model_path = worker.model_path
         self.opened: FileOpened | None = None
         self.preview: Pictured | None = None
         self.rendering: Rendering | CurveRendering | None = None
         self.curve_amounts: Amounts | AmountCurve | None = None
         self.saved_target = RenderTarget()
+        self._saved_with: GrainProcessor | None = None  # the model with which that was saved
         self.status, self.is_error = "loading the model ...", False
         self._tasks = deque([TaskKind.WORK])  # of the worker; the first loads the model
         self.progress: float | None = None
@@ -194,6 +201,10 @@ class Session:
         """Whether the last measurement was of this target."""
         return self.rendering is not None and target_of(self.rendering) == target
 
+    def is_solved(self, target: RenderTarget) -> bool:
+        """Whether the amounts of the last measurement are those of this target, whatever its mix."""
+        return self.rendering is not None and target_of(self.rendering).wet == target.wet
+
     @property
     def contour(self) -> GrainContour | None:
         """What each second achieved, if the last measurement was along a curve."""
@@ -212,7 +223,8 @@ class Session:
 
     def is_unsaved(self, target: RenderTarget) -> bool:
         """Whether the open file with this target would be lost."""
-        return self.opened is not None and not target.is_unmoved and target != self.saved_target
+        is_saved = target == self.saved_target and self.processor is self._saved_with
+        return self.opened is not None and not target.is_copy and not is_saved
 
     def grain_text(self, target: RenderTarget) -> str:
         """Line about the grain of the open file with a target."""
@@ -226,11 +238,11 @@ class Session:
     def amounts(self, target: RenderTarget) -> Amounts | AmountCurve | None:
         """Measured amounts for a target, the solver's estimate until there are any, None for no change.
 
-        Those of a curve may lag behind it until the worker has looked at it.
+        They do not depend on its mix. Those of a curve may lag behind it until the worker has looked at it.
         """
         if self.opened is None or target.is_unmoved:
             return None
-        if self.is_measured(target):
+        if self.is_solved(target):
             return self.rendering.amounts
         return self.curve_amounts if target.curve is not None else self.opened.solver.estimate(target.octaves)
 
@@ -259,13 +271,11 @@ class Session:
         if kind is not TaskKind.QUICK:
             self.progress = None
 
-    def load(self, path: Path) -> None:
-        """Load a model, and analyse the open file again with it."""
-        self.set_status(f"loading {printable(path.name)} ...")
-        self.worker.load(path)
+    def switch_model(self, path: Path | None) -> None:
+        """Use another model, or the built-in pattern, while the open file goes on playing."""
+        self.set_status(f"loading {printable(path.name) if path else 'the built-in pattern'} ...")
+        self.worker.switch_model(path)
         self._add_task()
-        if self.opened is not None:
-            self.open(self.opened.path)
 
     def open(self, path: Path) -> None:
         """Open a file."""
@@ -280,7 +290,7 @@ class Session:
 
     def estimate(self, target: RenderTarget) -> None:
         """Let the worker find amounts along the curve of a target, if it has one."""
-        if self.opened is not None and target.curve is not None and not self.is_measured(target):
+        if self.opened is not None and target.curve is not None and not self.is_solved(target):
             self.worker.estimate(self.opened, target.curve)
             self._add_task(TaskKind.QUICK)
 
@@ -309,6 +319,18 @@ class Session:
         self.worker.make_demo(folder)
         self._add_task()
 
+    def mark_saved(self, target: RenderTarget) -> None:
+        """The open file with a target and the model in use is on disk, or need not be saved."""
+        self.saved_target, self._saved_with = target, self.processor
+
+    def _begin_file(self, opened: FileOpened) -> None:
+        self.close_file()
+        self.opened = opened
+        self.mark_saved(RenderTarget())
+
+    def _report_model(self) -> None:
+        self.set_status(self.idle_status or f"model ready: {audit_verdict(self.processor)}")
+
     def close_file(self) -> None:
         """Forget the open file, and the one that is being opened."""
         self.preview = self.opened = self.rendering = self.curve_amounts = None
@@ -326,11 +348,17 @@ class Session:
                 self.close_file()
                 self.preview, self.progress = message, None
             case ModelLoaded(processor):
-                self.processor = processor
-                self.set_status(self.idle_status or f"model ready: {audit_verdict(processor)}")
+                self.processor, self.model_path = processor, self.worker.model_path
+                self._report_model()
+            case ModelSwitched(path, processor, opened, is_reopened):
+                self.processor, self.model_path = processor, path
+                if is_reopened:
+                    self._begin_file(opened)
+                elif opened is not None and self.opened is not None and opened.analysis is self.opened.analysis:
+                    self.opened, self.rendering = opened, None  # amounts along a curve are heard until there are others
+                self._report_model()
             case FileOpened():
-                self.close_file()
-                self.opened, self.saved_target = message, RenderTarget()
+                self._begin_file(message)
                 self.set_background_status(self.idle_status)
             case RenderingDone(opened, rendering):
                 if self.status == MEASURING:
@@ -344,12 +372,11 @@ class Session:
                     self.status = self.idle_status
                 if amounts is not None and opened is self.opened:
                     self.curve_amounts = amounts
-            case FileSaved(saved):
-                line = describe_rendering(saved.rendering, saved.layer)
-                lines = filter(None, (line, describe_left_behind(saved), *saved.warnings))
+            case FileSaved(saved, target):
+                lines = filter(None, (describe_result(saved), describe_left_behind(saved), *saved.warnings))
                 self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
                 if saved.layer is None:
-                    self.saved_target = target_of(saved.rendering) if saved.rendering else RenderTarget()
+                    self.mark_saved(target)
             case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""

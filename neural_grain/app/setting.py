@@ -1,16 +1,18 @@
 """What the user has chosen for the open sound, and its history.
 
-A `Setting` is everything that undo brings back, that the slots A and B hold and that a preset names: the position of
-the slider and the curve. `SettingHistory` keeps those that were, so that they can come back.
+A `Setting` is everything that undo brings back, that the slots A and B hold: the position of the slider, the curve, the mix
+and the model. A preset names all of it but the model. `SettingHistory` keeps those that were, so that they can come back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from neural_grain.app.curve_editor import Points
 from neural_grain.app.targets import RenderTarget
 from neural_grain.dsp.curve import GrainCurve
+from neural_grain.dsp.mix import NO_MIX, Mix
 
 SLOTS = ("A", "B")
 MAX_UNDO = 500
@@ -25,18 +27,22 @@ class Setting:
     octaves : float, position of the slider
     points : of the curve, perhaps none
     shows_curve : bool, whether the lane of the curve is open; only then the curve counts
+    mix : Mix
+    model : Path or None, None for the built-in pattern
     """
 
     octaves: float = 0.0
     points: Points = ()
     shows_curve: bool = False
+    mix: Mix = NO_MIX
+    model: Path | None = None
 
     @property
     def target(self) -> RenderTarget:
         """What is heard and saved: the curve while it is shown and has points, else the position of the slider."""
         if self.shows_curve and self.points:
-            return RenderTarget(curve=GrainCurve(self.points))
-        return RenderTarget(self.octaves)
+            return RenderTarget(curve=GrainCurve(self.points), mix=self.mix)
+        return RenderTarget(self.octaves, mix=self.mix)
 
 
 class SettingHistory:

@@ -142,6 +142,10 @@ class Theme:
         """Pixels of this screen for ``n`` of a standard screen."""
         return round(n * self._scale)
 
+    def line_height(self, name: str) -> int:
+        """Height in pixels of a line in the font of this name."""
+        return font.nametofont(name, root=self._root).metrics("linespace")
+
     def use(self, palette: Palette) -> None:
         """Give all widgets the colours of a palette."""
         self.style.theme_use(palette.name)
@@ -217,8 +221,7 @@ class Theme:
             style.configure(name, indicatorbackground=p.button, indicatorforeground=p.accent, padding=px(2))
             style.map(name, background=[], indicatorbackground=[("selected", p.accent)])
         style.configure("Treeview", background=p.button, fieldbackground=p.button, foreground=p.text, borderwidth=0)
-        line_height = font.nametofont(BODY_FONT, root=self._root).metrics("linespace")
-        style.configure("Treeview", rowheight=line_height + px(8))
+        style.configure("Treeview", rowheight=self.line_height(BODY_FONT) + px(8))
         style.map("Treeview", background=[("selected", p.accent)], foreground=[("selected", p.on_accent)])
         style.configure("Heading", background=p.surface, foreground=p.muted, relief="flat", padding=px(3))
         style.configure("Muted.TLabel", foreground=p.muted)
@@ -235,6 +238,7 @@ class Theme:
             style.configure(name, **bars, lightcolor=p.accent, darkcolor=p.accent)
         style.configure("TScale", background=p.accent, lightcolor=p.accent, darkcolor=p.accent, gripcount=0)
         style.configure("TScale", sliderlength=px(12), sliderthickness=px(12), groovewidth=px(4), bordercolor=p.surface)
+        style.map("TScale", bordercolor=[("focus", p.text)])
         style.map("TScale", **{name: [("disabled", p.line)] for name in ("background", "lightcolor", "darkcolor")})
         style.configure("TScrollbar", background=p.button, arrowcolor=p.muted)
 

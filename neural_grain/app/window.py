@@ -23,8 +23,11 @@ from neural_grain.app.messages import (
     CurveEstimated,
     FileOpened,
     Message,
+    ModelSwitched,
     Pictured,
     RenderingDone,
+    WorkCancelled,
+    WorkFailed,
 )
 from neural_grain.app.playback import PLAYBACK, Playback
 from neural_grain.app.player import Player
@@ -33,6 +36,7 @@ from neural_grain.app.session import Session, describe_model
 from neural_grain.app.setting import Setting, SettingHistory, Slots
 from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import Worker
+from neural_grain.dsp.mix import Mix
 
 if TYPE_CHECKING:
     import tkinter as tk
@@ -93,12 +97,14 @@ class GrainWindow:
         self._preferences_file = preferences_file or preferences_path()
         self.preferences = read_preferences(self._preferences_file)
         self.playback = Playback(player or Player(), root.after, root.after_cancel, self._refresh)
+        self.playback.player.output = self.preferences.output
         self.worker = Worker(model_path, device)
         self.session = Session(self.worker)
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
+        self._wanted_model = model_path  # in use, or asked for
         self._shows_curve = False
         self._slots = Slots()
-        self.history = SettingHistory(Setting())
+        self.history = SettingHistory(Setting(model=model_path))
         self._build_layout()
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
@@ -128,6 +134,7 @@ class GrainWindow:
             press_version=self.playback.press,
             release_version=self.playback.release,
             slide=self._on_move,
+            set_mix=self._set_mix,
             edit_curve=self._on_move,
             edit_done=lambda: self.history.record(self.setting),
             set_volume=self._set_volume,
@@ -143,6 +150,7 @@ class GrainWindow:
         dynamic: tuple[DynamicMenu, ...] = (
             DynamicMenu("File", "Recent", self._recent_entries, 1),
             DynamicMenu("Edit", "Presets", self._preset_entries, 3),
+            DynamicMenu("Sound", "Output device", self._output_entries, 0),
         )
         self.layout = Layout(self.root, self.preferences, is_system_dark(), callbacks, dynamic)
         self.panel, self.lane = self.layout.panel, self.layout.lane
@@ -155,6 +163,7 @@ class GrainWindow:
             closed=self._on_closed,
             after_idle=self.root.after_idle,
             show_list=self.layout.show_list,
+            use_model=self.use_model,
         )
         self.files = FileCommands(session, self.preferences, self.layout.file_list, files)
         self.curve = CurveCommands(self.lane, session, lambda: self.dialogs, lambda: self.files.folder, self._refresh)
@@ -167,13 +176,15 @@ class GrainWindow:
     @property
     def setting(self) -> Setting:
         """What the user has chosen."""
-        return Setting(self.octaves, self.lane.editor.points, self._shows_curve)
+        points, mix = self.lane.editor.points, self.playback.mix
+        return Setting(self.octaves, points, self._shows_curve, mix, self._wanted_model)
 
     @property
     def target(self) -> RenderTarget:
         """What is heard and saved: the curve while it is shown and has points, else the position of the slider."""
         curve = self.lane.editor.curve if self._shows_curve else None
-        return RenderTarget(self.octaves) if curve is None else RenderTarget(curve=curve)
+        octaves = self.octaves if curve is None else 0.0
+        return RenderTarget(octaves, curve=curve, mix=self.playback.mix)
 
     @property
     def is_idle(self) -> bool:
@@ -288,6 +299,22 @@ class GrainWindow:
             slider = self.layout.octave_slider.slider
             slider.is_enabled = True  # also one that a curve replaces keeps its position
             slider.move_to(setting.octaves)
+        if setting.mix != self.playback.mix:
+            self._set_mix(setting.mix)
+        if setting.model != self._wanted_model:
+            self.use_model(setting.model)
+        self._refresh()
+
+    def _set_mix(self, mix: Mix) -> None:
+        """Hear and measure another mix."""
+        self.playback.set_mix(mix)
+        self.layout.mix_controls.set(mix)
+        self._on_move()
+
+    def use_model(self, path: Path | None) -> None:
+        """Use another model, or the built-in pattern for None, while the sound plays on."""
+        self._wanted_model = path
+        self.session.switch_model(path)
         self._refresh()
 
     def switch_slot(self) -> None:
@@ -297,7 +324,9 @@ class GrainWindow:
     def ask_preset_name(self) -> None:
         """Ask for a name and keep the slider and the curve under it."""
         if name := self.dialogs.text("Save a preset", "Name of the preset:").strip():
-            self.preferences.add_preset(Preset(name, self.octaves, self.lane.editor.points, self._shows_curve))
+            setting, mix = self.setting, self.playback.mix
+            preset = Preset(name, setting.octaves, setting.points, setting.shows_curve, mix.wet, mix.gain_db)
+            self.preferences.add_preset(preset)
             self._write_preferences()
             self.session.set_status(f"saved the preset {name}")
             self._refresh()
@@ -307,7 +336,8 @@ class GrainWindow:
 
         def use(preset: Preset) -> None:
             if self.session.opened is not None:
-                self.apply(Setting(preset.octaves, preset.points, preset.shows_curve))
+                mix = Mix(preset.wet, preset.gain_db)
+                self.apply(Setting(preset.octaves, preset.points, preset.shows_curve, mix, self._wanted_model))
 
         def remove(preset: Preset) -> None:
             self.preferences.remove_preset(preset.name)
@@ -317,6 +347,17 @@ class GrainWindow:
         uses = [Entry(each.name, partial(use, each)) for each in presets]
         return uses + [Entry(f"Remove {each.name}", partial(remove, each)) for each in presets]
 
+    def _output_entries(self) -> list[Entry]:
+        from neural_grain.app.menus import Entry
+
+        player = self.playback.player
+        player.refresh()
+        names = ["", *player.outputs]
+        return [
+            Entry(name or "Default device", partial(self.choose_output, name), is_on=name == player.output)
+            for name in names
+        ]
+
     def _recent_entries(self) -> list[Entry]:
         from neural_grain.app.menus import Entry
 
@@ -325,6 +366,13 @@ class GrainWindow:
     def toggle_play(self) -> None:
         """Play or pause."""
         if fault := self.playback.toggle():
+            self.session.set_status(fault, is_error=True)
+        self._refresh()
+
+    def choose_output(self, name: str) -> None:
+        """Play on another output device, or the default one for an empty name, and remember it."""
+        self.preferences.output = name
+        if fault := self.playback.choose_output(name):
             self.session.set_status(fault, is_error=True)
         self._refresh()
 
@@ -450,17 +498,33 @@ class GrainWindow:
     def _handle(self, message: Message) -> None:
         self.session.handle(message)
         self.files.handle(message)
+        if isinstance(message, ModelSwitched):
+            self.history.record(self.setting)
         match message:
             case Pictured():
                 self.playback.close()
             case FileOpened():
                 self._begin_file(message)
+            case ModelSwitched(opened=opened, is_reopened=True):
+                self._begin_file(opened)
+            case ModelSwitched(opened=opened) if opened is not None:
+                self._continue_with_model(opened)
+            case WorkFailed() | WorkCancelled():
+                self._wanted_model = self.session.model_path
             case RenderingDone() | CurveEstimated():
                 self._update_sound()
             case BatchDone(failures=failures, left_behind=left_behind) if failures or left_behind:
                 title = "Not rendered" if failures else "Left behind"
                 self.dialogs.show_text(title, "\n".join((*failures, *left_behind)))
         self._refresh()
+
+    def _continue_with_model(self, opened: FileOpened) -> None:
+        """Hear and measure the open file with another model."""
+        if opened is self.session.opened:
+            self.playback.set_solver(opened.solver, self.session.amounts(self.target))
+            if self._shows_curve:
+                self.session.prepare_curve()
+            self._on_move()
 
     def _begin_file(self, opened: FileOpened) -> None:
         self.history.record(self.setting)

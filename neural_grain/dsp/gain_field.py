@@ -40,7 +40,8 @@ from neural_grain.dsp.gains import (
 )
 from neural_grain.dsp.generation import WHITE_NOISE, GeneratedTexture, density_for_crest, generated_base
 from neural_grain.dsp.mel import band_fractions, band_interpolation
-from neural_grain.dsp.resynthesis import LayerRenderer
+from neural_grain.dsp.mix import NO_MIX, Mix, mix_samples
+from neural_grain.dsp.resynthesis import PIECE_SAMPLES, LayerRenderer
 from neural_grain.dsp.settings import CELL_FRAMES, STEP_FRAMES
 from neural_grain.dsp.smoothing import smooth_pattern
 
@@ -209,21 +210,19 @@ class GainField:
         layers = (energies @ np.square(factors, dtype=float) + tiny) / (energies.sum(axis=1) + tiny)
         return ChannelBalance(factors, LayerGains(*map(float, layers)))
 
-    def render(self, amounts: Amounts | AmountCurve) -> Iterator[np.ndarray]:
+    def render(self, amounts: Amounts | AmountCurve, mix: Mix = NO_MIX) -> Iterator[np.ndarray]:
         """Render the whole sound in blocks of samples, without a limiter."""
-        level = self._level(amounts)
-        return self.renderer.render(partial(self.gains, amounts), level, threads=self.analysis.threads)
+        return self._blocks(amounts, mix, with_tones=False)
 
-    def render_layer(self, amounts: Amounts | AmountCurve, layer: str, ceiling: float) -> Iterator[np.ndarray]:
+    def render_layer(
+        self, amounts: Amounts | AmountCurve, layer: str, ceiling: float, mix: Mix = NO_MIX
+    ) -> Iterator[np.ndarray]:
         """Render the "tones" or the "texture" of the whole sound, in blocks of samples.
 
         Both add up to what `render` and `limit_peaks` give: they have the gain by which the whole is limited.
         """
-        sound, level = self.analysis.sound, self._level(amounts)
-        blocks = self.renderer.render(
-            partial(self.gains, amounts), level, with_tones=True, threads=self.analysis.threads
-        )
-        for block in limit_peaks(blocks, ceiling, sound, carried=sound.channels):
+        sound = self.analysis.sound
+        for block in limit_peaks(self._blocks(amounts, mix, with_tones=True), ceiling, sound, carried=sound.channels):
             whole, tones = np.split(block, 2, axis=1)
             yield tones if layer == "tones" else whole - tones
 
@@ -234,6 +233,7 @@ class GainField:
         stop: int,
         ceiling: float = math.inf,
         *,
+        mix: Mix = NO_MIX,
         with_tones: bool = False,
     ) -> np.ndarray:
         """Render the samples from ``start`` up to but not including ``stop``, as `render` and `limit_peaks` give them.
@@ -241,6 +241,7 @@ class GainField:
         Parameters
         ----------
         ceiling : float > 0, of the limiter
+        mix : with the input, before the limiter
         with_tones : whether the tones of the result follow in further channels
 
         Returns
@@ -250,10 +251,43 @@ class GainField:
         sound = self.analysis.sound
         # The limiter has no memory, so it gives these samples the same gain with only its own reach around them.
         first, last = max(0, start - limiter_reach(sound.sr)), min(sound.n_samples, stop + limiter_reach(sound.sr))
-        level = self._level(amounts)
-        part = self.renderer.render_range(partial(self.gains, amounts), first, last, level, with_tones=with_tones)
+        if mix.wet == 0:
+            part = self._dry(first, last, with_tones)
+        else:
+            part = self.renderer.render_range(
+                partial(self.gains, amounts), first, last, self._level(amounts), with_tones=with_tones
+            )
+        part = self._mixed(part, first, mix, with_tones)
         carried = sound.channels if with_tones else 0
         return np.concatenate(list(limit_peaks([part], ceiling, sound, carried=carried)))[start - first : stop - first]
+
+    def _blocks(self, amounts: Amounts | AmountCurve, mix: Mix, *, with_tones: bool) -> Iterator[np.ndarray]:
+        """Render and mix the whole sound, perhaps with its tones in further channels, without a limiter."""
+        start, n_samples, layers = 0, self.analysis.sound.n_samples, self.analysis.layers
+        if mix.wet == 0:
+            starts = range(0, n_samples, PIECE_SAMPLES)
+            blocks = (self._dry(i, min(i + PIECE_SAMPLES, n_samples), with_tones) for i in starts)
+        else:
+            blocks = self.renderer.render(
+                partial(self.gains, amounts), self._level(amounts), with_tones=with_tones, threads=self.analysis.threads
+            )
+        for block in blocks:
+            yield self._mixed(block, start, mix, with_tones)
+            start += len(block)
+            if mix.wet != 1:
+                layers.release_pages()
+
+    def _dry(self, start: int, stop: int, with_tones: bool) -> np.ndarray:
+        """Samples of the input, which is the sum of its layers, perhaps with its tones in further channels."""
+        layers = self.analysis.layers
+        tones = layers.tones[start:stop]
+        y = tones + layers.texture(start, stop)
+        return np.concatenate((y, tones), axis=1) if with_tones else y
+
+    def _mixed(self, wet: np.ndarray, start: int, mix: Mix, with_tones: bool) -> np.ndarray:
+        """Mix rendered samples, from ``start`` on, with those of the input."""
+        dry = wet if mix.wet in (0, 1) else self._dry(start, start + len(wet), with_tones)
+        return mix_samples(dry, wet, mix)
 
     def _level(self, amounts: Amounts | AmountCurve) -> np.ndarray | float:
         """Factor on the samples of the whole sound, one for each channel where they need their own."""

@@ -24,8 +24,9 @@ def path(tmp_path) -> Path:
 
 
 def test_what_is_written_is_read(path):
+    recent = ["/x/a.wav", "/x/not UTF-8 \udcff.wav"]
     presets = [Preset("swell", -1.25, ((0.0, -1.0), (2.0, 1.0)), shows_curve=True), Preset("dust", -2.0)]
-    preferences = Preferences("/x", "900x600", 0.25, "dark", True, ["/x/a.wav", "/x/not UTF-8 \udcff.wav"], presets)
+    preferences = Preferences("/x", "900x600", 0.25, "dark", True, recent, presets, "Kopfhörer (ALSA)")
     write_preferences(path, preferences)
     assert read_preferences(path) == preferences
 
@@ -57,6 +58,8 @@ def test_a_missing_or_damaged_file_gives_the_defaults(path, text):
         ("presets", [{"name": "", "octaves": 0.0}]),
         ("presets", [{"name": "too far", "octaves": 4.0}]),
         ("presets", [{"name": "falling", "octaves": 0.0, "points": [[2.0, 0.0], [1.0, 0.0]]}]),
+        ("output", 1),
+        ("output", "x" * 1000),
     ],
 )
 def test_a_field_of_the_wrong_type_or_out_of_range_takes_its_default_and_the_others_are_kept(path, name, value):

@@ -169,6 +169,36 @@ def test_home_goes_to_the_start(start, sound):
     assert view.canvas.coords("mark")[0] == view.left
 
 
+def test_another_model_is_heard_while_the_sound_plays_on(start, project, sound):
+    device = FakeDevice()
+    d = start(sound, player=Player(device), model=project.model)
+    d.window.select((0.5, 2.5))
+    d.drag_slider(-2.5)
+    d.settle()
+    octaves, analysis = d.octaves, d.session.opened.analysis
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.position_s > 0.7)
+    mixer, before = d.playback.mixer, d.session.opened.solver
+    for model in (None, project.model):
+        d.answers["model"] = str(model or "")
+        d.window.files.ask_model()  # does nothing without a name
+        if model is None:
+            d.window.switch_model(None)
+        d.settle()
+        solver = d.session.opened.solver
+        d.wait_until(lambda solver=solver: mixer.source.after and mixer.source.after.field is solver.field)
+        assert (solver is before) == (model is not None)
+        assert d.session.opened.analysis is analysis
+        assert d.playback.mixer is mixer
+        assert d.playback.is_playing
+        assert (d.octaves, d.playback.listening) == (octaves, "after")
+        assert d.session.rendering.achieved_octaves == pytest.approx(octaves, abs=0.05)
+        assert 0.5 <= d.playback.position_s <= 2.5
+    assert not d.questions
+    assert len(device.streams) == 1
+    assert mixer.underruns == 0
+
+
 def test_a_device_that_vanishes_is_reported_and_playing_works_again(start, sound):
     device = FakeDevice()
     d = start(sound, player=Player(device))
@@ -179,6 +209,31 @@ def test_a_device_that_vanishes_is_reported_and_playing_works_again(start, sound
     assert d.layout.play_button["text"] == "Play"
     d.window.toggle_play()
     d.wait_until(lambda: d.playback.is_playing)
+
+
+def test_an_output_is_remembered_and_another_can_be_chosen_when_it_disappears(start, sound):
+    device = FakeDevice(outputs=("interface", "headphones", "speakers"))
+    d = start(sound, player=Player(device))
+    assert d.playback.player.outputs[0] == "speakers"
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.position_s > 0.2)
+    d.window.choose_output("interface")
+    assert d.playback.is_playing
+    assert d.playback.position_s > 0.2
+    assert device.streams[-1].output["name"] == "interface"
+    device.connected = ("headphones", "speakers")
+    device.streams[-1].vanish()
+    d.wait_until(lambda: "no sound: the output interface stopped" in d.layout.status.label["text"])
+    d.window.choose_output("headphones")
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.is_playing)
+    assert device.streams[-1].output["name"] == "headphones"
+    d.close()
+    d = start(sound, player=Player(FakeDevice(outputs=("interface", "speakers"))))
+    assert d.window.preferences.output == "headphones"
+    d.window.toggle_play()
+    assert "the output headphones is not connected; playing on the default one" in d.layout.status.label["text"]
+    assert d.playback.is_playing
 
 
 def test_without_a_sound_card_the_play_button_says_why(start, sound, monkeypatch):
