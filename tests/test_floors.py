@@ -23,7 +23,7 @@ FLOORS = {
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
-        "targets processor report batch instrument report_picture mixer player playback messages models worker session slots "
+        "targets processor report batch instrument report_picture meter mixer player playback messages models worker session slots "
         "preferences curve_editor theme hint picture panels range_strip slider lane_view lane actions dialogs "
         "curve_commands layout window desktop"
     ),

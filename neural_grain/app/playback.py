@@ -120,8 +120,24 @@ class Playback:
     def meter_db(self) -> float:
         """Peak level above the bottom of the meter, within 0 to ``meter_range_db``."""
         bottom = 10 ** (-PLAYBACK.meter_range_db / 20)
-        peak = max(self.mixer.peak, bottom) if self.is_playing else bottom
+        peak = max(self.mixer.meter.peak, bottom) if self.is_playing else bottom
         return PLAYBACK.meter_range_db + 20 * math.log10(peak)
+
+    @property
+    def peak_db(self) -> float:
+        """Peak level of what the sound card gets, in dB of full scale; -inf in silence and while nothing plays."""
+        peak = self.mixer.meter.peak if self.is_playing else 0.0
+        return 20 * math.log10(peak) if peak > 0 else -math.inf
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether the sound card had to clip this sound since the last `reset_clip`."""
+        return self.mixer is not None and self.mixer.meter.is_clipped
+
+    def reset_clip(self) -> None:
+        """Switch the clip light off."""
+        if self.mixer is not None:
+            self.mixer.meter.reset_clip()
 
     def toggle(self) -> str:
         """Play or pause; returns why that is not possible, or an empty string."""
