@@ -264,6 +264,12 @@ class Session:
         self.worker.save(Job(self.opened.path, output, target))
         self._add_task(TaskKind.WRITING)
 
+    def save_beside(self, target: RenderTarget) -> None:
+        """Render the open file to a name beside it that nothing has; `FileSaved` tells which."""
+        self.set_status(f"saving beside {printable(self.opened.path.name)} ...")
+        self.worker.save_beside(self.opened.path, target)
+        self._add_task(TaskKind.WRITING)
+
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
         """Render files into a folder."""
         self.set_status(f"rendering {len(plan.jobs)} files ...")

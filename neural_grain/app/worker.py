@@ -39,7 +39,7 @@ from neural_grain.app.messages import (
 from neural_grain.app.models import ModelShelf, find_reaches
 from neural_grain.app.processor import GrainProcessor, checked_blocks
 from neural_grain.app.report import describe_left_behind
-from neural_grain.app.targets import RenderTarget
+from neural_grain.app.targets import RenderTarget, free_output
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
@@ -145,9 +145,13 @@ class Worker:
         number, file_number = self._newest_estimate, self._newest_file
         self._tasks.put(lambda: self._estimate(opened, curve, number, file_number))
 
-    def save(self, job: Job, *, overwrite: bool = True) -> None:
-        """Render a file to disk, perhaps in place of what is there; ends with `FileSaved`."""
-        self._tasks.put(lambda: self._save(job, overwrite))
+    def save(self, job: Job) -> None:
+        """Render a file to disk, replacing what is there; ends with `FileSaved`."""
+        self._tasks.put(lambda: self._save(job, overwrite=True))
+
+    def save_beside(self, source: Path, target: RenderTarget) -> None:
+        """Render a file to a name beside it that nothing has; ends with `FileSaved`."""
+        self._tasks.put(lambda: self._save(Job(source, free_output(source, target), target), overwrite=False))
 
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
         """Render files into a folder, as the command line does; ends with `BatchDone`."""
@@ -335,7 +339,7 @@ class Worker:
         solver.local.on_second = on_second
         return solver
 
-    def _save(self, job: Job, overwrite: bool) -> FileSaved:
+    def _save(self, job: Job, *, overwrite: bool) -> FileSaved:
         saved = self._models.current.render_file(job.source, job.output, job.target, overwrite=overwrite)
         return FileSaved(saved, job.target)
 
