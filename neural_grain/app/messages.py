@@ -37,10 +37,14 @@ class Progress(Message):
 
 @dataclass(frozen=True)
 class Pictured(Message):
-    """A file that is being opened has a picture; its layers and its pattern, which take longer, are still missing."""
+    """A file that is being opened has a picture; its layers and its pattern, which take longer, are still missing.
+
+    ``overview`` holds the lowest and the highest sample of each of its parts, shape (2, at most 4096).
+    """
 
     path: Path
     picture: Picture
+    overview: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,16 @@ class ModelLoaded(TaskEnd):
 class FileOpened(TaskEnd):
     """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver.
 
-    ``stamp`` is its `file_stamp` before it was read.
+    ``stamp`` is its `file_stamp` before it was read, ``overview`` that of `Pictured`, and ``loudness_lufs`` its integrated
+    loudness, -inf if that is below -70 LUFS.
     """
 
     path: Path
     y: np.ndarray
     solver: AmountSolver
     stamp: tuple[int, int]
+    overview: np.ndarray
+    loudness_lufs: float
 
     @property
     def analysis(self) -> Analysis:

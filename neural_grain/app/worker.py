@@ -46,9 +46,11 @@ from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
 from neural_grain.dsp.analysis import picture_of
 from neural_grain.dsp.curve import GrainCurve
+from neural_grain.dsp.loudness import LoudnessMeter
 from neural_grain.dsp.mixdown import mix_down
 from neural_grain.dsp.move import Rendering, StoreSound, move_grain
 from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
+from neural_grain.dsp.overview import Overview
 from neural_grain.dsp.solver import AmountSolver
 
 PREPARING = "preparing the curve"
@@ -252,29 +254,31 @@ class Worker:
         self._solved = self._rendering = None
         try:
             stamp = file_stamp(path)
-            y, sr = self._read(path)
+            y, sr, overview = self._read(path)
             sound = self._observed(sound_from_array(y, sr), OPENING[1:])
-            self.messages.put(Pictured(path, picture_of(sound, processor.settings, processor.threads)))
+            self.messages.put(Pictured(path, picture_of(sound, processor.settings, processor.threads), overview))
             self._opened = None  # its memory is released before another is analysed
             self._models.forget_sound()
-            solver = processor.solver(sound)
+            loudness = LoudnessMeter(sr, sound.channels)
+            solver = processor.solver(_metered(sound, loudness))
             find_reaches(solver, self._check)
             self._models.begin_sound(solver)
             processor.adopt_solver(path, stamp, solver)
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        self._opened = FileOpened(path, y, solver, stamp)
+        self._opened = FileOpened(path, y, solver, stamp, overview, loudness.loudness_lufs)
         return self._opened
 
-    def _read(self, path: Path) -> tuple[np.ndarray, int]:
-        """Samples of a file, shape (n_samples, channels), and their rate."""
+    def _read(self, path: Path) -> tuple[np.ndarray, int, np.ndarray]:
+        """Samples of a file, shape (n_samples, channels), their rate, and the overview."""
         sound = self._observed(open_sound(path), OPENING[:1])
         y = scratch_array((sound.n_samples, sound.channels))
-        start = 0
+        start, overview = 0, Overview(sound.n_samples)
         for block in sound.blocks():
             y[start : start + len(block)] = block
+            overview.add(block)
             start += len(block)
-        return y, sound.sr
+        return y, sound.sr, overview.extremes
 
     def _render(self, opened: FileOpened, target: RenderTarget, number: int) -> RenderingDone:
         self._is_overtaken = lambda: number != self._newest_rendering
@@ -367,6 +371,12 @@ class Worker:
             write_presets(plan.jobs)
         n_unchanged = sum(result.is_unchanged for result in results)
         return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)
+
+
+def _metered(sound: Sound, loudness: LoudnessMeter) -> Sound:
+    """The same sound, whose loudness is measured on its first reading, which takes 1 % of the time of an analysis."""
+    first = [loudness.through]
+    return replace(sound, blocks=lambda: first.pop()(sound.blocks()) if first else sound.blocks())
 
 
 def _import_torch() -> None:
