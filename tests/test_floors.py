@@ -17,16 +17,16 @@ FLOORS = {
     "base": "streams errors caches identity files records parallel cli",
     "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
     "dsp": (
-        "settings stft flatness prediction masking layers mel analysis smoothing loudness gains generation resynthesis "
+        "settings stft flatness prediction masking layers mel analysis smoothing loudness overview gains generation resynthesis "
         "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"
     ),
     "data": "metadata tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
-        "targets processor report batch instrument report_picture mixer player playback messages model_shelf worker "
-        "library_state session curve_editor setting preferences theme hint picture panels slider overview meter "
-        "library_strip lane_view lane start_page file_list status_row mix_controls actions view_state menus dialogs curve_commands "
-        "file_commands layout window desktop"
+        "targets processor report batch instrument report_picture meter mixer player playback messages model_shelf "
+        "worker library_state session curve_editor setting preferences theme hint picture panels slider "
+        "overview_strip meter_view library_strip lane_view lane start_page file_list status_row mix_controls actions "
+        "view_state menus dialogs curve_commands file_commands layout window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
@@ -43,8 +43,8 @@ HOMES = {  # a third-party package, and the modules that may import it
             "panels",
             "slider",
             "hint",
-            "overview",
-            "meter",
+            "overview_strip",
+            "meter_view",
             "library_strip",
             "start_page",
             "file_list",

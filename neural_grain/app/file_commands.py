@@ -15,7 +15,7 @@ from neural_grain.app.instrument import check_presets
 from neural_grain.app.messages import DemoReady, FileSaved, Message, WorkCancelled, WorkFailed
 from neural_grain.app.preferences import Preferences, data_folder
 from neural_grain.app.session import VARIATIONS, Session
-from neural_grain.app.targets import LAYER_NAMES, RenderTarget, free_output, output_name
+from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.audio.sound import find_audio
 from neural_grain.base.errors import PipelineError, printable
 
@@ -160,9 +160,7 @@ class FileCommands:
 
     def save_beside(self) -> None:
         """Save the result next to the original, under a name that nothing has yet."""
-        target = self._window.target()
-        source = self._session.opened.path
-        self._session.save(free_output(source, target), target)
+        self._session.save_beside(self._window.target())
         self._window.refresh()
 
     def ask_save_variations(self) -> None:

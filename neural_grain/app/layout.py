@@ -18,10 +18,10 @@ from neural_grain.app.hint import HINTS, Hint
 from neural_grain.app.lane import CurveLane, LaneCallbacks
 from neural_grain.app.library_strip import LibraryStrip
 from neural_grain.app.menus import DynamicMenu, MenuBar
-from neural_grain.app.meter import LevelMeterView
+from neural_grain.app.meter_view import LevelMeterView
 from neural_grain.app.mix_controls import MixControls
 from neural_grain.app.mixer import VERSIONS
-from neural_grain.app.overview import Overview, OverviewCallbacks
+from neural_grain.app.overview_strip import OverviewCallbacks, OverviewStrip
 from neural_grain.app.panels import VIEWS, PanelCallbacks, PicturePanel
 from neural_grain.app.preferences import Preferences
 from neural_grain.app.slider import OctaveSlider
@@ -205,7 +205,7 @@ class Layout:
         self.body = body = ttk.Frame(self.outer)
         palette, scale = self.palette, self.scale
         self.panel = PicturePanel(body, palette, scale, self._callbacks.panel)
-        self.overview = Overview(
+        self.overview = OverviewStrip(
             body, palette, scale, OverviewCallbacks(self._callbacks.panel.seek, lambda start_s: self.panel.pan(start_s))
         )
         lane = LaneCallbacks(

@@ -30,11 +30,13 @@ class SoundFacts:
     Attributes
     ----------
     subtype : str, sample format by libsndfile's name, such as PCM_24
-    peaks : np.ndarray, shape (2, n), smallest and largest sample of n equal parts, full scale 1.0
+    overview : np.ndarray, shape (2, at most 4096), lowest and highest sample of each of its parts
+    loudness_lufs : float or None, integrated loudness, -inf if that is below -70 LUFS; None until it is known
     """
 
     subtype: str
-    peaks: np.ndarray
+    overview: np.ndarray
+    loudness_lufs: float | None = None
 
 
 class TaskEnd(Message):

@@ -39,13 +39,15 @@ class MixControls:
         self._labels: list[ttk.Label] = []
 
         def add(name: str, low: float, high: float, value: float) -> ttk.Scale:
-            ttk.Label(self.frame, text=name, style="Small.TLabel").pack(side="left", padx=(px(SPACE.group), px(4)))
+            row = len(self._labels)
+            label = ttk.Label(self.frame, text=name, style="Small.TLabel")
+            label.grid(row=row, column=0, sticky="e", padx=(px(SPACE.group), px(4)))
             slider = ttk.Scale(self.frame, from_=low, to=high, value=value, length=px(LENGTH))
             slider.configure(command=lambda _: self._moved())
             slider.bind("<Double-Button-1>", lambda _: slider.set(value) or "break")
-            slider.pack(side="left")
+            slider.grid(row=row, column=1)
             self._labels.append(ttk.Label(self.frame, style="Small.TLabel", width=8))
-            self._labels[-1].pack(side="left", padx=(px(4), 0))
+            self._labels[-1].grid(row=row, column=2, padx=(px(4), 0))
             return slider
 
         self.wet = add("mix", 0.0, 1.0, NO_MIX.wet)

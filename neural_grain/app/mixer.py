@@ -18,6 +18,7 @@ from itertools import chain
 
 import numpy as np
 
+from neural_grain.app.meter import OutputMeter, to_outputs
 from neural_grain.audio.limiter import CEILING
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import AmountCurve, Amounts
@@ -100,8 +101,7 @@ class Mixer:
     ----------
     position : int, the playhead in samples
     source : Source or None, what the last block was made of; None for silence
-    peak : float, decaying peak level of the output, full scale 1.0
-    has_clipped : bool, whether the output has exceeded full scale since somebody set this to False
+    meter : OutputMeter, of what the sound card gets
     underruns : int, how often the sound was interrupted because nothing was rendered in time
     volume : float, factor on the output
     changed : threading.Event, set when there is something new to prepare
@@ -112,8 +112,7 @@ class Mixer:
         self._tones = solver.analysis.layers.tones  # of the sound before
         self.position = 0
         self.underruns = 0
-        self.peak = 0.0
-        self.has_clipped = False
+        self.meter = OutputMeter(sr)
         self.volume = 1.0
         self.source: Source | None = None
         self.changed = threading.Event()
@@ -260,9 +259,7 @@ class Mixer:
             while n_filled < len(out):
                 n_filled += self._fill_piece(out[n_filled : n_filled + self._piece_samples])
             self._apply_volume(out)
-            peak = float(np.abs(out).max(initial=0.0))
-            self.peak = max(self.peak * 0.9, peak)
-            self.has_clipped = self.has_clipped or peak > 1.0
+            self.meter.add(to_outputs(out))
 
     def _fill_piece(self, out: np.ndarray) -> int:
         """Make the changes that are due, and write samples up to the next one at the most; returns their number."""

@@ -22,11 +22,10 @@ from neural_grain.dsp.solver import AmountSolver
 
 @dataclass(frozen=True)
 class PlaybackSettings:
-    """Times of the switch, and the range of the level meter."""
+    """Times of the switch."""
 
     tap_s: float = 0.35  # a longer press is a hold
     key_repeat_ms: int = 20  # X11 repeats a held key as release and press, at most this far apart
-    meter_range_db: float = 60.0
 
 
 PLAYBACK = PlaybackSettings()
@@ -117,21 +116,20 @@ class Playback:
         return None if self.mixer is None else self.mixer.position / self.mixer.sr
 
     @property
-    def meter_db(self) -> float:
-        """Peak level above the bottom of the meter, within 0 to ``meter_range_db``."""
-        bottom = 10 ** (-PLAYBACK.meter_range_db / 20)
-        peak = max(self.mixer.peak, bottom) if self.is_playing else bottom
-        return PLAYBACK.meter_range_db + 20 * math.log10(peak)
+    def peak_db(self) -> float:
+        """Peak level of what the sound card gets, in dB of full scale; -inf in silence and while nothing plays."""
+        peak = self.mixer.meter.peak if self.is_playing else 0.0
+        return 20 * math.log10(peak) if peak > 0 else -math.inf
 
     @property
-    def has_clipped(self) -> bool:
-        """Whether the output has exceeded full scale since the light was reset."""
-        return self.mixer is not None and self.mixer.has_clipped
+    def is_clipped(self) -> bool:
+        """Whether the sound card had to clip this sound since the last `reset_clip`."""
+        return self.mixer is not None and self.mixer.meter.is_clipped
 
     def reset_clip(self) -> None:
-        """Turn the clip light off."""
+        """Switch the clip light off."""
         if self.mixer is not None:
-            self.mixer.has_clipped = False
+            self.mixer.meter.reset_clip()
 
     def toggle(self) -> str:
         """Play or pause; returns why that is not possible, or an empty string."""

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from neural_grain.app.meter import MAX_OUTPUTS, to_outputs
 from neural_grain.app.mixer import Mixer
 from neural_grain.base.errors import printable
 
 RENDER_POLL_S = 0.02  # the rendering thread looks at the playhead so often; the mixer renders 0.3 s ahead of it
 FADE_OUT_TIMEOUT_S = 0.3  # a stream that is closed may take so long to fade out; a device that hangs would take forever
 STALL_S = 2.0  # a device that takes no block for so long is gone, although its stream may say that it is active
-MAX_OUTPUTS = 2  # channels of the sound card that are used
 
 
 class Player:
@@ -137,11 +137,7 @@ class Player:
             if len(buffer) < n:
                 buffer = np.zeros((n, channels), np.float32)
             mixer.fill(buffer[:n])
-            if channels <= MAX_OUTPUTS:
-                out[:] = buffer[:n]
-            else:  # the mean of channels 1, 3, 5 ... to the left and of 2, 4, 6 ... to the right
-                for side in range(MAX_OUTPUTS):
-                    out[:, side] = buffer[:n, side::MAX_OUTPUTS].mean(axis=1)
+            out[:] = to_outputs(buffer[:n])
 
         self._stream = self._device.OutputStream(
             samplerate=mixer.sr,

@@ -6,6 +6,7 @@ the window passes in: the position of the slider, in octaves, or a curve.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import Enum
 from pathlib import Path
@@ -68,12 +69,15 @@ def shortened_name(path: Path) -> str:
 
 
 def describe_sound(sound: Sound, facts: SoundFacts, position_s: float | None) -> str:
-    """Time, length, channels, rate and depth of a sound in one line."""
+    """Time, length, channels, rate, depth and loudness of a sound in one line."""
     duration_s = sound.n_samples / sound.sr
     time = f"{format_time(position_s or 0.0)} / {format_time(duration_s)}"
     channels = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
     depth = DEPTHS.get(facts.subtype, facts.subtype.replace("_", " ").lower())
-    return "   ".join((time, channels, f"{sound.sr / 1000:g} kHz", depth))
+    parts = [time, channels, f"{sound.sr / 1000:g} kHz", depth]
+    if facts.loudness_lufs is not None and math.isfinite(facts.loudness_lufs):
+        parts.append(f"{facts.loudness_lufs:.1f} LUFS")
+    return "   ".join(parts)
 
 
 def format_time(seconds: float) -> str:
@@ -305,6 +309,12 @@ class Session:
         """Render the open file to disk, or only a layer of the result."""
         self.set_status(f"saving {printable(output.name)} ...")
         self.worker.save(Job(self.opened.path, output, target))
+        self._add_task(TaskKind.WRITING)
+
+    def save_beside(self, target: RenderTarget) -> None:
+        """Render the open file to a name beside it that nothing has; `FileSaved` tells which."""
+        self.set_status(f"saving beside {printable(self.opened.path.name)} ...")
+        self.worker.save_beside(self.opened.path, target)
         self._add_task(TaskKind.WRITING)
 
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from neural_grain.audio.sound import open_sound
@@ -83,13 +84,17 @@ class RenderTarget:
         return replace(self, mix=NO_MIX)
 
 
-def output_name(source: Path, target: RenderTarget) -> str:
+def output_name(source: Path, target: RenderTarget, number: int = 1) -> str:
     """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain, drone_curve.wav.
 
     A mix follows, as in drone_grain-2.0_mix50_-3dB.wav.
 
     The tones alone are drone_grain-2.0_tones.wav, and those of the sound as it is drone_tones.wav. A name that would be
     too long is shortened, and a hash of the whole name keeps shortened names apart.
+
+    Parameters
+    ----------
+    number : above 1 it tells outputs of one target apart, as in drone_grain-2.0 (2).wav
     """
     octaves_label = f"{target.octaves:+.2f}".removesuffix("0")
     label = octaves_label if target.target_grain is None else f"{target.target_grain:.3g}"
@@ -98,7 +103,9 @@ def output_name(source: Path, target: RenderTarget) -> str:
         position = {Lfo: "_lfo", ReferenceContour: "_contour"}.get(type(target.curve), "_curve")
     mix = "" if target.mix.wet == 1 else f"_mix{target.mix.percent:g}"
     mix += f"_{target.mix.gain_db:+g}dB" if target.mix.gain_db else ""
-    ending, stem = f"{position}{mix}{'_' + target.layer if target.layer else ''}.wav", os.fsencode(source.stem)
+    layer = f"_{target.layer}" if target.layer else ""
+    ending = f"{position}{mix}{layer}{f' ({number})' if number > 1 else ''}.wav"
+    stem = os.fsencode(source.stem)
     max_stem_bytes = MAX_NAME_BYTES - len(ending)
     if len(stem) <= max_stem_bytes:
         return source.stem + ending
@@ -107,13 +114,9 @@ def output_name(source: Path, target: RenderTarget) -> str:
 
 
 def free_output(source: Path, target: RenderTarget) -> Path:
-    """The default name of an output beside its source, with a number if something has that name already."""
-    output = source.with_name(output_name(source, target))
-    number = 1
-    while os.path.lexists(output):
-        number += 1
-        output = source.with_name(f"{Path(output_name(source, target)).stem} ({number}).wav")
-    return output
+    """The first default name of an output beside its source that nothing has, not even a link that leads nowhere."""
+    outputs = (source.with_name(output_name(source, target, number)) for number in count(1))
+    return next(output for output in outputs if not os.path.lexists(output))
 
 
 def sweep_targets(step: float) -> list[RenderTarget]:

@@ -29,7 +29,7 @@ from neural_grain.app.messages import (
     WorkCancelled,
     WorkFailed,
 )
-from neural_grain.app.playback import PLAYBACK, Playback
+from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import Preset, preferences_path, read_preferences, write_preferences
 from neural_grain.app.session import Session, describe_model
@@ -228,7 +228,7 @@ class GrainWindow:
         visible = self.session.visible
         picture = None if visible is None else visible.picture
         self.panel.show_sound(picture, is_interactive=self.session.opened is not None)
-        self.layout.overview.show_sound(None if visible is None else visible.facts.peaks, self.panel.duration_s)
+        self.layout.overview.show_sound(None if visible is None else visible.facts.overview, self.panel.duration_s)
         self.layout.show(self._view_state())
 
     def _on_marked(self, span: tuple[float, float], playhead_s: float | None) -> None:
@@ -487,8 +487,7 @@ class GrainWindow:
         if self.playback.mixer is not None:
             if fault := self.playback.player.check():
                 self.session.set_status(fault, is_error=True)
-            level_db = self.playback.meter_db - PLAYBACK.meter_range_db
-            self.layout.meter.show(level_db, has_clipped=self.playback.has_clipped)
+            self.layout.meter.show(self.playback.peak_db, has_clipped=self.playback.is_clipped)
             self.panel.mark(self.playback.position_s)
             self.layout.show_info(self.session.info_text(self.playback.position_s))
             if self.playback.is_playing != self.layout.state.is_playing:  # the sound or its device has ended

@@ -183,7 +183,7 @@ def test_another_model_is_heard_while_the_sound_plays_on(start, project, sound):
         d.answers["model"] = str(model or "")
         d.window.files.ask_model()  # does nothing without a name
         if model is None:
-            d.window.switch_model(None)
+            d.window.use_model(None)
         d.settle()
         solver = d.session.opened.solver
         d.wait_until(lambda solver=solver: mixer.source.after and mixer.source.after.field is solver.field)

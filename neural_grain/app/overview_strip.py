@@ -33,7 +33,7 @@ class OverviewCallbacks:
     pan: Callable[[float], None]
 
 
-class Overview:
+class OverviewStrip:
     """A canvas with the waveform of a whole sound.
 
     Parameters
