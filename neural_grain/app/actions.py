@@ -35,6 +35,7 @@ class Needs(Enum):
     UNDO = 4  # an earlier setting of the open file
     REDO = 5  # a setting that was undone
     RESULTS = 6  # something was saved
+    LIST = 7  # several sounds
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,8 @@ ACTIONS = (
         needs=Needs.MODEL,
         works_while_typing=True,
     ),
+    Action("open the next sound of the list", "files.step", (1,), "Mod-Down", needs=Needs.LIST),
+    Action("open the one before", "files.step", (-1,), "Mod-Up", needs=Needs.LIST),
     Action(command="files.open_demo", menu="File", label="Open the demo sounds", needs=Needs.MODEL),
     Action(
         "save the result",

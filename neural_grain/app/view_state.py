@@ -41,6 +41,7 @@ class ViewState:
     slot: str  # "A" or "B"
     can_undo: bool
     can_redo: bool
+    has_list: bool  # of several sounds
     has_results: bool  # something was saved
     path: Path | None = None  # of the file whose picture is shown
     library: LibraryState = field(default_factory=LibraryState)
@@ -54,5 +55,6 @@ class ViewState:
             Needs.CURVE: self.has_file and self.shows_curve,
             Needs.UNDO: self.has_file and self.can_undo,
             Needs.REDO: self.has_file and self.can_redo,
+            Needs.LIST: self.has_list,
             Needs.RESULTS: self.has_results,
         }[needs]

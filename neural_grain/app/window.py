@@ -218,6 +218,7 @@ class GrainWindow:
             slot=self._slots.current,
             can_undo=self.history.can_undo or self.setting != self.history.current,
             can_redo=self.history.can_redo,
+            has_list=bool(self.layout.file_list.paths),
             has_results=self.files.results is not None,
             library=session.library_state(target),
             path=session.visible and session.visible.path,

@@ -11,6 +11,7 @@ import gc
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -377,13 +378,16 @@ class Worker:
             open_batch_log(plan.log_folder, self.model_path, None) as log,
             closing(render_batch(self._models.current, plan.jobs, overwrite=overwrite, log=log)) as rendered,
         ):
+            started = time.monotonic()
             self.messages.put(Progress(f"file 1 of {n_jobs}", 0.0))
             for result in rendered:
                 results.append(result)
                 if len(results) < n_jobs:
                     if self._stop.is_set():
                         raise Cancelled
-                    self.messages.put(Progress(f"file {len(results) + 1} of {n_jobs}", len(results) / n_jobs))
+                    left_s = (time.monotonic() - started) * (n_jobs / len(results) - 1)
+                    text = f"file {len(results) + 1} of {n_jobs}, {describe_time_left(left_s)}"
+                    self.messages.put(Progress(text, len(results) / n_jobs))
         failures = [f"{printable(result.job.source.name)}: {result.failure}" for result in results if result.failure]
         left_behind = [
             f"{printable(result.job.source.name)}: {line}"
@@ -394,6 +398,11 @@ class Worker:
             write_presets(plan.jobs)
         n_unchanged = sum(result.is_unchanged for result in results)
         return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)
+
+
+def describe_time_left(seconds: float) -> str:
+    """Time that work will still take, rounded as far as anybody can know it."""
+    return f"about {max(1, round(seconds))} s left" if seconds < 90 else f"about {round(seconds / 60)} min left"
 
 
 def _metered(sound: Sound, loudness: LoudnessMeter) -> Sound:

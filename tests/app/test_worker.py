@@ -93,8 +93,8 @@ def test_overview_and_loudness_come_with_the_file(worker, tmp_path):
         assert not isinstance(message, FileOpened)
     opened = wait_for(worker, FileOpened)
     assert message.facts.overview is opened.facts.overview
-    assert message.overview.shape[0] == 2
-    assert (message.overview.min(), message.overview.max()) == (opened.y.min(), opened.y.max())
+    assert message.facts.overview.shape[0] == 2
+    assert (message.facts.overview.min(), message.facts.overview.max()) == (opened.y.min(), opened.y.max())
     meter = pyloudnorm.Meter(SR, "DeMan")
     assert opened.facts.loudness_lufs == pytest.approx(meter.integrated_loudness(y), abs=0.02)
 

@@ -62,6 +62,7 @@ def test_every_key_does_its_action_once_whatever_has_the_focus(start, sound):
         d.settle()
     d.window.undo()  # so that both undo and redo are possible
     d.settle()
+    d.layout.file_list.set_files([sound], [sound])
     d.click(d.layout.curve_button)
     d.wait_until(d.lane.canvas.winfo_viewable)
     d.settle()
