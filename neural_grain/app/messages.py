@@ -39,12 +39,14 @@ class Progress(Message):
 class Pictured(Message):
     """A file that is being opened has a picture; its layers and its pattern, which take longer, are still missing.
 
-    ``overview`` holds the lowest and the highest sample of each of its parts, shape (2, at most 4096).
+    ``overview`` holds the lowest and the highest sample of each of its parts, shape (2, at most 4096), and
+    ``loudness_lufs`` is its integrated loudness, -inf if that is below -70 LUFS.
     """
 
     path: Path
     picture: Picture
     overview: np.ndarray
+    loudness_lufs: float
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class ModelLoaded(TaskEnd):
 class FileOpened(TaskEnd):
     """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver.
 
-    ``stamp`` is its `file_stamp` before it was read, ``overview`` that of `Pictured`, and ``loudness_lufs`` its integrated
-    loudness, -inf if that is below -70 LUFS.
+    ``stamp`` is its `file_stamp` before it was read; overview and loudness are those of `Pictured`.
     """
 
     path: Path

@@ -44,9 +44,8 @@ from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
-from neural_grain.dsp.analysis import picture_of
+from neural_grain.dsp.analysis import picture_and_loudness
 from neural_grain.dsp.curve import GrainCurve
-from neural_grain.dsp.loudness import LoudnessMeter
 from neural_grain.dsp.mixdown import mix_down
 from neural_grain.dsp.move import Rendering, StoreSound, move_grain
 from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
@@ -256,17 +255,17 @@ class Worker:
             stamp = file_stamp(path)
             y, sr, overview = self._read(path)
             sound = self._observed(sound_from_array(y, sr), OPENING[1:])
-            self.messages.put(Pictured(path, picture_of(sound, processor.settings, processor.threads), overview))
+            picture, loudness_lufs = picture_and_loudness(sound, processor.settings, processor.threads)
+            self.messages.put(Pictured(path, picture, overview, loudness_lufs))
             self._opened = None  # its memory is released before another is analysed
             self._models.forget_sound()
-            loudness = LoudnessMeter(sr, sound.channels)
-            solver = processor.solver(_metered(sound, loudness))
+            solver = processor.solver(sound)
             find_reaches(solver, self._check)
             self._models.begin_sound(solver)
             processor.adopt_solver(path, stamp, solver)
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        self._opened = FileOpened(path, y, solver, stamp, overview, loudness.loudness_lufs)
+        self._opened = FileOpened(path, y, solver, stamp, overview, loudness_lufs)
         return self._opened
 
     def _read(self, path: Path) -> tuple[np.ndarray, int, np.ndarray]:
@@ -371,12 +370,6 @@ class Worker:
             write_presets(plan.jobs)
         n_unchanged = sum(result.is_unchanged for result in results)
         return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)
-
-
-def _metered(sound: Sound, loudness: LoudnessMeter) -> Sound:
-    """The same sound, whose loudness is measured on its first reading, which takes 1 % of the time of an analysis."""
-    first = [loudness.through]
-    return replace(sound, blocks=lambda: first.pop()(sound.blocks()) if first else sound.blocks())
 
 
 def _import_torch() -> None:
