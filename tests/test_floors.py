@@ -17,7 +17,7 @@ FLOORS = {
     "base": "streams errors caches identity files records parallel cli",
     "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
     "dsp": (
-        "settings stft flatness prediction masking layers mel analysis smoothing loudness overview gains generation resynthesis "
+        "settings stft flatness prediction masking layers mel loudness analysis smoothing overview gains generation resynthesis "
         "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"
     ),
     "data": "metadata tiles incremental pictures demo",

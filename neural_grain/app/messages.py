@@ -31,12 +31,12 @@ class SoundFacts:
     ----------
     subtype : str, sample format by libsndfile's name, such as PCM_24
     overview : np.ndarray, shape (2, at most 4096), lowest and highest sample of each of its parts
-    loudness_lufs : float or None, integrated loudness, -inf if that is below -70 LUFS; None until it is known
+    loudness_lufs : float, integrated loudness, -inf if that is below -70 LUFS
     """
 
     subtype: str
     overview: np.ndarray
-    loudness_lufs: float | None = None
+    loudness_lufs: float
 
 
 class TaskEnd(Message):

@@ -75,7 +75,7 @@ def describe_sound(sound: Sound, facts: SoundFacts, position_s: float | None) ->
     channels = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
     depth = DEPTHS.get(facts.subtype, facts.subtype.replace("_", " ").lower())
     parts = [time, channels, f"{sound.sr / 1000:g} kHz", depth]
-    if facts.loudness_lufs is not None and math.isfinite(facts.loudness_lufs):
+    if math.isfinite(facts.loudness_lufs):
         parts.append(f"{facts.loudness_lufs:.1f} LUFS")
     return "   ".join(parts)
 

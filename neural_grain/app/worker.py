@@ -49,9 +49,8 @@ from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
 from neural_grain.data.demo import write_demo
-from neural_grain.dsp.analysis import picture_of
+from neural_grain.dsp.analysis import picture_and_loudness
 from neural_grain.dsp.curve import GrainCurve
-from neural_grain.dsp.loudness import LoudnessMeter
 from neural_grain.dsp.mixdown import mix_down
 from neural_grain.dsp.move import Rendering, StoreSound, move_grain
 from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
@@ -264,19 +263,18 @@ class Worker:
         try:
             stamp = file_stamp(path)
             y, sr, overview = self._read(path)
-            facts = SoundFacts(read_format(path).subtype, overview)
             sound = self._observed(sound_from_array(y, sr), OPENING[1:])
-            self.messages.put(Pictured(path, picture_of(sound, processor.settings, processor.threads), facts))
+            picture, loudness_lufs = picture_and_loudness(sound, processor.settings, processor.threads)
+            facts = SoundFacts(read_format(path).subtype, overview, loudness_lufs)
+            self.messages.put(Pictured(path, picture, facts))
             self._opened = None  # its memory is released before another is analysed
             self._models.forget_sound()
-            loudness = LoudnessMeter(sr, sound.channels)
-            solver = processor.solver(_metered(sound, loudness))
+            solver = processor.solver(sound)
             find_reaches(solver, self._check)
             self._models.begin_sound(solver)
             processor.adopt_solver(path, stamp, solver)
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        facts = replace(facts, loudness_lufs=loudness.loudness_lufs)
         self._opened = FileOpened(path, y, solver, facts, stamp)
         return self._opened
 
@@ -403,12 +401,6 @@ class Worker:
 def describe_time_left(seconds: float) -> str:
     """Time that work will still take, rounded as far as anybody can know it."""
     return f"about {max(1, round(seconds))} s left" if seconds < 90 else f"about {round(seconds / 60)} min left"
-
-
-def _metered(sound: Sound, loudness: LoudnessMeter) -> Sound:
-    """The same sound, whose loudness is measured on its first reading, which takes 1 % of the time of an analysis."""
-    first = [loudness.through]
-    return replace(sound, blocks=lambda: first.pop()(sound.blocks()) if first else sound.blocks())
 
 
 def _import_torch() -> None:

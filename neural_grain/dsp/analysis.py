@@ -29,6 +29,7 @@ from neural_grain.dsp.flatness import (
     power_blocks,
 )
 from neural_grain.dsp.layers import Layers, split_layers
+from neural_grain.dsp.loudness import integrated_loudness, loudness_weights
 from neural_grain.dsp.mel import mel_filterbank, powers_to_log_mel
 from neural_grain.dsp.settings import STEP_FRAMES, SpectrogramSettings
 from neural_grain.dsp.stft import hann_window, mean_power, n_full_frames, pad_edges, stft_blocks
@@ -187,19 +188,38 @@ def bands_and_grain(sound: Sound, settings: SpectrogramSettings) -> BandsAndGrai
     return BandsAndGrain(bands, texture, *meter.result(lambda: power_blocks(sound, settings.grain)), layers)
 
 
+class PictureAndLoudness(NamedTuple):
+    """What one STFT of a sound gives."""
+
+    picture: Picture
+    loudness_lufs: float  # integrated; -inf if all is below -70 LUFS
+
+
 def picture_of(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> Picture:
-    """The picture of a sound without the rest of its analysis; a `PipelineError` if it is too short, silent or not finite."""
+    """The picture of a sound without the rest of its analysis; a `PipelineError` as from `picture_and_loudness`."""
+    return picture_and_loudness(sound, settings, threads).picture
+
+
+def picture_and_loudness(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> PictureAndLoudness:
+    """Picture and loudness of a sound; a `PipelineError` if it is too short, silent or not finite."""
     check_sound(sound, settings.grain)
     n_fft, hop_length = settings.grain.n_fft_for(sound.sr), settings.grain.hop_for(sound.sr)
-    padded, weights = pad_edges(sound, n_fft, hop_length), mel_filterbank(settings, sound.sr).T
-    x, first = scratch_array((settings.n_mels, n_full_frames(padded.n_samples, n_fft, hop_length))), 0
-    for bands in stft_blocks(padded, settings.grain, lambda D, _: mean_power(D) @ weights, threads):
-        x[:, first : first + len(bands)] = bands.T
-        first += len(bands)
+    padded, n_mels = pad_edges(sound, n_fft, hop_length), settings.n_mels
+    n_frames = n_full_frames(padded.n_samples, n_fft, hop_length)
+    weights = np.column_stack((mel_filterbank(settings, sound.sr).T, loudness_weights(n_fft, sound.sr)))
+    x, powers, first = scratch_array((n_mels, n_frames)), np.empty(n_frames, np.float32), 0
+    for sums in stft_blocks(padded, settings.grain, lambda D, _: mean_power(D) @ weights, threads):
+        stop = first + len(sums)
+        x[:, first:stop], powers[first:stop] = sums[:, :n_mels].T, sums[:, n_mels]
+        first = stop
     if not x.any():
         raise PipelineError(SILENT)
     powers_to_log_mel(x, settings.dynamic_range_db)
-    return Picture(sound, settings, x)
+    times_s = (np.arange(n_frames) * hop_length + hop_length - n_fft // 2) / sound.sr
+    inside = (times_s >= 0) & (times_s * sound.sr < sound.n_samples)
+    powers = sound.channels * powers[inside]
+    loudness_lufs = integrated_loudness(powers, times_s[inside], sound.n_samples / sound.sr)
+    return PictureAndLoudness(Picture(sound, settings, x), loudness_lufs)
 
 
 def analyse(sound: Sound, settings: SpectrogramSettings, threads: int = 1) -> Analysis:

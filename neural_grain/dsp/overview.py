@@ -34,7 +34,9 @@ class Overview:
         start, stop = self._n_read, self._n_read + len(block)
         first, last = start // self._length, (stop - 1) // self._length
         edges = np.maximum(np.arange(first, last + 1) * self._length - start, 0)
-        lowest, highest = np.minimum.reduceat(block.min(axis=1), edges), np.maximum.reduceat(block.max(axis=1), edges)
+        # In a row, because extremes over the few channels of each sample take thirty times as long.
+        samples, edges = block.ravel(), edges * block.shape[1]
+        lowest, highest = np.minimum.reduceat(samples, edges), np.maximum.reduceat(samples, edges)
         if start % self._length:  # the first part was begun by the block before
             lowest[0], highest[0] = min(lowest[0], self.extremes[0, first]), max(highest[0], self.extremes[1, first])
         self.extremes[:, first : last + 1] = lowest, highest
