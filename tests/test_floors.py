@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "base": "streams errors caches identity files records parallel cli",
+    "base": "streams errors caches identity files records parallel progress cli",
     "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
     "dsp": (
         "settings stft flatness prediction masking layers mel analysis smoothing loudness gains generation resynthesis "
@@ -24,8 +24,8 @@ FLOORS = {
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
         "targets processor report batch instrument report_picture mixer player playback messages worker session slots "
-        "preferences curve_editor theme hint picture panels range_strip slider lane_view lane actions dialogs "
-        "curve_commands layout window desktop"
+        "preferences models stage_process learning learn_state curve_editor theme hint picture panels range_strip "
+        "slider lane_view lane actions dialogs curve_commands learn_view learn_commands model_menu layout window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
@@ -45,6 +45,9 @@ HOMES = {  # a third-party package, and the modules that may import it
             "range_strip",
             "lane_view",
             "lane",
+            "learn_view",
+            "learn_commands",
+            "model_menu",
             "window",
             "desktop",
         )

@@ -156,7 +156,6 @@ ACTIONS = (
     Action(command="ask_save_variations", menu="File", label="Save variations ...", needs=Needs.FILE),
     Action(command="ask_save_instrument", menu="File", label="Save an instrument ...", needs=Needs.FILE),
     Action(command="ask_batch", menu="File", label="Render many files ...", needs=Needs.MODEL),
-    Action(command="ask_model", menu="File", label="Choose a model ..."),
     Action(
         "close the file",
         "close_file",
@@ -167,8 +166,10 @@ ACTIONS = (
         works_while_typing=True,
     ),
     Action("quit", "close", key="Mod-q", menu="File", label="Quit", works_while_typing=True),
+    Action(command="learn.open", menu="Model", label="Learn from my sounds ..."),
+    Action(command="ask_model", menu="Model", label="Choose a model file ..."),
+    Action(command="show_model", menu="Model", label="About this model"),
     Action("this sheet; Esc closes it", "show_help", key="F1", menu="Help", label="Shortcuts", works_while_typing=True),
-    Action(command="show_model", menu="Help", label="The model"),
     Action(command="show_about", menu="Help", label="About"),
 )
 

@@ -229,7 +229,9 @@ class Layout:
     def _build_menus(self) -> None:
         self._menu_bar = tk.Menu(self.root)
         self.root.configure(menu=self._menu_bar)
-        self.menus = {name: tk.Menu(self._menu_bar, tearoff=False) for name in ("File", "View", "Curve", "Help")}
+        self.menus = {
+            name: tk.Menu(self._menu_bar, tearoff=False) for name in ("File", "View", "Curve", "Model", "Help")
+        }
         for name, menu in self.menus.items():
             self._menu_bar.add_cascade(label=name, menu=menu)
         self.recent_menu = tk.Menu(self.menus["File"], tearoff=False, postcommand=self._fill_recent)

@@ -25,10 +25,12 @@ PathText = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # no path holds a NUL cha
 class Preferences:
     """Settings that the window changes while it runs and writes when it closes.
 
-    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first.
+    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first. ``model`` is the model that the user
+    chose last; empty for none.
     """
 
     folder: PathText = ""
+    model: PathText = ""
     geometry: Annotated[str, Meta(pattern=r"^[0-9]{3,4}x[0-9]{3,4}\Z")] = "1100x680"
     volume: Annotated[float, Meta(ge=0, le=1)] = 1.0
     is_dark: bool = False

@@ -18,17 +18,20 @@ from neural_grain.app.actions import Action, shortcut_sheet
 from neural_grain.app.batch import BatchLog, plan_batch
 from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.instrument import check_presets
+from neural_grain.app.learn_commands import QUIT_LEARNING, LearnCommands
 from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
     FileOpened,
     FileSaved,
     Message,
+    ModelLoaded,
     Pictured,
     RenderingDone,
     WorkCancelled,
     WorkFailed,
 )
+from neural_grain.app.models import models_folder
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
@@ -76,6 +79,7 @@ class GrainWindow:
     dialogs : Dialogs or None for those of the system
     player : Player or None for the sound card
     preferences_file : Path or None for the place of the platform
+    models : Path or None for the place of the platform, folder of the models by name
 
     Attributes
     ----------
@@ -83,6 +87,7 @@ class GrainWindow:
     playback : Playback
     layout : Layout, with the widgets; its picture panel is also ``panel``, and its lane of the curve ``lane``
     curve : CurveCommands
+    learn : LearnCommands
     preferences : Preferences
     """
 
@@ -95,20 +100,23 @@ class GrainWindow:
         dialogs: Dialogs | None = None,
         player: Player | None = None,
         preferences_file: Path | None = None,
+        models: Path | None = None,
     ):
         from neural_grain.app.dialogs import system_dialogs
         from neural_grain.app.layout import Layout, LayoutCallbacks
+        from neural_grain.app.model_menu import ModelMenu
         from neural_grain.app.panels import PanelCallbacks
 
         self.root, self.dialogs = root, dialogs or system_dialogs(root)
         self._preferences_file = preferences_file or preferences_path()
         self.preferences = read_preferences(self._preferences_file)
         self.playback = Playback(player or Player(), root.after, root.after_cancel, self._refresh)
-        self.worker = Worker(model_path, device)
+        self.worker = Worker(model_path or self._chosen_model(), device)
         self.session = Session(self.worker)
         self._after_save: PendingAction | None = None
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
         self._shows_curve = False
+        self._has_chosen_model = False
         self._slots = Slots()
         callbacks = LayoutCallbacks(
             perform=self.perform,
@@ -130,6 +138,9 @@ class GrainWindow:
         self.layout = Layout(root, self.preferences, callbacks)
         self.panel, self.lane = self.layout.panel, self.layout.lane
         self.curve = CurveCommands(self.lane, self.session, lambda: self.dialogs, self._dialog_folder, self._refresh)
+        self.learn = LearnCommands(root, models or models_folder(), device, lambda: self.dialogs, self.use_model)
+        self.learn.add_line(self.layout.outer, self.layout.scale, self.layout.grain_label)
+        ModelMenu(self.layout.menus["Model"], self.learn.models, lambda: self.worker.model_path, self.use_model)
         self.panel.is_log = self.preferences.is_log
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
@@ -378,11 +389,21 @@ class GrainWindow:
     def ask_model(self) -> None:
         """Ask for another model and load it; an open file is analysed again with it."""
         if name := self.dialogs.model_name():
-            self._when_saved(lambda: self._load(Path(name)))
+            self.use_model(Path(name))
+
+    def use_model(self, path: Path) -> None:
+        """Load another model, after asking what to do with unsaved work, and use it also when the window opens next."""
+        self._when_saved(lambda: self._load(path))
 
     def _load(self, path: Path) -> None:
+        self._has_chosen_model = True
         self.session.load(path)
         self._refresh()
+
+    def _chosen_model(self) -> Path | None:
+        """The model that was chosen in an earlier session, if it is still there."""
+        path = Path(self.preferences.model)
+        return path if self.preferences.model and path.is_file() else None
 
     def _when_saved(self, action: Callable[[], None]) -> None:
         """Do something that loses the target, after asking once whether to save.
@@ -413,8 +434,10 @@ class GrainWindow:
         self._refresh()
 
     def close(self) -> None:
-        """Close the window, after asking what to do with files that are being written and with unsaved work."""
-        if not self.session.is_writing or self.dialogs.confirm(QUIT_QUESTION):
+        """Close the window, after asking what to do with work that goes on and with unsaved work."""
+        if self.session.is_writing and not self.dialogs.confirm(QUIT_QUESTION):
+            return
+        if not self.learn.is_learning or self.dialogs.confirm(QUIT_LEARNING):
             self._when_saved(self._close)
 
     def _close(self) -> None:
@@ -428,6 +451,7 @@ class GrainWindow:
         self.playback.cancel_release()
         self.layout.close()
         self.root.withdraw()
+        self.learn.close()
         self.worker.close()
         self.root.destroy()
 
@@ -438,6 +462,7 @@ class GrainWindow:
                 self._handle(self.worker.messages.get_nowait())
         except queue.Empty:
             pass
+        self.learn.poll()
         if self.playback.mixer is not None:
             if fault := self.playback.player.check():
                 self.session.set_status(fault, is_error=True)
@@ -450,6 +475,8 @@ class GrainWindow:
     def _handle(self, message: Message) -> None:
         self.session.handle(message)
         match message:
+            case ModelLoaded() if self._has_chosen_model:
+                self.preferences.model = str(self.worker.model_path.absolute())
             case Pictured():
                 self.playback.close()
             case FileOpened():

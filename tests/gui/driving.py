@@ -104,7 +104,8 @@ class Driver:
             confirm=lambda question: self.questions.append(question) or answers["confirm"],
             show_text=lambda title, text: self.sheets.append((title, text)),
         )
-        self.window = GrainWindow(self.root, model, "cpu", source, self.dialogs, player, preferences_file)
+        models = preferences_file.parent / "models"
+        self.window = GrainWindow(self.root, model, "cpu", source, self.dialogs, player, preferences_file, models)
         self.session, self.playback = self.window.session, self.window.playback
         self.layout, self.panel, self.lane = self.window.layout, self.window.panel, self.window.lane.view
         self.slider, self.entry = self.layout.octave_slider.slider, self.layout.octave_slider.entry
