@@ -20,7 +20,7 @@ FLOORS = {
         "settings stft flatness prediction masking layers mel analysis smoothing loudness gains generation resynthesis "
         "gain_field predictor reach solver move curve contour local_amounts move_curve"
     ),
-    "data": "metadata tiles incremental pictures demo",
+    "data": "metadata histogram tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
         "targets processor report batch instrument report_picture mixer player playback messages worker session slots "

@@ -119,7 +119,7 @@ class LearnCommands:
 
     def describe(self) -> str:
         """Line for the main window; empty if there is nothing to say or the learn window says it."""
-        if self.learning is None or (self.view is not None and self.view.is_shown):
+        if self._phase is Phase.CHOOSING or (self.view is not None and self.view.is_shown):
             return ""
         name = printable(self.learning.model.name)
         if self._phase in OVER:
@@ -273,6 +273,7 @@ class LearnCommands:
 
     def _end(self, phase: Phase, fault: str = "") -> None:
         self._phase, self._fault, self._reasons = phase, fault, ()
+        self._stages.end()
         self._is_seen = self.view is not None and self.view.is_shown
 
     def _refresh(self) -> None:

@@ -100,6 +100,7 @@ class StageLines:
 
     rows: list[StageLine] = field(default_factory=lambda: [StageLine(stage.title) for stage in STAGES])
     current: int = 0
+    done: str = ""  # what is done of the current stage
     line: str = ""
     warnings: list[str] = field(default_factory=list)
 
@@ -110,9 +111,9 @@ class StageLines:
                 self.finish(index)
                 self.rows[index] = StageLine(STAGES[index].title, "starting ...")
             case StageProgress(index, loop, share):
-                words = [f"{loop.doing}: {loop.done} of {loop.total} {UNITS.get(loop.doing, 'files')}"]
-                words += [describe_time_left(loop.left_s)] if loop.left_s and loop.done < loop.total else []
-                self.rows[index] = StageLine(STAGES[index].title, ", ".join(words), share)
+                self.done = f"{loop.doing}: {loop.done} of {loop.total} {UNITS.get(loop.doing, 'files')}"
+                left = f", {describe_time_left(loop.left_s)}" if loop.left_s and loop.done < loop.total else ""
+                self.rows[index] = StageLine(STAGES[index].title, self.done + left, share)
             case Remark(text, is_warning):
                 self.line = text
                 if is_warning:
@@ -120,9 +121,15 @@ class StageLines:
 
     def finish(self, index: int) -> None:
         """All stages before this one are done."""
-        self.current = index
+        self.current, self.done = index, ""
         for i in range(index):
             self.rows[i] = StageLine(STAGES[i].title, "done", 1.0)
+
+    def end(self) -> None:
+        """The current stage goes no further."""
+        if self.current < len(self.rows):
+            row = self.rows[self.current]
+            self.rows[self.current] = StageLine(row.title, self.done or "not begun", row.share)
 
     def describe(self) -> str:
         """The stage that runs, in one line."""
@@ -165,8 +172,9 @@ class FolderCounts:
 
     @property
     def n_files(self) -> int:
-        """Audio files in all folders that were counted."""
-        return sum(self._counts[folder].n_files for folder in self.folders if folder in self._counts)
+        """Audio files in all folders that were counted; those of a folder inside another one count once."""
+        outer = (a for a in self.folders if not any(a != b and a.is_relative_to(b) for b in self.folders))
+        return sum(self._counts[folder].n_files for folder in outer if folder in self._counts)
 
     def lines(self) -> tuple[FolderLine, ...]:
         """The rows of the folders."""

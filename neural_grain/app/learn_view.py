@@ -95,6 +95,7 @@ class LearnView:
         self.run_page = RunPage(outer, scale, callbacks)
         self.is_shown = False
         self._page: ChoosePage | RunPage | None = None
+        self._phase: Phase | None = None
 
     def open(self) -> None:
         """Show the window, in front of the main window."""
@@ -120,13 +121,20 @@ class LearnView:
             if self._page is not None:
                 self._page.frame.pack_forget()
             page.frame.pack(fill="both", expand=True)
-            self._page = page
-            page.focus()
+            self._page, self._phase = page, None
+        if state.phase is not self._phase:
+            self._phase = state.phase
+            if self._has_focus():  # else the keyboard would be taken away from the main window
+                (page.first_widget or self.window).focus_set()
+
+    def _has_focus(self) -> bool:
+        focus = self.window.focus_get()
+        return focus is not None and focus.winfo_toplevel() is self.window
 
     def _press_return(self, _event: tk.Event) -> None:
         """Press the button that has the focus, or else the one that goes on."""
         focus = self.window.focus_get()
-        button = focus if isinstance(focus, ttk.Button) else self._page.default_button
+        button = focus if isinstance(focus, ttk.Button) and focus.winfo_viewable() else self._page.default_button
         if button is not None:
             button.invoke()
 
@@ -169,9 +177,10 @@ class ChoosePage:
         """What the Return key presses."""
         return self.start_button
 
-    def focus(self) -> None:
-        """Give the keyboard to what comes first."""
-        self.add_button.focus_set()
+    @property
+    def first_widget(self) -> ttk.Widget:
+        """What gets the keyboard."""
+        return self.add_button
 
     def _start(self) -> None:
         self._callbacks.start(self.name_entry.get(), self.epochs_entry.get())
@@ -274,14 +283,15 @@ class RunPage:
         """What the Return key presses: nothing while it learns, where no key should stop it by mistake."""
         return self.use_button if self._phase is Phase.DONE else None
 
-    def focus(self) -> None:
-        """Give the keyboard to the button that goes on."""
-        self._buttons[self._phase][-1].focus_set()
+    @property
+    def first_widget(self) -> ttk.Widget | None:
+        """What gets the keyboard: the button that goes on, but no button while it learns."""
+        return self._buttons[self._phase][-1] if self._phase not in (Phase.RUNNING, Phase.STOPPING) else None
 
     def show(self, state: LearnState) -> None:
         """Show how far it is, or how it ended."""
         name = printable(state.name)
-        self.title.configure(text=f"{name} {ENDS[state.phase]}" if state.phase in ENDS else f"Learning {name}")
+        _set(self.title, f"{name} {ENDS[state.phase]}" if state.phase in ENDS else f"Learning {name}")
         self._show_stages(state)
         lines = {
             Phase.STOPPING: "saving what is done ...",
@@ -299,7 +309,6 @@ class RunPage:
                 each.pack_forget()
             for each in reversed(self._buttons[state.phase]):
                 each.pack(side="right", padx=(round(8 * self._scale), 0))
-            self.focus()
         if state.n_remarks:
             self.remarks_button.configure(text=f"{state.n_remarks} warning{'s' * (state.n_remarks != 1)} ...")
             self.remarks_button.pack(side="left")

@@ -27,7 +27,7 @@ from neural_grain.app.messages import (
     WorkCancelled,
     WorkFailed,
 )
-from neural_grain.app.processor import NOTHING_LEARNED, GrainProcessor
+from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering
 from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import PREPARING, Worker
@@ -48,6 +48,7 @@ class TaskKind(Enum):
 
 
 MEASURING = "measuring ..."
+NOTHING_LEARNED = 'nothing learned yet; to learn, see "Learn from my sounds ..." in the menu "Model"'
 VARIATIONS = range(-3, 4)  # octaves at which variations are saved
 MAX_NAME_LENGTH = 60  # characters of a file name that are shown
 

@@ -162,7 +162,7 @@ def test_without_a_model_the_window_works_and_says_that_nothing_was_learned(star
     d = start()
     assert d.layout.status_label["text"].startswith("nothing learned yet")
     d.window.show_model()
-    assert "measure_audio_grain.py" in d.sheets[-1][1]
+    assert "Learn from my sounds" in d.sheets[-1][1]
     d.window.open(sound)
     d.wait_until(lambda: d.session.rendering is not None)
     d.drag_slider(-1.0)
