@@ -109,8 +109,10 @@ class LearnView:
         self.window.focus_set()
 
     def hide(self) -> None:
-        """Close the window."""
+        """Close the window; the keyboard goes back to the main window."""
         self.is_shown = False
+        if self._has_focus():
+            self.window.master.focus_set()
         self.window.withdraw()
 
     def show(self, state: LearnState) -> None:

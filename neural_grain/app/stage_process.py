@@ -71,6 +71,11 @@ class StageProcess:
         """Number of the process."""
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
     def lines(self) -> Iterator[LoopProgress | str]:
         """What the stage says, until it ends: its progress, and all other lines of its stderr."""
         for raw in self._process.stderr:

@@ -191,6 +191,10 @@ class Driver:
         if not self.is_closed:
             self.window.dialogs = self.dialogs
             self.answers["should_save"] = False
+            # Tk 8.6 remembers a widget that had the focus when its window is destroyed, and crashes when another Tk
+            # of this process takes the focus by force.
+            self.root.focus_force()
+            self.receive_events()
             self.window.close()
 
 
