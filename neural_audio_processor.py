@@ -5,10 +5,11 @@ One slider s from -3 (texture) through 0 to +3 (smooth) counts octaves of measur
 
     grain(out) = grain(in) * 2 ** -s
 
-With --grain, --target-grain, --match, --sweep, --curve, --lfo or --layer it renders files. Without them it opens a
-window. At 0 the output has the samples of the input, bit for bit. --curve and --lfo move the slider over time; the law
+With --grain, --target-grain, --match, --sweep, --curve, --lfo, --layer or --gain it renders files. Without them it
+opens a window. At 0 the output has the samples of the input, bit for bit. --curve and --lfo move the slider over time; the law
 then holds for each second, and --report draws what was requested and achieved. --layer writes only the tones or only
-the texture of the result; both files add up to it. Alone, it splits the sound as it is.
+the texture of the result; both files add up to it. Alone, it splits the sound as it is. --mix mixes the result with the
+input and --gain changes its level; grain is reported as it is measured on what is written.
 
 Reads: a model that stage 3 made, if there is one, and audio files
 Writes: NAME_grain-2.0.wav in the current folder, or where -o says; never an input
@@ -43,7 +44,7 @@ from neural_grain.app.batch import (
 )
 from neural_grain.app.instrument import check_presets, write_presets
 from neural_grain.app.processor import DEFAULT_MODEL, NOTHING_LEARNED, GrainProcessor, find_model
-from neural_grain.app.report import describe_left_behind, describe_rendering, rendering_report
+from neural_grain.app.report import describe_left_behind, describe_result, rendering_report
 from neural_grain.app.report_picture import check_report, draw_report
 from neural_grain.app.targets import LAYER_NAMES, RenderTarget, curve_target, match_target, sweep_targets
 from neural_grain.audio.formats import check_subtype
@@ -62,14 +63,16 @@ from neural_grain.base.files import remove_leftovers
 from neural_grain.base.parallel import cluster
 from neural_grain.data.metadata import DEFAULT_FOLDERS
 from neural_grain.dsp.curve import LFO_SHAPES, SLIDER_RANGE, Lfo, parse_lfo
+from neural_grain.dsp.mix import MAX_GAIN_DB, Mix
 
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_TARGETS = [RenderTarget(-2.0), RenderTarget(2.0)]
 MIN_SWEEP_STEP = 0.05  # octaves; smaller steps are below the precision of the result
-RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep", "curve", "lfo", "layer")
+RENDER_OPTIONS = ("grain", "target_grain", "match", "sweep", "curve", "lfo", "layer", "gain")
 # Without effect where the window opens.
 NO_WINDOW_OPTIONS = (
     "output", "overwrite", "subtype", "jobs", "dask", "json", "report", "curve_fit", "over_time", "seed", "instrument",
+    "mix",
 )  # fmt: skip
 JSON_VERSION = 2
 
@@ -141,8 +144,7 @@ class BatchReport:
             for line in filter(None, (left_behind, *result.rendering.warnings)):
                 warn(f"{job.source.name}: {line}")
             if not self._as_json:
-                line = describe_rendering(result.rendering.rendering, result.rendering.layer)
-                print(f"{printable(job.source.name)}: {line}")
+                print(f"{printable(job.source.name)}: {describe_result(result.rendering)}")
                 print(f"wrote {printable(job.output)}")
 
     def finish(self) -> int:
@@ -179,6 +181,22 @@ def sweep_argument(text: str) -> float:
     value = number(text)
     if not MIN_SWEEP_STEP <= value <= SLIDER_RANGE:
         raise argparse.ArgumentTypeError(f"{text} is not within {MIN_SWEEP_STEP:g} to {SLIDER_RANGE:g} octaves")
+    return value
+
+
+def mix_argument(text: str) -> float:
+    """Parse ``--mix``: percent of the moved sound."""
+    value = number(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 to 100 percent")
+    return value
+
+
+def gain_argument(text: str) -> float:
+    """Parse ``--gain``: decibels."""
+    value = number(text)
+    if not abs(value) <= MAX_GAIN_DB:
+        raise argparse.ArgumentTypeError(f"{text} is not within -{MAX_GAIN_DB:g} to +{MAX_GAIN_DB:g} dB")
     return value
 
 
@@ -279,15 +297,24 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         choices=LAYER_NAMES,
         help="write only this part of the result, or of the sound as it is if nothing else is chosen here",
     )
+    group.add_argument(
+        "--mix",
+        type=mix_argument,
+        default=100.0,
+        metavar="PERCENT",
+        help="mix the result with the input: 0 is the input, 100 the result (default)",
+    )
+    group.add_argument("--gain", type=gain_argument, metavar="DB", help="output gain, after the mix (default: 0)")
 
 
 def _targets(args: argparse.Namespace) -> list[RenderTarget]:
     """What each input is rendered to."""
-    return [replace(target, layer=args.layer) for target in _whole_targets(args)]
+    mix = Mix(args.mix / 100 + 0.0, args.gain or 0.0)  # + 0.0 turns -0.0 into 0.0
+    return [replace(target, layer=args.layer, mix=mix) for target in _whole_targets(args)]
 
 
 def _whole_targets(args: argparse.Namespace) -> list[RenderTarget]:
-    """The same without the choice of a layer."""
+    """The same without the choice of a layer and the mix."""
     if args.sweep is not None:
         return sweep_targets(args.sweep)
     if args.curve is not None:

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 # Before anything that starts threads: on products this small a second one gains nothing, and where the cores are
 # shared the two wait for each other (seen: a training fifteen times slower).
@@ -148,29 +149,63 @@ def write_bad_files(folder: Path) -> Path:
 
 
 class FakeDevice:
-    """In place of sounddevice: streams that call back at real block times and keep what they were given."""
+    """In place of sounddevice: streams that call back at real block times and keep what they were given.
+
+    ``connected`` are the outputs that a new start finds, ``found`` those that the last one found; the last is the default.
+    """
 
     PortAudioError = type("PortAudioError", (Exception,), {})
 
-    def __init__(self, block: int = 512):
-        self.block, self.streams = block, []
+    def __init__(self, block: int = 512, outputs: tuple[str, ...] = ("speakers",)):
+        self.block, self.streams, self.connected, self.n_starts = block, [], outputs, 0
+        self._initialize()
 
-    def OutputStream(self, *, samplerate, channels, dtype, latency, callback):
-        self.streams.append(FakeStream(samplerate, channels, self.block, callback))
+    def _terminate(self):
+        assert not any(stream.active for stream in self.streams), "a stream is open"
+        self.found = ()
+
+    def _initialize(self):
+        self.found = tuple(self.connected)
+        self.n_starts += 1
+
+    @property
+    def default(self):
+        return SimpleNamespace(device=(-1, len(self.found)))
+
+    def query_hostapis(self):
+        return ({"name": "ALSA"}, {"name": "JACK"})
+
+    def query_devices(self):
+        """A microphone, and the outputs, whose host API stands after a colon."""
+        devices = [{"name": "microphone", "hostapi": 0, "max_output_channels": 0}]
+        for output in self.found:
+            name, _, api = output.partition(":")
+            devices.append({"name": name, "hostapi": int(api == "JACK"), "max_output_channels": 2})
+        return devices
+
+    def OutputStream(self, *, samplerate, channels, dtype, latency, callback, device):
+        if not self.found:
+            raise self.PortAudioError("Error querying device -1")
+        output = self.query_devices()[self.default.device[1] if device is None else device]
+        self.streams.append(FakeStream(samplerate, channels, self.block, callback, output))
         return self.streams[-1]
 
 
 class FakeStream:
     """One stream of a `FakeDevice`."""
 
-    def __init__(self, sr: int, channels: int, block: int, callback):
+    def __init__(self, sr: int, channels: int, block: int, callback, output: dict):
         self.active, self.closed, self.heard, self.late = False, False, [], 0
+        self.output, self.is_stalled = output, False
         self._sr, self._channels, self._block, self._callback = sr, channels, block, callback
         self._thread = threading.Thread(target=self._run, name="fake stream")
 
     def _run(self) -> None:
         due = time.monotonic()
         while self.active:
+            if self.is_stalled:
+                time.sleep(0.01)
+                continue
             out = np.zeros((self._block, self._channels), np.float32)
             started = time.monotonic()
             self._callback(out, self._block, None, None)

@@ -10,6 +10,12 @@ from enum import Enum
 
 from neural_grain.app.curve_editor import SHAPES
 
+VIEWS = (  # what the two pictures show: name, menu entry and key
+    ("after", "before and after", "1"),
+    ("layers", "tones and texture", "2"),
+    ("gain", "before and gain", "3"),
+)
+COLOUR_LABELS = {"system": "Colours of the system", "light": "Light colours", "dark": "Dark colours"}
 KEY_NAMES = {
     "space": "Space",
     "Prior": "Page Up",
@@ -26,6 +32,9 @@ class Needs(Enum):
     MODEL = 1
     FILE = 2
     CURVE = 3  # a file whose curve is shown
+    UNDO = 4  # an earlier setting of the open file
+    REDO = 5  # a setting that was undone
+    RESULTS = 6  # something was saved
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,14 @@ class Action:
     def key_name(self, modifier: str) -> str:
         """The key as the user knows it."""
         name = KEY_NAMES.get(self.key, self.key)
-        if name.startswith("Mod-"):
-            *modifiers, letter = name.replace("Mod", "Cmd" if modifier == "Command" else "Ctrl").split("-")
-            return "+".join((*modifiers, letter.upper()))
-        return name.upper() if len(name) == 1 else name
+        if name != self.key:
+            return name
+        *modifiers, letter = name.replace("Mod", "Cmd" if modifier == "Command" else "Ctrl").split("-")
+        return "+".join((*modifiers, letter.upper() if len(letter) == 1 else letter))
 
 
+SLIDER_KEY = {"needs": Needs.FILE, "works_in_lane": False}
+MENUS = ("File", "Edit", "View", "Curve", "Sound", "Model", "Help")
 ACTIONS = (
     Action("play, pause", "toggle_play", key="space", needs=Needs.FILE),
     Action(
@@ -88,24 +99,46 @@ ACTIONS = (
         "switch between two settings, A and B",
         "switch_slot",
         key="a",
-        menu="View",
+        menu="Edit",
         label="Switch A / B",
         needs=Needs.FILE,
     ),
-    Action("slider by 0.1 towards texture", "move_by", (-0.1,), "Left", needs=Needs.FILE, works_in_lane=False),
-    Action("slider by 0.1 towards smooth", "move_by", (0.1,), "Right", needs=Needs.FILE, works_in_lane=False),
+    Action("slider by 0.1 towards texture", "move_by", (-0.1,), "Left", **SLIDER_KEY),
+    Action("slider by 0.1 towards smooth", "move_by", (0.1,), "Right", **SLIDER_KEY),
+    Action("slider by 0.01 towards texture", "move_by", (-0.01,), "Shift-Left", **SLIDER_KEY),
+    Action("slider by 0.01 towards smooth", "move_by", (0.01,), "Shift-Right", **SLIDER_KEY),
     Action("slider by 1 towards smooth", "move_by", (1.0,), "Prior", needs=Needs.FILE),
     Action("slider by 1 towards texture", "move_by", (-1.0,), "Next", needs=Needs.FILE),
     Action("slider to 0", "move_to", (0.0,), "Double-Button-1", needs=Needs.FILE, is_on_slider=True),
+    Action("slider finely", gesture="drag with Shift"),
     Action("go to the start of the sound", "seek", (0.0,), "Home", needs=Needs.FILE),
     Action("go there", gesture="click in a picture"),
     Action("loop that part", gesture="drag in a picture"),
     Action("stop looping", "select", (None,), "Escape"),
     Action("zoom in time", gesture="wheel"),
-    Action("show the sound after, or the gain applied", "toggle_view", key="g", menu="View", label="After / gain"),
+    Action("move what is shown", gesture="drag in the overview"),
+    *(
+        Action(
+            help=f"show {label}",
+            command="show_view",
+            arguments=(view,),
+            key=key,
+            menu="View",
+            label=f"Show {label}",
+        )
+        for view, label, key in VIEWS
+    ),
+    Action("show the next of these three", "next_view", key="g"),
     Action("mel or log frequency", "toggle_log", key="l", menu="View", label="Mel / log frequency"),
     Action("show the whole sound", "show_all", key="0", menu="View", label="Whole sound"),
-    Action(command="toggle_dark", menu="View", label="Light / dark"),
+    *(
+        Action(command="set_colours", arguments=(colours,), menu="View", label=label)
+        for colours, label in COLOUR_LABELS.items()
+    ),
+    Action("undo: slider, curve, mix and model", "undo", key="Mod-z", menu="Edit", label="Undo", needs=Needs.UNDO),
+    Action("redo", "redo", key="Mod-y", menu="Edit", label="Redo", needs=Needs.REDO),
+    Action("redo", "redo", key="Mod-Shift-z", needs=Needs.REDO),
+    Action(command="ask_preset_name", menu="Edit", label="Save a preset ...", needs=Needs.FILE),
     Action(
         "show the curve, which moves the slider over time",
         "toggle_curve",
@@ -114,9 +147,6 @@ ACTIONS = (
         label="Show / hide",
         needs=Needs.FILE,
     ),
-    Action("undo an edit of the curve", "curve.undo", key="Mod-z", menu="Curve", label="Undo", needs=Needs.CURVE),
-    Action("redo it", "curve.redo", key="Mod-y", menu="Curve", label="Redo", needs=Needs.CURVE),
-    Action("redo it", "curve.redo", key="Mod-Shift-z", needs=Needs.CURVE),
     *(
         Action(
             command="curve.shape",
@@ -127,16 +157,19 @@ ACTIONS = (
         )
         for shape in SHAPES
     ),
+    Action(command="curve.stretch", menu="Curve", label="Stretch to the sound", needs=Needs.CURVE),
     Action(command="curve.load", menu="Curve", label="Load ...", needs=Needs.CURVE),
     Action(command="curve.save", menu="Curve", label="Save as ...", needs=Needs.CURVE),
     Action(command="curve.clear", menu="Curve", label="Clear", needs=Needs.CURVE),
     Action("add a point, or remove it", gesture="double-click in the curve"),
     Action("move a point; with Shift finely", gesture="drag in the curve"),
     Action("move the selected point; with Shift finely", gesture="arrows in the curve"),
+    Action("select the point before or after", gesture="[ or ] in the curve"),
+    Action("add a point at the playhead", gesture="Insert in the curve"),
     Action("remove the selected point", gesture="Delete in the curve"),
     Action(
-        "open a file",
-        "ask_open",
+        "open a file, or several as a list",
+        "files.ask_open",
         (),
         "Mod-o",
         menu="File",
@@ -144,21 +177,32 @@ ACTIONS = (
         needs=Needs.MODEL,
         works_while_typing=True,
     ),
+    Action(command="files.open_demo", menu="File", label="Open the demo sounds", needs=Needs.MODEL),
     Action(
         "save the result",
-        "ask_save",
+        "files.ask_save",
         key="Mod-s",
         menu="File",
         label="Save as ...",
         needs=Needs.FILE,
         works_while_typing=True,
     ),
-    Action(command="ask_save_variations", menu="File", label="Save variations ...", needs=Needs.FILE),
-    Action(command="ask_save_instrument", menu="File", label="Save an instrument ...", needs=Needs.FILE),
-    Action(command="ask_batch", menu="File", label="Render many files ...", needs=Needs.MODEL),
+    Action(
+        "save it next to the original",
+        "files.save_beside",
+        key="Mod-Shift-s",
+        menu="File",
+        label="Save next to the original",
+        needs=Needs.FILE,
+        works_while_typing=True,
+    ),
+    Action(command="files.ask_save_variations", menu="File", label="Save a set from -3 to +3 ...", needs=Needs.FILE),
+    Action(command="files.ask_save_instrument", menu="File", label="Save an instrument ...", needs=Needs.FILE),
+    Action(command="files.ask_batch", menu="File", label="Render many files ...", needs=Needs.MODEL),
+    Action(command="files.show_results", menu="File", label="Show the results", needs=Needs.RESULTS),
     Action(
         "close the file",
-        "close_file",
+        "files.close_file",
         key="Mod-w",
         menu="File",
         label="Close the file",
@@ -166,10 +210,11 @@ ACTIONS = (
         works_while_typing=True,
     ),
     Action("quit", "close", key="Mod-q", menu="File", label="Quit", works_while_typing=True),
-    Action(command="learn.open", menu="Model", label="Learn from my sounds ..."),
-    Action(command="ask_model", menu="Model", label="Choose a model file ..."),
-    Action(command="show_model", menu="Model", label="About this model"),
+    Action(command="reset_clip", menu="Sound", label="Reset the clip light", needs=Needs.FILE),
     Action("this sheet; Esc closes it", "show_help", key="F1", menu="Help", label="Shortcuts", works_while_typing=True),
+    Action(command="learn.open", menu="Model", label="Learn from my sounds ..."),
+    Action(command="files.ask_model", menu="Model", label="Choose a model file ..."),
+    Action(command="show_model", menu="Model", label="About the model"),
     Action(command="show_about", menu="Help", label="About"),
 )
 

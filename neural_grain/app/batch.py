@@ -27,6 +27,7 @@ from neural_grain.base.files import file_stamp, prepare_folder, run_lock
 from neural_grain.base.identity import ignores_case, name_keys, refuse_inputs
 from neural_grain.base.parallel import map_unordered, on_cluster
 from neural_grain.base.records import parse_record, relative_posix
+from neural_grain.dsp.mix import NO_MIX
 
 BATCH_LOG = "grain_renderings.jsonl"
 
@@ -73,6 +74,7 @@ class LogRecord:
     output : POSIX path relative to the folder of the log
     asked : octaves and grain of the `RenderTarget`; its layer is a part of the name of the output
     curve : SHA-256 of its curve, "" without one
+    mix : share of the moved sound, and output gain in dB
     model_and_subtype : SHA-256 of the model file ("" without one), and the requested sample format
     stamps : `file_stamp` of input and output when the rendering was done; None when it was begun
     """
@@ -83,6 +85,7 @@ class LogRecord:
     model_and_subtype: tuple[str, str | None]
     stamps: tuple[tuple[int, int], tuple[int, int]] | None = None
     curve: str = ""
+    mix: tuple[float, float] = (NO_MIX.wet, NO_MIX.gain_db)
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,8 @@ class BatchLog:
             del record["stamps"]
         if not record["curve"]:
             del record["curve"]
+        if job.target.mix.is_neutral:
+            del record["mix"]
         self._append(json.dumps(record))
 
     def _name(self, job: Job) -> str:
@@ -296,6 +301,7 @@ class BatchLog:
             model_and_subtype=self._model_and_subtype,
             stamps=(file_stamp(job.source), file_stamp(job.output)) if is_done else None,
             curve="" if job.target.curve is None else hashlib.sha256(repr(job.target.curve).encode()).hexdigest(),
+            mix=(job.target.mix.wet, job.target.mix.gain_db),
         )
 
     def _append(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""What the menu of the curve does: undo and redo, shapes, and text files.
+"""What the menu of the curve does: shapes, stretching, and text files.
 
 No file of another kind is replaced by mistake. The file dialog of the system has asked about a curve that is there.
 """
@@ -15,7 +15,7 @@ from neural_grain.app.targets import read_curve
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import atomic_write
 from neural_grain.base.identity import refuse_inputs
-from neural_grain.dsp.curve import GrainCurve, format_curve
+from neural_grain.dsp.curve import FittedCurve, GrainCurve, format_curve
 
 if TYPE_CHECKING:
     from neural_grain.app.dialogs import Dialogs
@@ -63,14 +63,6 @@ class CurveCommands:
         self._dialogs, self._folder, self._refresh = dialogs, folder, refresh
         self._n_shapes = 0
 
-    def undo(self) -> None:
-        """Undo the last edit."""
-        self._lane.edit(self._editor.undo)
-
-    def redo(self) -> None:
-        """Do again what was undone last."""
-        self._lane.edit(self._editor.redo)
-
     def clear(self) -> None:
         """Remove all points."""
         self._lane.edit(lambda: self._editor.replace(()))
@@ -80,6 +72,12 @@ class CurveCommands:
         self._n_shapes += 1
         curve = shaped_curve(name, self._editor.duration_s, self._n_shapes)
         self._lane.edit(lambda: self._editor.replace(curve.points))
+
+    def stretch(self) -> None:
+        """Stretch the curve to the length of the sound."""
+        if self._editor.curve is not None and self._editor.curve.end_s > 0:
+            curve = FittedCurve(self._editor.curve).for_duration(self._editor.duration_s)
+            self._lane.edit(lambda: self._editor.replace(curve.points))
 
     def load(self) -> None:
         """Ask for a text file, and take its points in place of the curve."""

@@ -1,4 +1,4 @@
-"""The points of a curve while they are edited: the one that is selected, undo and redo, and some shapes to begin with.
+"""The points of a curve while they are edited: the one that is selected, and some shapes to begin with.
 
 In: edits in seconds and octaves, from whatever shows the points. Out: points as those of a `GrainCurve`, or none.
 """
@@ -6,7 +6,6 @@ In: edits in seconds and octaves, from whatever shows the points. Out: points as
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 from neural_grain.dsp.curve import JUMP_S, MAX_LFO_HZ, SLIDER_RANGE, GrainCurve, Lfo
@@ -18,7 +17,6 @@ Points = tuple[tuple[float, float], ...]
 class EditSettings:
     """How points are edited."""
 
-    max_undo: int = 500  # edits that can be undone
     second_digits: int = 4  # to which times are rounded
     octave_digits: int = 3
 
@@ -39,7 +37,7 @@ SHAPES = ("ramp", "sine", "steps", "random")
 
 
 class CurveEditor:
-    """Points of a curve, and what happened to them.
+    """Points of a curve, and which of them is selected.
 
     Parameters
     ----------
@@ -55,9 +53,6 @@ class CurveEditor:
         self.duration_s = duration_s
         self.points: Points = ()
         self.selected: int | None = None
-        self._undo: list[Points] = []
-        self._redo: list[Points] = []
-        self._gesture: Hashable = None  # what made the last edit
         self._curve: GrainCurve | None = None  # as `curve` gave it last
 
     @property
@@ -75,73 +70,47 @@ class CurveEditor:
         return None if self.selected is None else self.points[self.selected]
 
     def begin(self, duration_s: float) -> None:
-        """Begin with a sound of some length, without points. Undo brings the points of the last sound back."""
+        """Begin with a sound of some length, without points."""
         self.duration_s = duration_s
         self.replace(())
 
     def select(self, number: int | None) -> None:
         """Select a point, or none."""
-        self.selected, self._gesture = number, None
+        self.selected = number
 
-    def add(self, seconds: float, octaves: float, gesture: Hashable = None) -> bool:
+    def add(self, seconds: float, octaves: float) -> bool:
         """Add a point and select it; returns False where two others leave no room for it."""
         place = bisect([time for time, _ in self.points], seconds)
         low, high = self._bounds(place - 1, place)
         if low > high:
             return False
-        self._edit((*self.points[:place], _rounded(seconds, octaves, low, high), *self.points[place:]), gesture)
+        self.points = (*self.points[:place], _rounded(seconds, octaves, low, high), *self.points[place:])
         self.selected = place
         return True
 
-    def move(self, seconds: float, octaves: float, gesture: Hashable) -> None:
-        """Move the selected point to a place, as near as its neighbours and the ends of the lane allow.
-
-        All moves in a row with the same ``gesture``, such as those of one drag, are undone together.
-        """
+    def move(self, seconds: float, octaves: float) -> None:
+        """Move the selected point to a place, as near as its neighbours and the ends of the lane allow."""
         i = self.selected
         point = _rounded(seconds, octaves, *self._bounds(i - 1, i + 1))
         if point != self.points[i]:
-            self._edit((*self.points[:i], point, *self.points[i + 1 :]), gesture)
+            self.points = (*self.points[:i], point, *self.points[i + 1 :])
 
     def remove(self) -> None:
         """Remove the selected point."""
         i, self.selected = self.selected, None
-        self._edit(self.points[:i] + self.points[i + 1 :])
+        self.points = self.points[:i] + self.points[i + 1 :]
 
     def replace(self, points: Points) -> None:
         """Take other points in place of all."""
         self.selected = None
         if points != self.points:
-            self._edit(points)
-
-    def undo(self) -> bool:
-        """Undo the last edit; returns False if there is none."""
-        return self._go(self._undo, self._redo)
-
-    def redo(self) -> bool:
-        """Do again what was undone last; returns False if there is nothing."""
-        return self._go(self._redo, self._undo)
+            self.points = points
 
     def _bounds(self, before: int, after: int) -> tuple[float, float]:
         """Times between which a point has room between two others, given by their numbers."""
         low = self.points[before][0] + JUMP_S if before >= 0 else 0.0
         high = self.points[after][0] - JUMP_S if after < len(self.points) else self.duration_s
         return low, min(high, self.duration_s)
-
-    def _edit(self, points: Points, gesture: Hashable = None) -> None:
-        if gesture is None or gesture != self._gesture:
-            self._undo = [*self._undo[-EDIT.max_undo + 1 :], self.points]
-        self._redo.clear()
-        self.points, self._gesture = points, gesture
-
-    def _go(self, source: list[Points], target: list[Points]) -> bool:
-        if not source:
-            return False
-        target.append(self.points)
-        self.points, self._gesture = source.pop(), None
-        if self.selected is not None and self.selected >= len(self.points):
-            self.selected = None
-        return True
 
 
 def _rounded(seconds: float, octaves: float, low: float, high: float) -> tuple[float, float]:

@@ -65,9 +65,9 @@ def accept_drops(window: GrainWindow) -> bool:
         return False
 
     def drop(event: tk.Event) -> str:
-        for name in root.tk.splitlist(event.data)[:1]:
-            # The program that the file comes from waits until the drop is over, so no question may be asked in it.
-            root.after_idle(window.open, Path(name))
+        # The program that the files come from waits until the drop is over, so no question may be asked in it.
+        if paths := list(map(Path, root.tk.splitlist(event.data))):
+            root.after_idle(window.files.open_all, paths)
         return event.action
 
     outer = window.layout.outer

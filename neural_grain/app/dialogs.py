@@ -5,12 +5,15 @@ The window asks through a `Dialogs` object, so that a test can give the answers.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from tkinter import filedialog, font, messagebox, ttk
+from pathlib import Path
+from tkinter import filedialog, font, messagebox, simpledialog, ttk
 
 from neural_grain.audio.sound import AUDIO_EXTENSIONS
 
@@ -27,7 +30,7 @@ class Dialogs:
 
     Attributes
     ----------
-    open_name : folder -> file to open
+    open_names : folder -> files to open
     save_name : (title, folder, suggested name) -> file to write
     model_name : -> model file
     many_names : -> files to render
@@ -36,10 +39,12 @@ class Dialogs:
     save_curve : (folder, suggested name) -> text file to write
     should_save : -> whether to save first; None to stay in the window
     confirm : question -> whether to do it
+    text : (title, question) -> what the user typed
+    show_folder : folder -> why it can't be shown in the file manager, or an empty string
     show_text : (title, text) -> None
     """
 
-    open_name: Callable[[str], str]
+    open_names: Callable[[str], list[str]]
     save_name: Callable[[str, str, str], str]
     model_name: Callable[[], str]
     many_names: Callable[[], list[str]]
@@ -48,6 +53,8 @@ class Dialogs:
     save_curve: Callable[[str, str], str]
     should_save: Callable[[], bool | None]
     confirm: Callable[[str], bool]
+    text: Callable[[str, str], str]
+    show_folder: Callable[[Path], str]
     show_text: Callable[[str, str], None]
 
 
@@ -56,8 +63,8 @@ def system_dialogs(root: tk.Misc) -> Dialogs:
     audio = [("Audio", " ".join(f"*{extension}" for extension in sorted(AUDIO_EXTENSIONS))), ("All files", "*")]
     curves = [("Curve", "*.txt *.brk"), ("All files", "*")]
     return Dialogs(
-        open_name=lambda folder: filedialog.askopenfilename(
-            title="Open audio", filetypes=audio, initialdir=folder or None
+        open_names=lambda folder: list(
+            filedialog.askopenfilenames(title="Open audio", filetypes=audio, initialdir=folder or None)
         ),
         save_name=lambda title, folder, name: filedialog.asksaveasfilename(
             title=title,
@@ -83,8 +90,23 @@ def system_dialogs(root: tk.Misc) -> Dialogs:
         ),
         should_save=lambda: messagebox.askyesnocancel(TITLE, "Save the result first?", parent=root),
         confirm=lambda question: messagebox.askokcancel(TITLE, question, parent=root, default="cancel"),
+        text=lambda title, question: simpledialog.askstring(title, question, parent=root) or "",
+        show_folder=show_folder,
         show_text=lambda title, text: show_sheet(root, title, text),
     )
+
+
+def show_folder(folder: Path) -> str:
+    """Open a folder in the file manager; returns why that is not possible, or an empty string."""
+    try:
+        if sys.platform == "win32":
+            os.startfile(folder)
+        else:
+            command = ["open"] if sys.platform == "darwin" else ["xdg-open"]
+            subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    except OSError as err:
+        return f"no file manager to show {folder} ({err.strerror})"
+    return ""
 
 
 def about_text() -> str:

@@ -11,7 +11,7 @@ REST_MS = 600  # that the pointer rests before a hint appears
 OFFSET = 16  # pixels of a standard screen, from the pointer
 
 HINTS = {
-    "open": "Open a sound: WAV, AIFF, FLAC, OGG, MP3 and others",
+    "open": "Open a sound, or several as a list (Ctrl+O)",
     "play": "Play or pause (space)",
     "before": "Listen to the sound as it is; hold the button to listen only while it is down",
     "after": "Listen to the result",
@@ -19,12 +19,19 @@ HINTS = {
     "tones": "Listen to the tones of the result, which the slider leaves as they are",
     "texture": "Listen to the texture of the result, noise and transients, which the slider moves",
     "curve": "Draw the slider over time (C)",
-    "save": "Save the result, or the part of it that you listen to",
+    "save": "Save the result, or the part of it that you listen to (Ctrl+S)",
     "volume": "How loud it is played; what is saved keeps its level",
-    "level": "Level of what is played",
-    "slider": "Left for more texture, right for a smoother sound; double-click for 0",
+    "level": "Peak level of what is played; click the red light to turn it off",
+    "slider": "Left for more texture, right for a smoother sound; Shift for fine steps, double-click for 0",
     "entry": "Type a position from -3 to +3: each step of 1 doubles or halves the measured grain",
-    "slot": "Two settings of this sound, A and B: switch between them to compare (A)",
+    "mix": "How much of the moved sound is mixed with the sound as it is; double-click for 100 %",
+    "gain": "Output gain, heard and saved; peaks are limited; double-click for 0 dB",
+    "slot": "Two settings of this sound with a model each, A and B: switch between them to compare (A)",
+    "overview": "The whole sound; drag to move what the pictures show, click to go there",
+    "library": "Grain of this sound before and after, among the sounds that the model learned from",
+    "view after": "Pictures of the sound before and after (1)",
+    "view layers": "Pictures of the tones and of the texture after (2)",
+    "view gain": "Pictures of the sound before and of the gain that is applied (3)",
     "cancel": "Stop what is being done",
 }
 

@@ -36,13 +36,17 @@ class LaneCallbacks:
     Attributes
     ----------
     edited : the points have changed
+    edit_done : an edit is over, such as a drag, that is undone as a whole
     zoom : (seconds, factor) -> None, as `PicturePanel.zoom`
     show_menu : (x, y) on the screen -> None
+    playhead_s : -> where the sound plays, None without one
     """
 
     edited: Callable[[], None]
+    edit_done: Callable[[], None]
     zoom: Callable[[float, float], None]
     show_menu: Callable[[int, int], None]
+    playhead_s: Callable[[], float | None]
 
 
 @dataclass
@@ -53,7 +57,6 @@ class Drag:
     y: int
     seconds: float
     octaves: float
-    gesture: object  # of the edits that are undone together
 
 
 LANE = LaneSettings()
@@ -88,7 +91,7 @@ class CurveLane:
         bind("<Double-Button-1>", self._on_double_click)
         bind("<Triple-Button-1>", self._on_press)  # Tk would take the third press for another double-click
         bind("<B1-Motion>", self._on_drag)
-        bind("<ButtonRelease-1>", lambda _: self._end_drag())
+        bind("<ButtonRelease-1>", lambda _: self._on_release())
         for button in ("<Button-2>", "<Button-3>"):  # the right one is the second on macOS
             bind(button, lambda event: self._callbacks.show_menu(event.x_root, event.y_root))
         bind("<Button-4>", lambda event: self._callbacks.zoom(view.seconds_at(event.x), PANEL.zoom_factor))
@@ -99,6 +102,9 @@ class CurveLane:
         )
         for key, seconds, octaves in (("Left", -1, 0), ("Right", 1, 0), ("Up", 0, 1), ("Down", 0, -1)):
             bind(f"<{key}>", lambda event, seconds=seconds, octaves=octaves: self._nudge(event, seconds, octaves))
+        for key, step in (("bracketleft", -1), ("bracketright", 1)):
+            bind(f"<{key}>", lambda _, step=step: self.select_next(step))
+        bind("<Insert>", lambda _: self.add_at_playhead())
         for key in ("<Delete>", "<BackSpace>"):
             bind(key, lambda _: self.remove_selected())
 
@@ -114,19 +120,18 @@ class CurveLane:
         self._drag = None
         if self.view.is_enabled:
             self.editor.select(self._point_near(event.x, event.y))
-            self._begin_drag(event, object())
+            self._begin_drag(event)
             self.view.draw_soon()
 
     def _on_double_click(self, event: tk.Event) -> None:
         """Remove the point under the mouse, or add one, which a drag may move."""
         if not self.view.is_enabled:
             return
-        gesture = object()
         if (number := self._point_near(event.x, event.y)) is not None:
             self.editor.select(number)
             self.remove_selected()
-        elif self.editor.add(self.view.seconds_at(event.x), self.view.octaves_at(event.y), gesture):
-            self._begin_drag(event, gesture)
+        elif self.editor.add(self.view.seconds_at(event.x), self.view.octaves_at(event.y)):
+            self._begin_drag(event)
             self._edited()
 
     def _point_near(self, x: float, y: float) -> int | None:
@@ -141,9 +146,9 @@ class CurveLane:
         nearest = min(distances, key=distances.get, default=None)
         return nearest if nearest is not None and distances[nearest] <= radius else None
 
-    def _begin_drag(self, event: tk.Event, gesture: object) -> None:
+    def _begin_drag(self, event: tk.Event) -> None:
         if self.editor.selected_point is not None:
-            self._drag = Drag(event.x, event.y, *self.editor.selected_point, gesture)
+            self._drag = Drag(event.x, event.y, *self.editor.selected_point)
 
     def _on_drag(self, event: tk.Event) -> None:
         drag = self._drag
@@ -153,10 +158,14 @@ class CurveLane:
         drag.seconds += factor * (event.x - drag.x) * self.view.seconds_per_pixel
         drag.octaves -= factor * (event.y - drag.y) * self.view.octaves_per_pixel
         drag.x, drag.y = event.x, event.y
-        self._move(drag.seconds, drag.octaves, drag.gesture)
+        self._move(drag.seconds, drag.octaves)
 
     def _end_drag(self) -> None:
         self._drag = None
+
+    def _on_release(self) -> None:
+        self._end_drag()
+        self._callbacks.edit_done()
 
     def _nudge(self, event: tk.Event, seconds: int, octaves: int) -> str:
         """Move the selected point by a key."""
@@ -164,14 +173,32 @@ class CurveLane:
             factor, span = LANE.fine_factor if event.state & SHIFT else 1.0, self.view.span
             step_s = min(LANE.key_s, LANE.key_span_share * (span[1] - span[0]))
             at_s, at_octaves = self.editor.selected_point
-            self._move(at_s + factor * step_s * seconds, at_octaves + factor * LANE.key_octaves * octaves, "key")
+            self._move(at_s + factor * step_s * seconds, at_octaves + factor * LANE.key_octaves * octaves)
         return "break"
 
-    def _move(self, seconds: float, octaves: float, gesture: object) -> None:
+    def _move(self, seconds: float, octaves: float) -> None:
         points = self.editor.points
-        self.editor.move(seconds, octaves, gesture)
+        self.editor.move(seconds, octaves)
         if self.editor.points is not points:
             self._edited()
+
+    def select_next(self, step: int) -> None:
+        """Select the next point, or with a step of -1 the one before; without a selection the first or the last."""
+        n, selected = len(self.editor.points), self.editor.selected
+        if self.view.is_enabled and n:
+            first = 0 if step > 0 else n - 1
+            self.editor.select(first if selected is None else min(max(selected + step, 0), n - 1))
+            self.view.draw_soon()
+
+    def add_at_playhead(self) -> None:
+        """Add a point on the curve where the sound plays, at 0 if there is no curve yet."""
+        seconds = self._callbacks.playhead_s()
+        if self.view.is_enabled and seconds is not None:
+            curve = self.editor.curve
+            octaves = 0.0 if curve is None else float(curve.octaves_at((seconds,))[0])
+            if self.editor.add(seconds, octaves):
+                self._edited()
+                self._callbacks.edit_done()
 
     def remove_selected(self) -> None:
         """Remove the selected point, if there is one."""
@@ -179,12 +206,14 @@ class CurveLane:
             self._end_drag()
             self.editor.remove()
             self._edited()
+            self._callbacks.edit_done()
 
     def edit(self, edit: Callable[[], object]) -> None:
         """Do something with the editor, and show it."""
         self._end_drag()
         edit()
         self._edited()
+        self._callbacks.edit_done()
 
     def _edited(self) -> None:
         self.view.draw_soon()

@@ -11,13 +11,14 @@ from bisect import bisect_left, bisect_right
 
 from neural_grain.app.curve_editor import CurveEditor
 from neural_grain.app.picture import time_ticks
-from neural_grain.app.theme import ACCENT, Palette
+from neural_grain.app.theme import BODY_FONT, SMALL_FONT, Palette
 from neural_grain.dsp.curve import SLIDER_RANGE
 from neural_grain.dsp.move_curve import MISSED, OUT_OF_REACH, SILENT, GrainContour
 
 HINT = "double-click to add a point, right-click for shapes and files"
 MAX_DRAWN = 4000  # points; of more, some are left out
-POINT_RADIUS = 4  # in pixels of a standard screen
+POINT_RADIUS, DENSE_RADIUS = 4, 2  # in pixels of a standard screen
+ROOM = 24  # of a point; points with less are drawn smaller
 
 
 class LaneView:
@@ -37,7 +38,7 @@ class LaneView:
     palette : Palette
     """
 
-    LEFT, TOP, RIGHT, BOTTOM = 52, 20, 72, 22  # margins: those of the pictures, and of their colour bar on the right
+    LEFT, TOP, RIGHT, BOTTOM = 40, 20, 62, 18  # margins: those of the pictures, and of their colour bar on the right
     HEIGHT = 156
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float):
@@ -176,26 +177,25 @@ class LaneView:
     def _draw_axes(self) -> None:
         canvas, palette, px = self.canvas, self.palette, self.px
         left, top, right, bottom = self._box
-        canvas.create_text(left + px(6), top / 2, text="curve", anchor="w", fill=palette.text)
-        canvas.create_text(right, top / 2, text=self._readout_text(), anchor="e", fill=palette.text, tags="readout")
+        canvas.create_text(left, top / 2, text="curve", anchor="w", fill=palette.text, font=BODY_FONT)
+        small = {"fill": palette.muted, "font": SMALL_FONT}
+        canvas.create_text(right, top / 2, text=self._readout_text(), anchor="e", tags="readout", **small)
         canvas.create_rectangle(left, top, right, bottom, outline=palette.line)
         if not self.is_enabled:
             return
         for octaves in range(-int(SLIDER_RANGE), int(SLIDER_RANGE) + 1):
             y = self.y_at(octaves)
             if abs(octaves) < SLIDER_RANGE:
-                canvas.create_line(left, y, right, y, fill=palette.line if octaves == 0 else palette.trough)
+                canvas.create_line(left, y, right, y, fill=palette.line if octaves == 0 else palette.surface)
             if octaves in (-SLIDER_RANGE, 0, SLIDER_RANGE):
                 canvas.create_line(left - px(4), y, left, y, fill=palette.line)
-                canvas.create_text(
-                    left - px(6), y, text=f"{octaves:+d}" if octaves else "0", anchor="e", fill=palette.text
-                )
-        canvas.create_text(left + px(6), top + px(4), text="smooth", anchor="nw", fill=palette.line)
-        canvas.create_text(left + px(6), bottom - px(4), text="texture", anchor="sw", fill=palette.line)
+                canvas.create_text(left - px(6), y, text=f"{octaves:+d}" if octaves else "0", anchor="e", **small)
+        canvas.create_text(left + px(6), top + px(4), text="smooth", anchor="nw", **small)
+        canvas.create_text(left + px(6), bottom - px(4), text="texture", anchor="sw", **small)
         for seconds in time_ticks(*self.span, (right - left) // px(90)):
             x = self.x_at(seconds)
             canvas.create_line(x, bottom, x, bottom + px(4), fill=palette.line)
-            canvas.create_text(x, bottom + px(12), text=f"{seconds:g}", fill=palette.text)
+            canvas.create_text(x, bottom + px(11), text=f"{seconds:g}", **small)
 
     def _draw_contour(self) -> None:
         """A step for each second; those that were missed are dashed, silent ones are grey all over."""
@@ -215,7 +215,7 @@ class LaneView:
             found.add("missed" if is_missed else "silent" if states[i] == SILENT else "got")
             if states[i] == SILENT:
                 canvas.create_rectangle(
-                    start + 1, top + 1, stop, bottom, fill=palette.trough, outline="", tags=("contour", "silent")
+                    start + 1, top + 1, stop, bottom, fill=palette.surface, outline="", tags=("contour", "silent")
                 )
                 continue
             y = self.y_at(achieved[i])
@@ -230,21 +230,31 @@ class LaneView:
                 tags=("contour", "missed" if is_missed else "moved"),
             )
         colours = {"got": colour, "missed": palette.error if self._is_current else colour, "silent": palette.line}
-        self._draw_legend([("asked", ACCENT), *((name, colours[name]) for name in colours if name in found)])
+        self._draw_legend(
+            [("asked", self.palette.accent), *((name, colours[name]) for name in colours if name in found)]
+        )
 
     def _draw_legend(self, entries: list[tuple[str, str]]) -> None:
         """Names of what is drawn, right of the axes, in their colours."""
         _, top, right, _ = self._box
         for i, (text, fill) in enumerate(entries):
             self.canvas.create_text(
-                right + self.px(8), top + self.px(6 + 18 * i), text=text, anchor="w", fill=fill, tags="legend"
+                right + self.px(8),
+                top + self.px(6 + 16 * i),
+                text=text,
+                anchor="w",
+                fill=fill,
+                font=SMALL_FONT,
+                tags="legend",
             )
 
     def _draw_curve(self) -> None:
         canvas, palette, px, points = self.canvas, self.palette, self.px, self.editor.points
         left, top, right, bottom = self._box
         if not points:
-            canvas.create_text((left + right) / 2, top + (bottom - top) / 4, text=HINT, fill=palette.text, tags="hint")
+            canvas.create_text(
+                (left + right) / 2, top + (bottom - top) / 4, text=HINT, fill=palette.muted, font=BODY_FONT, tags="hint"
+            )
             return
         first, last = self.numbers_between(*self.span)
         stride = max(1, (last - first) // MAX_DRAWN)
@@ -254,24 +264,25 @@ class LaneView:
             for seconds, octaves in zip(self.span, octaves_at(self.span), strict=True)
         ]
         line[1:1] = [(self.x_at(seconds), self.y_at(octaves)) for seconds, octaves in points[first:last:stride]]
-        canvas.create_line(*line, fill=ACCENT, width=px(2), tags="curve")
+        canvas.create_line(*line, fill=self.palette.accent, width=px(2), tags="curve")
+        radius = POINT_RADIUS if (right - left) / max(1, last - first) > px(ROOM) else DENSE_RADIUS
         for i in range(first, last, stride):
-            self._draw_point(i)
+            self._draw_point(i, radius)
         if self.editor.selected_point is not None and first <= self.editor.selected < last:
-            self._draw_point(self.editor.selected)
+            self._draw_point(self.editor.selected, POINT_RADIUS)
             self._draw_value()
 
-    def _draw_point(self, i: int) -> None:
+    def _draw_point(self, i: int, radius: int) -> None:
         seconds, octaves = self.editor.points[i]
         x, y, is_selected = self.x_at(seconds), self.y_at(octaves), i == self.editor.selected
-        r = self.px(POINT_RADIUS + is_selected)
+        r = self.px(radius + is_selected)
         self.canvas.create_oval(
             x - r,
             y - r,
             x + r,
             y + r,
-            fill=ACCENT if is_selected else self.palette.background,
-            outline=ACCENT,
+            fill=self.palette.accent if is_selected else self.palette.background,
+            outline=self.palette.accent,
             width=self.px(2),
             tags=("point", "selected") if is_selected else "point",
         )
@@ -289,6 +300,7 @@ class LaneView:
             text=f"{seconds:.2f} s  {octaves:+.2f}",
             anchor=("n" if is_low else "s") + ("w" if is_right else "e"),
             fill=self.palette.text,
+            font=SMALL_FONT,
             tags="value",
         )
         x0, y0, x1, y1 = self.canvas.bbox(text)

@@ -1,7 +1,7 @@
-"""Widgets, menus and key bindings of the window.
+"""The widgets of the window, and where they stand.
 
-`Layout` makes the widgets, and the menus and bindings from the table of actions. It decides nothing: the window gives
-it a `ViewState`, from which `Layout.show` sets every label and every enabled or disabled state.
+`Layout` makes the widgets, and the bindings from the table of actions. It decides nothing: the window gives it a
+`ViewState`, from which `Layout.show` sets every label and every enabled or disabled state.
 """
 
 from __future__ import annotations
@@ -10,60 +10,30 @@ import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from tkinter import ttk
 
 from neural_grain.app.actions import ACTIONS, Action, Needs
+from neural_grain.app.file_list import FileListCallbacks, FileListView
 from neural_grain.app.hint import HINTS, Hint
 from neural_grain.app.lane import CurveLane, LaneCallbacks
+from neural_grain.app.library_strip import LibraryStrip
+from neural_grain.app.menus import DynamicMenu, MenuBar
+from neural_grain.app.meter_view import LevelMeterView
+from neural_grain.app.mix_controls import MixControls
 from neural_grain.app.mixer import VERSIONS
-from neural_grain.app.panels import PanelCallbacks, PicturePanel
-from neural_grain.app.playback import PLAYBACK
+from neural_grain.app.overview_strip import OverviewCallbacks, OverviewStrip
+from neural_grain.app.panels import VIEWS, PanelCallbacks, PicturePanel
 from neural_grain.app.preferences import Preferences
 from neural_grain.app.slider import OctaveSlider
-from neural_grain.app.theme import DARK, LIGHT, Palette, apply_palette, paint_menu, screen_scale
-from neural_grain.base.errors import printable
-from neural_grain.dsp.move_curve import GrainContour
-from neural_grain.dsp.solver import SliderZones
+from neural_grain.app.start_page import StartPage
+from neural_grain.app.status_row import StatusRow
+from neural_grain.app.theme import DARK, LIGHT, SPACE, TITLE_FONT, Palette, Theme, screen_scale
+from neural_grain.app.view_state import ViewState
+from neural_grain.dsp.mix import Mix
 
 MIN_SIZE = (900, 600)  # of the window, in pixels of a standard screen
 KEY_TAG = "GrainKeys"  # for which the keys are bound; every widget has it as its first bind tag
-
-
-@dataclass(frozen=True)
-class ViewState:
-    """Everything that the labels and the enabled and disabled states depend on.
-
-    ``progress`` is within 0 to 1, or None if nobody knows how much of the work is done. ``contour`` is what each second
-    achieved, and ``is_contour_current`` whether with the curve as it is.
-    """
-
-    file_text: str
-    grain_text: str
-    status: str
-    is_error: bool
-    is_busy: bool
-    progress: float | None
-    has_model: bool
-    has_file: bool
-    is_playing: bool
-    listening: str
-    shows_curve: bool
-    has_curve: bool  # in place of the slider
-    contour: GrainContour | None
-    is_contour_current: bool
-    zones: SliderZones | None
-    measured_octaves: float | None  # of the position of the slider
-    slot: str  # "A" or "B"
-
-    def allows(self, needs: Needs) -> bool:
-        """Whether an action with these needs is possible."""
-        return {
-            Needs.NOTHING: True,
-            Needs.MODEL: self.has_model,
-            Needs.FILE: self.has_file,
-            Needs.CURVE: self.has_file and self.shows_curve,
-        }[needs]
+VIEW_NAMES = {"after": "Before / after", "layers": "Tones / texture", "gain": "Gain"}
 
 
 @dataclass(frozen=True)
@@ -76,11 +46,14 @@ class LayoutCallbacks:
     release : action -> None; the method for the release of its key
     press_version, release_version : for the buttons of the versions, such as "Before" and "Tones"
     slide : the slider was moved
+    set_mix : mix -> None
     edit_curve : the points of the curve have changed
+    edit_done : an edit of the curve is over
     set_volume : volume within 0 to 1 -> None
-    open_recent : path -> None
+    playhead_s : -> where the sound plays, None without one
     cancel : stop the work that is under way
     panel : PanelCallbacks
+    files : FileListCallbacks
     """
 
     perform: Callable[[Action], None]
@@ -88,11 +61,14 @@ class LayoutCallbacks:
     press_version: Callable[[str], None]
     release_version: Callable[[], None]
     slide: Callable[[], None]
+    set_mix: Callable[[Mix], None]
     edit_curve: Callable[[], None]
+    edit_done: Callable[[], None]
     set_volume: Callable[[float], None]
-    open_recent: Callable[[Path], None]
+    playhead_s: Callable[[], float | None]
     cancel: Callable[[], None]
     panel: PanelCallbacks
+    files: FileListCallbacks
 
 
 class Layout:
@@ -102,35 +78,40 @@ class Layout:
     ----------
     root : tk.Tk
     preferences : Preferences, read whenever a menu or the colours need them
+    is_system_dark : bool, whether the system has dark colours
     callbacks : LayoutCallbacks
+    dynamic : menus that are filled when they are opened
     """
 
-    def __init__(self, root: tk.Tk, preferences: Preferences, callbacks: LayoutCallbacks):
+    def __init__(
+        self,
+        root: tk.Tk,
+        preferences: Preferences,
+        is_system_dark: bool,
+        callbacks: LayoutCallbacks,
+        dynamic: tuple[DynamicMenu, ...],
+    ):
         self.root, self._preferences, self._callbacks = root, preferences, callbacks
+        self._is_system_dark = is_system_dark
         self.modifier = "Command" if root.tk.call("tk", "windowingsystem") == "aqua" else "Control"
         self.scale = screen_scale(root)
         self._options: dict[object, dict[str, object]] = {}  # as `_configure` set them last
-        self._is_busy = self._is_turning = False
         self.state: ViewState | None = None  # what `show` showed last
         root.title("Neural Grain Processor")
         screen = root.winfo_screenwidth(), root.winfo_screenheight()
         root.minsize(*(min(self._px(n), most) for n, most in zip(MIN_SIZE, screen, strict=True)))
         root.geometry(preferences.geometry)
-        self._style = ttk.Style(root)
-        self._style.theme_use("clam")
-        self.outer = outer = ttk.Frame(root, padding=self._px(12))
-        outer.pack(fill="both", expand=True)
-        # Tk squeezes last what is packed first, so everything below the pictures is packed before them.
+        self.theme = Theme(root, self.scale)
+        self.outer = ttk.Frame(root, padding=(self._px(SPACE.margin), self._px(8)))
+        self.outer.pack(fill="both", expand=True)
+        # Tk squeezes last what is packed first, so everything around the pictures is packed before them.
         self._build_bar()
-        self._build_file_row()
-        self._build_status()
-        keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
-        self.octave_slider = OctaveSlider(outer, self._palette, self.scale, keys, callbacks.slide)
-        self.slot_button = self.octave_slider.add_button(lambda: self._perform("switch_slot"))
-        self.panel = PicturePanel(outer, self._palette, self.scale, callbacks.panel)
-        lane = LaneCallbacks(callbacks.edit_curve, self.panel.zoom, lambda x, y: self.menus["Curve"].tk_popup(x, y))
-        self.lane = CurveLane(outer, self._palette, self.scale, lane)
-        self._build_menus()
+        self._build_title_row()
+        self.status = StatusRow(self.outer, self.scale, callbacks.cancel)
+        self._build_slider()
+        self._build_pictures()
+        self.menu_bar = MenuBar(root, self.modifier, callbacks.perform, dynamic)
+        self.menus = self.menu_bar.menus
         self._bind_keys()
         self._add_hints()
         self.paint()
@@ -139,42 +120,43 @@ class Layout:
         return round(n * self.scale)
 
     @property
-    def _palette(self) -> Palette:
-        return DARK if self._preferences.is_dark else LIGHT
+    def palette(self) -> Palette:
+        """The palette that the preferences choose."""
+        colours = self._preferences.colours
+        return DARK if colours == "dark" or (colours == "system" and self._is_system_dark) else LIGHT
+
+    def _perform(self, command: str, *arguments: object) -> None:
+        """Do the action of the table that has this command, and these arguments if there are any."""
+        self._callbacks.perform(
+            next(each for each in ACTIONS if each.command == command and arguments in ((), each.arguments))
+        )
+
+    def _button(
+        self, parent: tk.Misc, text: str, command: str, *arguments: object, style: str = "TButton"
+    ) -> ttk.Button:
+        return ttk.Button(parent, text=text, style=style, command=lambda: self._perform(command, *arguments))
 
     def _build_bar(self) -> None:
         bar = ttk.Frame(self.outer)
         bar.pack(fill="x")
-
-        def button(text: str, command: str) -> ttk.Button:
-            return ttk.Button(bar, text=text, command=lambda: self._perform(command))
-
-        self.open_button = button("Open ...", "ask_open")
-        self.play_button = button("Play", "toggle_play")
+        self.open_button = self._button(bar, "Open", "files.ask_open")
+        self.play_button = self._button(bar, "Play", "toggle_play")
+        self.play_button.configure(width=5)
         self.version_buttons = {version: ttk.Button(bar, text=version.capitalize()) for version in VERSIONS}
         for version, each in self.version_buttons.items():
             each.bind("<Button-1>", lambda _, version=version: self._callbacks.press_version(version))
             each.bind("<ButtonRelease-1>", lambda _: self._callbacks.release_version())
-        self.curve_button = button("Curve", "toggle_curve")
-        self.save_button = button("Save as ...", "ask_save")
-        ends_of_groups = (self.play_button, self.version_buttons[VERSIONS[-1]], self.curve_button)
+        self.curve_button = self._button(bar, "Curve", "toggle_curve")
+        self.slot_button = self._button(bar, "A", "switch_slot")
+        self.slot_button.configure(width=2)
+        self.save_button = self._button(bar, "Save", "files.ask_save")
+        ends_of_groups = (self.play_button, self.version_buttons[VERSIONS[-1]], self.slot_button)
         for child in bar.winfo_children():
-            child.pack(side="left", padx=(0, self._px(18 if child in ends_of_groups else 6)))
-
-    def _perform(self, command: str) -> None:
-        """Do the action of the table that has this command."""
-        self._callbacks.perform(next(action for action in ACTIONS if action.command == command))
-
-    def _build_file_row(self) -> None:
-        """What is open, and how loud it is."""
-        row = ttk.Frame(self.outer)
-        row.pack(fill="x", pady=(self._px(6), 0))
-        style = "Accent.Horizontal.TProgressbar"
-        self.meter = ttk.Progressbar(row, length=self._px(80), maximum=PLAYBACK.meter_range_db, style=style)
-        self.meter.pack(side="right")
-        ttk.Label(row, text="level").pack(side="right", padx=self._px(6))
+            is_version = child in self.version_buttons.values()
+            gap = SPACE.group if child in ends_of_groups else 2 if is_version else SPACE.gap
+            child.pack(side="left", padx=(0, self._px(gap)))
         self.volume = ttk.Scale(
-            row,
+            bar,
             from_=0,
             to=1,
             length=self._px(80),
@@ -182,25 +164,63 @@ class Layout:
             command=lambda value: self._callbacks.set_volume(float(value)),
         )
         self.volume.pack(side="right")
-        ttk.Label(row, text="volume").pack(side="right", padx=self._px(6))
-        self.file_label = ttk.Label(row)
-        self.file_label.pack(side="left")
+        ttk.Label(bar, text="volume", style="Small.TLabel").pack(side="right", padx=self._px(SPACE.gap))
 
-    def _build_status(self) -> None:
-        self._status_row = row = ttk.Frame(self.outer)
-        row.pack(side="bottom", fill="x", pady=(self._px(4), 0))
-        row.columnconfigure(0, weight=1)
-        self.status_label = ttk.Label(row)
-        self.status_label.grid(row=0, column=0, sticky="w")
-        self.progress = ttk.Progressbar(row, length=self._px(160), style="Accent.Horizontal.TProgressbar")
-        self.progress.grid(row=0, column=1, padx=self._px(6))
-        self.cancel_button = ttk.Button(row, text="Cancel", command=self._callbacks.cancel)
-        self.cancel_button.grid(row=0, column=2)
-        for widget in (self.progress, self.cancel_button):
-            widget.grid_remove()
-        row.bind("<Configure>", lambda _: self._wrap_lines())
-        self.grain_label = ttk.Label(self.outer, style="Grain.TLabel")
-        self.grain_label.pack(side="bottom", anchor="w", pady=(self._px(6), 0))
+    def _build_title_row(self) -> None:
+        """What is open, and which pictures of it are shown."""
+        row = ttk.Frame(self.outer)
+        row.pack(fill="x", pady=(self._px(8), self._px(4)))
+        self.view_buttons = {
+            view: self._button(row, VIEW_NAMES[view], "show_view", view, style="Small.TButton") for view in VIEWS
+        }
+        for button in reversed(self.view_buttons.values()):
+            button.pack(side="right", padx=(self._px(2), 0))
+        self.file_label = ttk.Label(row, style="Title.TLabel")
+        self.file_label.pack(side="left")
+        self.info_label = ttk.Label(row, style="Small.TLabel")
+        self.info_label.pack(side="left", padx=self._px(10))
+
+    def _build_slider(self) -> None:
+        """The slider and what was measured, and above them where the sound stands."""
+        outer, scale = self.outer, self.scale
+        # Two lines always, so that the pictures keep their place when the text grows.
+        row = ttk.Frame(outer, height=2 * self.theme.line_height(TITLE_FONT))
+        row.pack_propagate(False)
+        row.pack(side="bottom", fill="x")
+        self.grain_label = ttk.Label(row, style="Grain.TLabel")
+        self.mix_controls = MixControls(row, scale, self._callbacks.set_mix)
+        self.mix_controls.frame.pack(side="right", anchor="n")
+        self.grain_label.pack(side="left", anchor="nw")
+        keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
+        self.octave_slider = OctaveSlider(outer, self.palette, scale, keys, self._callbacks.slide)
+        self.octave_slider.frame.pack(side="bottom", fill="x")
+        self.octave_slider.slider.set_hint(HINTS["slider"])
+        self.library_strip = LibraryStrip(outer, self.palette, scale)
+        self.library_strip.canvas.pack(side="bottom", fill="x", pady=(self._px(SPACE.gap), self._px(SPACE.gap)))
+        self.outer.bind("<Configure>", lambda _: self._wrap_lines())
+
+    def _build_pictures(self) -> None:
+        """Overview, pictures, meter and lane, or the choices that take their place before a sound is open."""
+        self.file_list = FileListView(self.outer, self.scale, self._callbacks.files)
+        self.body = body = ttk.Frame(self.outer)
+        palette, scale = self.palette, self.scale
+        self.panel = PicturePanel(body, palette, scale, self._callbacks.panel)
+        self.overview = OverviewStrip(
+            body, palette, scale, OverviewCallbacks(self._callbacks.panel.seek, lambda start_s: self.panel.pan(start_s))
+        )
+        lane = LaneCallbacks(
+            self._callbacks.edit_curve,
+            self._callbacks.edit_done,
+            self.panel.zoom,
+            lambda x, y: self.menus["Curve"].tk_popup(x, y),
+            self._callbacks.playhead_s,
+        )
+        self.lane = CurveLane(body, palette, scale, lane)
+        self.meter = LevelMeterView(body, palette, scale, lambda: self._perform("reset_clip"))
+        self.overview.canvas.pack(fill="x")
+        self.meter.canvas.pack(side="right", fill="y")
+        self.panel.frame.pack(fill="both", expand=True, pady=(self._px(4), 0))
+        self.start_page = StartPage(self.outer, scale, self._perform)
 
     def _add_hints(self) -> None:
         widgets = {
@@ -210,46 +230,23 @@ class Layout:
             "curve": self.curve_button,
             "save": self.save_button,
             "volume": self.volume,
-            "level": self.meter,
-            "slider": self.octave_slider.slider,
+            "level": self.meter.canvas,
+            "overview": self.overview.canvas,
+            "library": self.library_strip.canvas,
             "entry": self.octave_slider.entry,
+            "mix": self.mix_controls.wet,
+            "gain": self.mix_controls.gain,
             "slot": self.slot_button,
-            "cancel": self.cancel_button,
+            "cancel": self.status.cancel_button,
+            **{f"view {view}": button for view, button in self.view_buttons.items()},
         }
         for name, widget in widgets.items():
-            Hint(widget, HINTS[name], lambda: self._palette, self.scale)
+            Hint(widget, HINTS[name], lambda: self.palette, self.scale)
 
     def _wrap_lines(self) -> None:
-        """Break long lines where the window or the progress bar begins."""
-        room = self.progress.winfo_reqwidth() + self.cancel_button.winfo_reqwidth() + self._px(24)
-        width = self._status_row.winfo_width()
-        self._configure(self.status_label, wraplength=max(1, width - (room if self._is_busy else 0)))
+        """Break long lines where the window ends."""
+        width = self.outer.winfo_width() - 2 * self._px(SPACE.margin) - self.mix_controls.frame.winfo_reqwidth()
         self._configure(self.grain_label, wraplength=max(1, width))
-
-    def _build_menus(self) -> None:
-        self._menu_bar = tk.Menu(self.root)
-        self.root.configure(menu=self._menu_bar)
-        self.menus = {
-            name: tk.Menu(self._menu_bar, tearoff=False) for name in ("File", "View", "Curve", "Model", "Help")
-        }
-        for name, menu in self.menus.items():
-            self._menu_bar.add_cascade(label=name, menu=menu)
-        self.recent_menu = tk.Menu(self.menus["File"], tearoff=False, postcommand=self._fill_recent)
-        for action in ACTIONS:
-            if action.menu:
-                self.menus[action.menu].add_command(
-                    label=action.label,
-                    accelerator=action.key_name(self.modifier),
-                    command=lambda action=action: self._callbacks.perform(action),
-                )
-        self.menus["File"].insert_cascade(1, label="Recent", menu=self.recent_menu)
-
-    def _fill_recent(self) -> None:
-        self.recent_menu.delete(0, "end")
-        for name in self._preferences.recent:
-            self.recent_menu.add_command(
-                label=printable(name), command=lambda name=name: self._callbacks.open_recent(Path(name))
-            )
 
     def _bind_keys(self) -> None:
         """Bind the keys in all widgets of the window, before what the widgets do with them by themselves.
@@ -257,7 +254,7 @@ class Layout:
         Otherwise the space bar would also press the button that has the focus, and an arrow move the volume. Dialogs
         keep the usual keys.
         """
-        slider, entry, lane = self.octave_slider.slider, self.octave_slider.entry, self.lane.view.canvas
+        slider, entry, lane = self.octave_slider.slider.canvas, self.octave_slider.entry, self.lane.view.canvas
 
         def press(action: Action, event: tk.Event) -> str | None:
             if event.widget is entry and not action.works_while_typing:
@@ -287,87 +284,93 @@ class Layout:
 
     def paint(self) -> None:
         """Set all colours, light or dark as the preferences say."""
-        palette = self._palette
-        apply_palette(self._style, palette, self.scale)
+        palette = self.palette
+        self.theme.use(palette)
         self.root.configure(background=palette.background)
-        for menu in (self._menu_bar, *self.menus.values(), self.recent_menu):
-            paint_menu(menu, palette)
+        self.menu_bar.paint(palette)
         for part in (self.panel, self.lane.view):
             part.palette = palette
             part.draw_soon()
-        self.octave_slider.strip.palette = palette
-        self.octave_slider.strip.draw()
+        for part in (self.octave_slider.slider, self.overview, self.meter, self.library_strip):
+            part.palette = palette
+            part.draw()
 
     def show(self, state: ViewState) -> None:
         """Set every label and every enabled or disabled state."""
         self.state = state
+        self._show_body(state)
+        self.octave_slider.slider.show(
+            state.zones, state.measured_octaves, is_enabled=state.has_file and not state.has_curve
+        )
         self.octave_slider.show_value()
         self._configure(self.file_label, text=state.file_text)
+        self._configure(self.info_label, text=state.info_text)
         self._configure(self.grain_label, text=state.grain_text)
-        self._configure(self.status_label, text=state.status, style="Error.TLabel" if state.is_error else "TLabel")
         self._configure(self.play_button, text="Pause" if state.is_playing else "Play")
         for version, button in self.version_buttons.items():
-            is_on = state.has_file and version == state.listening
-            self._configure(button, style="On.TButton" if is_on else "TButton")
-        self._enable(self.open_button, state.allows(Needs.MODEL))
-        self._configure(self.curve_button, style="On.TButton" if state.allows(Needs.CURVE) else "TButton")
+            self._turn_on(button, "TButton", state.has_file and version == state.listening)
+        for view, button in self.view_buttons.items():
+            self._turn_on(button, "Small.TButton", view == state.view)
+        self._turn_on(self.curve_button, "TButton", state.allows(Needs.CURVE))
         self._configure(self.slot_button, text=state.slot)
+        self._enable(self.open_button, state.allows(Needs.MODEL))
         buttons = self.play_button, self.save_button, self.curve_button, self.slot_button
         for widget in (*buttons, *self.version_buttons.values()):
             self._enable(widget, state.allows(Needs.FILE))
-        for widget in (self.octave_slider.slider, self.octave_slider.entry):
-            self._enable(widget, state.allows(Needs.FILE) and not state.has_curve)
-        self.octave_slider.strip.show(state.zones, state.measured_octaves)
-        self._show_lane(state)
-        for action in ACTIONS:
-            if action.menu and action.needs is not Needs.NOTHING:
-                self._enable((action.menu, action.label), state.allows(action.needs))
-        self._show_progress(state.is_busy, state.progress)
+        self._enable(self.octave_slider.entry, state.allows(Needs.FILE) and not state.has_curve)
+        for command, button in self.start_page.buttons.items():
+            self._enable(button, state.has_model or command == "learn.open")
+        self.library_strip.show(state.library)
+        self.file_list.mark(state.path)
+        self.menu_bar.enable(state.allows)
+        self.status.show(state.status, state.progress, is_error=state.is_error, is_busy=state.is_busy)
 
-    def _show_lane(self, state: ViewState) -> None:
-        canvas = self.lane.view.canvas
-        if state.shows_curve and not canvas.winfo_manager():
-            canvas.pack(side="bottom", fill="x", before=self.panel.readout)
-        elif not state.shows_curve and canvas.winfo_manager():
-            canvas.pack_forget()
+    def show_info(self, text: str) -> None:
+        """Set the line beside the name of the file, which changes while the sound plays."""
+        self._configure(self.info_label, text=text)
+
+    def show_list(self, is_shown: bool) -> None:
+        """Show the list of files, or hide it."""
+        if is_shown:
+            shown = self.body if self.body.winfo_manager() else self.start_page.frame
+            self.file_list.frame.pack(side="left", fill="y", before=shown)
+        else:
+            self.file_list.frame.pack_forget()
+
+    def _show_body(self, state: ViewState) -> None:
+        """Show the pictures and what stands around them, or the choices that come first."""
+        shown, hidden = (self.body, self.start_page.frame) if state.has_picture else (self.start_page.frame, self.body)
+        if not shown.winfo_manager():
+            hidden.pack_forget()
+            shown.pack(fill="both", expand=True)
+        lane, strip = self.lane.view.canvas, self.library_strip.canvas
+        if state.shows_curve and not lane.winfo_manager():
+            lane.pack(side="bottom", fill="x", before=self.overview.canvas)
+            strip.pack_forget()
+        elif not state.shows_curve and lane.winfo_manager():
+            lane.pack_forget()
+            strip.pack(
+                side="bottom",
+                fill="x",
+                pady=(self._px(SPACE.gap), self._px(SPACE.gap)),
+                after=self.octave_slider.frame,
+            )
         self.lane.view.show(state.contour, is_current=state.is_contour_current, is_enabled=state.has_file)
-
-    def _show_progress(self, is_busy: bool, progress: float | None) -> None:
-        if is_busy != self._is_busy:
-            self._is_busy = is_busy
-            # The row always has the height of the button; otherwise the pictures would jump whenever work begins.
-            self._status_row.rowconfigure(0, minsize=self.cancel_button.winfo_reqheight())
-            for widget in (self.progress, self.cancel_button):
-                widget.grid() if is_busy else widget.grid_remove()
-        self._wrap_lines()
-        should_turn = is_busy and progress is None
-        if is_busy and progress is not None:
-            self.progress.stop()
-            self.progress.configure(mode="determinate", value=100 * progress)
-        elif should_turn and not self._is_turning:
-            self.progress.configure(mode="indeterminate")
-            self.progress.start(20)
-        elif not should_turn and self._is_turning:
-            self.progress.stop()
-        self._is_turning = should_turn
 
     def close(self) -> None:
         """Cancel everything that waits to be drawn."""
-        self.progress.stop()
-        self.panel.cancel_drawing()
-        self.lane.view.cancel_drawing()
+        self.status.close()
+        for part in (self.panel, self.lane.view, self.octave_slider.slider):
+            part.cancel_drawing()
 
-    def _enable(self, what: tk.Misc | tuple[str, str], is_enabled: bool) -> None:
-        """Enable or disable a widget, or the entry of a menu given by the names of both."""
-        shown = self._options.setdefault(what, {})
-        if shown.get("is_enabled") == is_enabled:
-            return
-        shown["is_enabled"] = is_enabled
-        if isinstance(what, tuple):
-            menu, label = what
-            self.menus[menu].entryconfigure(label, state="normal" if is_enabled else "disabled")
-        else:
-            what.state(["!disabled" if is_enabled else "disabled"])
+    def _turn_on(self, button: ttk.Button, style: str, is_on: bool) -> None:
+        self._configure(button, style=f"On.{style}" if is_on else style)
+
+    def _enable(self, widget: ttk.Widget, is_enabled: bool) -> None:
+        shown = self._options.setdefault(widget, {})
+        if shown.get("is_enabled") != is_enabled:
+            shown["is_enabled"] = is_enabled
+            widget.state(["!disabled" if is_enabled else "disabled"])
 
     def _configure(self, widget: tk.Misc, **options: object) -> None:
         """Set the options of a widget that differ from what was set last.

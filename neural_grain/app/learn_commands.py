@@ -48,7 +48,7 @@ class LearnCommands:
     folder : Path or None, of all models
     device : str, to train on
     dialogs : returns the `Dialogs` to ask with
-    use : called with the path of a model that the user wants to hear
+    use : called with the path of a model to hear
 
     Attributes
     ----------

@@ -148,13 +148,13 @@ class ChoosePage:
         self.frame, self._scale, self._callbacks = ttk.Frame(parent), scale, callbacks
         self._suggestion = ""
         self._shown: LearnState | None = None
-        self.title = _label(self.frame, scale, TITLE, style="Grain.TLabel")
-        _label(self.frame, scale, INTRODUCTION)
+        self.title = _label(self.frame, scale, TITLE, style="Title.TLabel")
+        _label(self.frame, scale, INTRODUCTION, style="Muted.TLabel")
         self.folder_rows = _frame(self.frame, scale, 4)
         bar = _frame(self.frame, scale)
         self.add_button = ttk.Button(bar, text="Add a folder ...", command=callbacks.add_folder)
         self.add_button.pack(side="left")
-        self.hint = ttk.Label(bar)
+        self.hint = ttk.Label(bar, style="Muted.TLabel")
         self.hint.pack(side="left", padx=round(12 * scale))
         form = _frame(self.frame, scale)
         self.name_entry = ttk.Entry(form, width=30)
@@ -164,7 +164,7 @@ class ChoosePage:
             ttk.Label(form, text=text).grid(row=row, column=0, sticky="w")
             entry.grid(row=row, column=1, sticky="w", padx=round(12 * scale), pady=round(3 * scale))
         about_epochs = f"{TrainOptions.epochs} suit most libraries; more take longer"
-        ttk.Label(form, text=about_epochs).grid(row=1, column=1, sticky="e")
+        ttk.Label(form, text=about_epochs, style="Muted.TLabel").grid(row=1, column=1, sticky="e")
         self.fault = _label(self.frame, scale, style="Error.TLabel")
         self.unfinished_title = _label(self.frame, scale, "Not finished yet:")
         self.model_rows = _frame(self.frame, scale)
@@ -246,11 +246,11 @@ class RunPage:
         self._image: ImageTk.PhotoImage | None = None
         self._picture: Path | None = None
         self._phase: Phase | None = None
-        self.title = _label(self.frame, scale, style="Grain.TLabel")
+        self.title = _label(self.frame, scale, style="Title.TLabel")
         self.stage_rows = _frame(self.frame, scale)
         self.bars: list[ttk.Progressbar] = []
         self.texts: list[tuple[ttk.Label, ttk.Label]] = []
-        self.line = _label(self.frame, scale)
+        self.line = _label(self.frame, scale, style="Muted.TLabel")
         self.fault = _label(self.frame, scale, style="Error.TLabel")
         self.reasons = _label(self.frame, scale)
         self.verdict = _label(self.frame, scale)

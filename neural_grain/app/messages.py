@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.processor import FileRendering, GrainProcessor
+from neural_grain.app.targets import RenderTarget
 from neural_grain.dsp.analysis import Analysis, Picture
 from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.move import Rendering
@@ -20,6 +21,22 @@ from neural_grain.dsp.solver import AmountSolver
 
 class Message:
     """Anything that the worker tells the window."""
+
+
+@dataclass(frozen=True)
+class SoundFacts:
+    """What the window says about a sound besides its length and rate.
+
+    Attributes
+    ----------
+    subtype : str, sample format by libsndfile's name, such as PCM_24
+    overview : np.ndarray, shape (2, at most 4096), lowest and highest sample of each of its parts
+    loudness_lufs : float or None, integrated loudness, -inf if that is below -70 LUFS; None until it is known
+    """
+
+    subtype: str
+    overview: np.ndarray
+    loudness_lufs: float | None = None
 
 
 class TaskEnd(Message):
@@ -40,6 +57,7 @@ class Pictured(Message):
 
     path: Path
     picture: Picture
+    facts: SoundFacts
 
 
 @dataclass(frozen=True)
@@ -51,11 +69,16 @@ class ModelLoaded(TaskEnd):
 
 @dataclass(frozen=True)
 class FileOpened(TaskEnd):
-    """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver."""
+    """A file is ready to be played and rendered: its samples, shape (n_samples, channels), and its solver.
+
+    ``stamp`` is its `file_stamp` before it was read.
+    """
 
     path: Path
     y: np.ndarray
     solver: AmountSolver
+    facts: SoundFacts
+    stamp: tuple[int, int]
 
     @property
     def analysis(self) -> Analysis:
@@ -66,6 +89,20 @@ class FileOpened(TaskEnd):
     def picture(self) -> Picture:
         """The analysis, of which the picture is a part."""
         return self.analysis
+
+
+@dataclass(frozen=True)
+class ModelSwitched(TaskEnd):
+    """Another model (None for the built-in pattern) is in use, also for the file that was opened last.
+
+    ``opened`` is that file with the solver of the model, None without a file. Its analysis is the same as before unless
+    ``is_reopened``: the settings of the model are others.
+    """
+
+    path: Path | None
+    processor: GrainProcessor
+    opened: FileOpened | None
+    is_reopened: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,9 +123,10 @@ class CurveEstimated(TaskEnd):
 
 @dataclass(frozen=True)
 class FileSaved(TaskEnd):
-    """A file was rendered to disk."""
+    """A file was rendered to disk, with this target."""
 
     saved: FileRendering
+    target: RenderTarget
 
 
 @dataclass(frozen=True)
@@ -103,6 +141,13 @@ class BatchDone(TaskEnd):
     n_unchanged: int  # of these, by an earlier run
     failures: list[str]
     left_behind: list[str]
+
+
+@dataclass(frozen=True)
+class DemoReady(TaskEnd):
+    """The demo sounds are there."""
+
+    paths: list[Path]
 
 
 class WorkCancelled(TaskEnd):

@@ -1,8 +1,8 @@
 """Makes the samples that are played: the sound before, after, the difference, or a layer, without a click at any change.
 
 The sound "after" and its tones are rendered a little ahead of the playhead (`Mixer.prepare`) by the path that also
-renders files, with the same gains, level and limiter, and are played from there (`Mixer.fill`). Every change, such as
-another amount, another version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few
+renders files, with the same gains, level, mix and limiter, and are played from there (`Mixer.fill`). Every change, such
+as another amount, another mix, another model, another version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few
 milliseconds between what would have been played without the change and what is played from now on. The volume moves as
 slowly.
 
@@ -13,13 +13,17 @@ shape (n, channels). The module knows nothing of windows, audio devices or clock
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
+from neural_grain.app.meter import OutputMeter, to_outputs
 from neural_grain.audio.limiter import CEILING
+from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import AmountCurve, Amounts
+from neural_grain.dsp.mix import NO_MIX, Mix
+from neural_grain.dsp.reach import NO_CHANGE
 from neural_grain.dsp.solver import AmountSolver
 
 VERSIONS = ("before", "after", "difference", "tones", "texture")  # the last two are layers of the sound "after"
@@ -39,26 +43,50 @@ MIXER = MixerSettings()
 
 
 @dataclass(frozen=True)
+class After:
+    """What the sound "after" is rendered from."""
+
+    field: GainField
+    amounts: Amounts | AmountCurve
+    mix: Mix
+
+    @classmethod
+    def of(cls, field: GainField, amounts: Amounts | AmountCurve | None, mix: Mix) -> After | None:
+        """That of some amounts, None for no change; returns None if it is the sound before."""
+        if amounts is None or mix.wet == 0:
+            amounts, mix = NO_CHANGE.amounts, replace(mix, wet=0.0)
+        return None if mix.wet == 0 and mix.gain_db == 0 else cls(field, amounts, mix)
+
+    def render(self, start: int, stop: int, ceiling: float) -> np.ndarray:
+        """Samples with their tones in further channels, shape (stop - start, 2 channels)."""
+        return self.field.render_part(self.amounts, start, stop, ceiling, mix=self.mix, with_tones=True)
+
+
+@dataclass(frozen=True)
 class Source:
-    """What is played: a version, and the amounts of the sound "after"."""
+    """What is played: a version, and how the sound "after" is rendered."""
 
     version: str
-    amounts: Amounts | AmountCurve | None  # None for no change
+    after: After | None  # None if that is the sound before
+
+    @property
+    def amounts(self) -> Amounts | AmountCurve | None:
+        """Those of the sound "after"; None for no change."""
+        return None if self.after is None else self.after.amounts
 
     @property
     def is_rendered(self) -> bool:
         """True if it needs rendered samples."""
-        return self.version != "before" and self.amounts is not None
+        return self.version != "before" and self.after is not None
 
 
 class Mixer:
-    """Plays one sound at the amounts and in the version that were set last.
+    """Plays one sound at the amounts, with the mix, the model and in the version that were set last.
 
     Three threads use a mixer: the caller, such as the window, sets what is wanted; the rendering thread calls
     `prepare`; the audio callback calls `fill`. One lock guards all state. Nobody renders, waits or calls foreign code
-    while holding it, so the callback gets it within microseconds. What is rendered depends only on the amounts and the
-    place in the sound, which are the key under which `prepare` keeps it, so it is right whatever the others did
-    meanwhile.
+    while holding it, so the callback gets it within microseconds. What is rendered depends only on `After` and the place
+    in the sound, which are the key under which `prepare` keeps it, so it is right whatever the others did meanwhile.
 
     While nothing plays, ``source`` is None and a seek moves the playhead at once. A source is played only while the
     fade after it is rendered as well, so every change can fade from what it replaces.
@@ -73,7 +101,7 @@ class Mixer:
     ----------
     position : int, the playhead in samples
     source : Source or None, what the last block was made of; None for silence
-    peak : float, decaying peak level of the output, full scale 1.0
+    meter : OutputMeter, of what the sound card gets
     underruns : int, how often the sound was interrupted because nothing was rendered in time
     volume : float, factor on the output
     changed : threading.Event, set when there is something new to prepare
@@ -84,7 +112,7 @@ class Mixer:
         self._tones = solver.analysis.layers.tones  # of the sound before
         self.position = 0
         self.underruns = 0
-        self.peak = 0.0
+        self.meter = OutputMeter(sr)
         self.volume = 1.0
         self.source: Source | None = None
         self.changed = threading.Event()
@@ -95,11 +123,12 @@ class Mixer:
         self._lock = threading.Lock()
         self._version = "after"
         self._amounts: Amounts | AmountCurve | None = None
+        self._mix = NO_MIX
         self._loop: tuple[int, int] | None = None
         self._is_playing = False
         self._seek_target: int | None = None  # the playhead moves there as soon as the sound is rendered there
-        # The sound "after" and its tones in further channels, by amounts and number of the piece.
-        self._pieces: dict[tuple[Amounts | AmountCurve, int], np.ndarray] = {}
+        # The sound "after" and its tones in further channels, by the number of the piece.
+        self._pieces: dict[tuple[After, int], np.ndarray] = {}
         self._tail = np.zeros((0, y.shape[1]), np.float32)  # what is left of the sound from which a fade leads away
         self._gain = 1.0  # follows the volume
 
@@ -108,6 +137,25 @@ class Mixer:
         with self._lock:
             self._amounts = amounts
         self.changed.set()
+
+    def set_mix(self, mix: Mix) -> None:
+        """Set how the sound "after" is mixed with the sound before, and its gain."""
+        with self._lock:
+            self._mix = mix
+        self.changed.set()
+
+    def set_solver(self, solver: AmountSolver, amounts: Amounts | AmountCurve | None) -> None:
+        """Render with another solver of the same analysis, such as that of another model, and its amounts."""
+        if solver.analysis.layers.tones is not self._tones:
+            raise ValueError("solver.analysis must be the one that is played")
+        with self._lock:
+            self._field, self._amounts = solver.field, amounts
+        self.changed.set()
+
+    @property
+    def _after(self) -> After | None:
+        """What is wanted."""
+        return After.of(self._field, self._amounts, self._mix)
 
     def listen(self, version: str) -> None:
         """Play one of the `VERSIONS`."""
@@ -169,8 +217,8 @@ class Mixer:
     def prepare(self) -> bool:
         """Render what is played next, on the rendering thread; returns False if there was nothing to do."""
         with self._lock:
-            amounts, needed = self._amounts, self._needed_pieces()
-            missing = [] if amounts is None else [i for i in needed if (amounts, i) not in self._pieces]
+            after, needed = self._after, self._needed_pieces()
+            missing = [] if after is None else [i for i in needed if (after, i) not in self._pieces]
         if not missing:
             return False
         first, size = missing[0], self._piece_samples
@@ -178,11 +226,11 @@ class Mixer:
         while n_pieces < MIXER.pieces_at_once and first + n_pieces in missing:
             n_pieces += 1
         start, stop = first * size, min(len(self.y), (first + n_pieces) * size)
-        rendered = self._field.render_part(amounts, start, stop, self._ceiling, with_tones=True)
+        rendered = after.render(start, stop, self._ceiling)
         with self._lock:
             for i in range(n_pieces):
-                self._pieces[amounts, first + i] = rendered[i * size : (i + 1) * size]
-            kept = {amounts, self._amounts, self.source and self.source.amounts}
+                self._pieces[after, first + i] = rendered[i * size : (i + 1) * size]
+            kept = {after, self._after, self.source and self.source.after}
             needed = set(self._needed_pieces())
             self._pieces = {key: y for key, y in self._pieces.items() if key[0] in kept and key[1] in needed}
         return True
@@ -211,7 +259,7 @@ class Mixer:
             while n_filled < len(out):
                 n_filled += self._fill_piece(out[n_filled : n_filled + self._piece_samples])
             self._apply_volume(out)
-            self.peak = max(self.peak * 0.9, float(np.abs(out).max(initial=0.0)))
+            self.meter.add(to_outputs(out))
 
     def _fill_piece(self, out: np.ndarray) -> int:
         """Make the changes that are due, and write samples up to the next one at the most; returns their number."""
@@ -260,15 +308,15 @@ class Mixer:
         """The source that is wanted, or the nearest to it that can be played at a position for ``n`` samples."""
         if self._version == "before":
             return Source("before", None)
-        # The slider may move faster than rendering, which leaves earlier amounts to play, the last ones first.
-        earlier = (amounts for amounts, _ in reversed(self._pieces))
-        rendered = (Source(self._version, amounts) for amounts in chain((self._amounts,), earlier))
+        # The slider may move faster than rendering, which leaves earlier ones to play, the last first.
+        earlier = (after for after, _ in reversed(self._pieces))
+        rendered = (Source(self._version, after) for after in chain((self._after,), earlier))
         stop = position + n + self.fade_samples
         return next((each for each in (*rendered, self.source) if each and self._is_ready(each, position, stop)), None)
 
     def _is_ready(self, source: Source, start: int, stop: int) -> bool:
         """True if the samples from ``start`` up to but not including ``stop`` can be played."""
-        return not source.is_rendered or all((source.amounts, i) in self._pieces for i in self._pieces_of(start, stop))
+        return not source.is_rendered or all((source.after, i) in self._pieces for i in self._pieces_of(start, stop))
 
     def _next_samples(self, n: int) -> np.ndarray:
         """What is played next if nothing changes, shape (n, channels), before the volume."""
@@ -290,7 +338,7 @@ class Mixer:
         if source.is_rendered:
             size = self._piece_samples
             pieces = [
-                self._pieces[source.amounts, i][max(0, start - i * size) : stop - i * size]
+                self._pieces[source.after, i][max(0, start - i * size) : stop - i * size]
                 for i in self._pieces_of(start, stop)
             ]
             after, tones = np.split(np.concatenate(pieces), 2, axis=1)

@@ -20,6 +20,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from neural_grain.app.preferences import data_folder
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.records import parse_record, read_json, relative_posix, write_json
 from neural_grain.learn.settings import (
@@ -114,11 +115,8 @@ def models_folder() -> Path | None:
 
     None for a user without a home, who can have no models by name.
     """
-    from platformdirs import user_data_dir
-
-    with suppress(RuntimeError):
-        return Path(user_data_dir("neural-grain-processor", appauthor=False)) / "models"
-    return None
+    folder = data_folder()
+    return None if folder is None else folder / "models"
 
 
 def list_models(folder: Path | None, here: Path | None = None) -> list[NamedModel]:

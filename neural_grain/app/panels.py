@@ -1,8 +1,8 @@
-"""The pictures of the sound before and after, with one time axis, and what the mouse does in them.
+"""Two pictures of the sound with one time axis, and what the mouse does in them.
 
-The panel zooms by itself. Other clicks and drags become times in seconds, which it reports to the window through
-`PanelCallbacks`; it knows nothing else of the window. Gains come in through the same callbacks, shape
-(n_mels, frames), whenever the pictures are drawn.
+They show one of the `VIEWS`. The panel zooms by itself. Other clicks and drags become times in seconds, which it
+reports to the window through `PanelCallbacks`; it knows nothing else of the window. Gains and the levels of the layers
+come in through the same callbacks, shape (n_mels, frames), whenever the pictures are drawn.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ from tkinter import ttk
 import numpy as np
 
 from neural_grain.app.picture import ColourBar, PictureView
-from neural_grain.app.theme import LIGHT, ON_ACCENT, Palette, colour_map
+from neural_grain.app.theme import GAIN_MAP, LIGHT, Palette, colour_map, level_colours
 from neural_grain.dsp.analysis import Picture
+from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.settings import DYNAMIC_RANGE_DB
 
-LEVEL_COLOURS, GAIN_COLOURS = "magma", "RdBu_r"
+VIEWS = {  # what the left and the right picture show
+    "after": ("before", "after"),
+    "layers": ("tones after", "texture after"),
+    "gain": ("before", "gain (dB)"),
+}
+MARK_COLOUR = "#ffffff"  # on levels, whose floor is dark in both palettes
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,10 @@ class PanelSettings:
     click_pixels: int = 4  # a press that moves no farther than this is a click, not a drag
     zoom_factor: float = 0.8  # part of the time shown that one notch of the wheel leaves
     min_span_s: float = 0.1  # about nine frames
+    floor_percentile: float = 15.0  # of the levels of the sound; the colours begin a little below it
+    below_floor_db: float = 8.0
+    max_floor: float = 0.6  # of the range of levels, so that a sound of noise alone is not shown as black
+    floor_columns: int = 2000  # of the picture, from which the floor is taken
 
 
 PANEL = PanelSettings()
@@ -44,12 +54,14 @@ class PanelCallbacks:
     seek : seconds -> None
     select : (first second, last second) or None -> None
     gain_db_of_frames : frame numbers -> gains, shape (n_mels, frames), dB; None where the sound is not changed
+    layer_levels : frame numbers -> `LayerLevels` of the sound after; None before the sound is split
     marked : (first and last second shown, playhead in seconds or None) -> None
     """
 
     seek: Callable[[float], None]
     select: Callable[[tuple[float, float] | None], None]
     gain_db_of_frames: Callable[[np.ndarray], np.ndarray | None]
+    layer_levels: Callable[[np.ndarray], LayerLevels | None]
     marked: Callable[[tuple[float, float], float | None], None]
 
 
@@ -95,6 +107,13 @@ def picture_columns(picture: Picture, span: tuple[float, float], width: int) -> 
     return Columns(first, last, starts)
 
 
+def picture_floor(x: np.ndarray) -> float:
+    """Level a little below most of a picture, shape (n_mels, frames), within 0 to 1; the colours begin there."""
+    stride = -(-x.shape[1] // PANEL.floor_columns)
+    floor = np.percentile(x[:, ::stride], PANEL.floor_percentile) - PANEL.below_floor_db / DYNAMIC_RANGE_DB
+    return float(np.clip(floor, 0.0, PANEL.max_floor))
+
+
 class PicturePanel:
     """Two pictures with one time axis, a colour bar, and a line that describes the point under the mouse.
 
@@ -109,7 +128,7 @@ class PicturePanel:
     ----------
     span : tuple of float, first and last second shown
     selection_s : tuple of float or None, first and last second of the selection
-    shows_gain : bool, whether the right picture shows the gain instead of the sound after
+    view : str, one of the `VIEWS`
     is_log : bool, whether the frequency axis is logarithmic rather than mel
     palette : Palette
     shown : ShownPicture or None
@@ -117,10 +136,9 @@ class PicturePanel:
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float, callbacks: PanelCallbacks):
         self._callbacks, self.palette = callbacks, palette
-        self.readout = ttk.Label(parent)
-        self.readout.pack(side="bottom", anchor="w")
-        frame = ttk.Frame(parent)
-        frame.pack(fill="both", expand=True, pady=(round(6 * scale), 0))
+        self.frame = frame = ttk.Frame(parent)
+        self.readout = ttk.Label(frame, style="Small.TLabel")
+        self.readout.grid(row=1, column=0, columnspan=3, sticky="w")
         frame.rowconfigure(0, weight=1)
         self.before, self.after = (PictureView(frame, title, palette, scale) for title in ("before", "after"))
         for column, view in enumerate((self.before, self.after)):
@@ -131,7 +149,9 @@ class PicturePanel:
         self.bar.canvas.grid(row=0, column=2, sticky="ns")
         self.span = (0.0, 1.0)
         self.selection_s: tuple[float, float] | None = None
-        self.shows_gain = self.is_log = False
+        self.view = "after"
+        self.is_log = False
+        self._floor = 0.0  # level, within 0 to 1, at which the colours begin
         self.shown: ShownPicture | None = None
         self._picture: Picture | None = None
         self._is_interactive = False
@@ -184,6 +204,7 @@ class PicturePanel:
         if picture is not self._picture:
             self._picture, self.shown, self._columns, self._drawn_before = picture, None, None, None
             self.selection_s = self._press = self._playhead_s = None
+            self._floor = 0.0 if picture is None else picture_floor(picture.x)
             self.show_all()
 
     def show_all(self) -> None:
@@ -201,6 +222,14 @@ class PicturePanel:
         start = min(max(0.0, around_s - share * length), self.duration_s - length)
         self.span = (start, start + length)
         self.draw_soon()
+
+    def pan(self, start_s: float) -> None:
+        """Show as much time as now, from another second on."""
+        if self._is_interactive:
+            length = self.span[1] - self.span[0]
+            start_s = min(max(0.0, start_s), max(0.0, self.duration_s - length))
+            self.span = (start_s, start_s + length)
+            self.draw_soon()
 
     def draw_soon(self) -> None:
         """Draw once all events that wait are handled."""
@@ -229,31 +258,47 @@ class PicturePanel:
             self._draw_pictures()
             self.mark(self._playhead_s)
         else:
-            for view in (self.before, self.after):
-                view.draw(None, colour_map(LEVEL_COLOURS))
-        if self.shows_gain and has_sound:
-            self.bar.draw(colour_map(GAIN_COLOURS), PANEL.gain_range_db, -PANEL.gain_range_db, "+.0f")
+            for view, title in zip((self.before, self.after), VIEWS["after"], strict=True):
+                view.title = title
+                view.draw(None, level_colours())
+        if self.view == "gain" and has_sound:
+            self.bar.draw(colour_map(GAIN_MAP), PANEL.gain_range_db, -PANEL.gain_range_db, "+.0f")
         else:
-            self.bar.draw(colour_map(LEVEL_COLOURS), 0, -DYNAMIC_RANGE_DB, ".0f")
+            self.bar.draw(level_colours(), 0, -DYNAMIC_RANGE_DB * (1 - self._floor), ".0f")
         self._update_readout()
 
     def _draw_pictures(self) -> None:
         settings, shown = self._picture.settings, self._compute_picture()
-        for view in (self.before, self.after):
-            view.span, view.is_log, view.band_edges_hz = self.span, self.is_log, settings.band_edges_hz
-        drawn_before = (id(shown.before), self.before.size, self.is_log, self.palette)
-        if drawn_before != self._drawn_before:  # a move of the slider changes the right picture only
-            self._drawn_before = drawn_before
-            self.before.draw(shown.before, colour_map(LEVEL_COLOURS))
-        after = self.after
-        if self.shows_gain:
-            after.title = "gain (dB)"
-            after.mark_colour = LIGHT.text  # a gain of 0 dB is white in both palettes
-            after.draw(0.5 + shown.gain_db / (2 * PANEL.gain_range_db), colour_map(GAIN_COLOURS))
+        titles = VIEWS[self.view]
+        for view, title in zip((self.before, self.after), titles, strict=True):
+            view.span, view.is_log, view.band_edges_hz, view.title = (
+                self.span,
+                self.is_log,
+                settings.band_edges_hz,
+                title,
+            )
+            view.mark_colour = MARK_COLOUR
+        layers = self._callbacks.layer_levels(self._columns.starts) if self.view == "layers" else None
+        if layers is not None:
+            self._drawn_before = None
+            for view, level_db in zip((self.before, self.after), layers, strict=True):
+                view.draw(self._coloured(1 + level_db / settings.dynamic_range_db), level_colours())
         else:
-            after.title, after.mark_colour = "after", ON_ACCENT
-            after.draw(shown.before + shown.gain_db / settings.dynamic_range_db, colour_map(LEVEL_COLOURS))
+            drawn_before = (id(shown.before), self.before.size, self.is_log, self.palette, titles[0])
+            if drawn_before != self._drawn_before:  # a move of the slider changes the right picture only
+                self._drawn_before = drawn_before
+                self.before.draw(self._coloured(shown.before), level_colours())
+            if self.view == "gain":
+                self.after.mark_colour = LIGHT.text  # a gain of 0 dB is white in both palettes
+                self.after.draw(0.5 + shown.gain_db / (2 * PANEL.gain_range_db), colour_map(GAIN_MAP))
+            else:
+                after = shown.before + shown.gain_db / settings.dynamic_range_db
+                self.after.draw(self._coloured(after), level_colours())
         self.shown = shown
+
+    def _coloured(self, levels: np.ndarray) -> np.ndarray:
+        """Levels on the scale of the colours, which begin at the floor of the sound."""
+        return (levels - self._floor) / (1 - self._floor)
 
     def _compute_picture(self) -> ShownPicture:
         """Levels and gains of the columns; a column of levels has the maximum over its frames."""

@@ -13,7 +13,7 @@ import tkinter as tk
 import numpy as np
 from PIL import Image, ImageTk
 
-from neural_grain.app.theme import Palette
+from neural_grain.app.theme import BODY_FONT, SMALL_FONT, Palette
 from neural_grain.data.pictures import TICKS_HZ
 
 
@@ -35,10 +35,10 @@ class PictureView:
     mark_colour : str, of the playhead and the selection
     """
 
-    LEFT, TOP, RIGHT, BOTTOM = 52, 20, 8, 38  # margins of the axes, in pixels of a standard screen
+    LEFT, TOP, RIGHT, BOTTOM = 40, 20, 10, 18  # margins of the axes, in pixels of a standard screen
 
     def __init__(self, parent: tk.Misc, title: str, palette: Palette, scale: float):
-        self.canvas = tk.Canvas(parent, highlightthickness=0, width=300, height=200)
+        self.canvas = tk.Canvas(parent, highlightthickness=0, width=200, height=60)
         self.title, self.palette, self.scale = title, palette, scale
         self.left, self.top = self.px(self.LEFT), self.px(self.TOP)
         self.span = (0.0, 1.0)
@@ -124,7 +124,8 @@ class PictureView:
         canvas.configure(background=palette.background)
         width, height = self.size
         right, bottom = self.left + width, self.top + height
-        canvas.create_text(self.left + px(6), self.top / 2, text=self.title, anchor="w", fill=palette.text)
+        small = {"fill": palette.muted, "font": SMALL_FONT}
+        canvas.create_text(self.left, self.top / 2, text=self.title, anchor="w", fill=palette.text, font=BODY_FONT)
         if is_empty:
             canvas.create_rectangle(self.left, self.top, right, bottom, outline=palette.line)
             return
@@ -135,13 +136,14 @@ class PictureView:
                 y = self.y_at(hz)
                 canvas.create_line(self.left - px(4), y, self.left, y, fill=palette.line)
                 label = f"{hz // 1000}k" if hz >= 1000 else str(hz)
-                canvas.create_text(self.left - px(6), y, text=label, anchor="e", fill=palette.text)
+                canvas.create_text(self.left - px(6), y, text=label, anchor="e", **small)
         for seconds in time_ticks(*self.span, width // px(90)):
             x = self.x_at(seconds)
             canvas.create_line(x, bottom, x, bottom + px(4), fill=palette.line)
-            canvas.create_text(x, bottom + px(12), text=f"{seconds:g}", fill=palette.text)
-        canvas.create_text(right, bottom + px(26), text="time (s)", anchor="e", fill=palette.text)
-        canvas.create_text(self.left - px(6), self.top / 2, text="Hz", anchor="e", fill=palette.text)
+            if x + px(12) < self.left + width - px(14):  # the unit is there
+                canvas.create_text(x, bottom + px(11), text=f"{seconds:g}", **small)
+        canvas.create_text(right, bottom + px(11), text="s", anchor="e", **small)
+        canvas.create_text(self.left - px(6), self.top / 2, text="Hz", anchor="e", **small)
 
     def mark(self, playhead_s: float | None, selection_s: tuple[float, float] | None) -> None:
         """Draw the playhead and the selection, where they are not None."""
@@ -177,7 +179,7 @@ class ColourBar:
     scale : float, pixels of this screen for one of a standard screen
     """
 
-    WIDTH = 64  # in pixels of a standard screen
+    WIDTH = 52  # in pixels of a standard screen
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float):
         self._view = PictureView(parent, "dB", palette, scale)
@@ -194,18 +196,18 @@ class ColourBar:
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        canvas, text_colour = self.canvas, self.palette.text
+        canvas, small = self.canvas, {"fill": self.palette.muted, "font": SMALL_FONT}
         canvas.delete("all")
         canvas.configure(background=self.palette.background)
         ramp = np.linspace(255, 0, height).round().astype(int)
-        picture = Image.fromarray(np.repeat(colours[ramp][:, None], px(12), axis=1))
+        picture = Image.fromarray(np.repeat(colours[ramp][:, None], px(8), axis=1))
         self._image = ImageTk.PhotoImage(picture, master=canvas)
         canvas.create_image(px(4), top, image=self._image, anchor="nw")
         for share in (0, 0.25, 0.5, 0.75, 1):
             anchor = {0: "nw", 1: "sw"}.get(share, "w")  # the outermost labels stay within the length of the bar
             text = format(top_db + share * (bottom_db - top_db), label_format)
-            canvas.create_text(px(20), top + share * height, text=text, anchor=anchor, fill=text_colour)
-        canvas.create_text(px(4), top / 2, text=self._view.title, anchor="w", fill=text_colour)
+            canvas.create_text(px(16), top + share * height, text=text, anchor=anchor, **small)
+        canvas.create_text(px(4), top / 2, text=self._view.title, anchor="w", **small)
 
 
 def time_ticks(start_s: float, stop_s: float, n_most: int) -> list[float]:

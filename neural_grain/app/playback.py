@@ -15,16 +15,17 @@ import numpy as np
 
 from neural_grain.app.mixer import Mixer
 from neural_grain.app.player import Player
+from neural_grain.dsp.gains import AmountCurve, Amounts
+from neural_grain.dsp.mix import NO_MIX, Mix
 from neural_grain.dsp.solver import AmountSolver
 
 
 @dataclass(frozen=True)
 class PlaybackSettings:
-    """Times of the switch, and the range of the level meter."""
+    """Times of the switch."""
 
     tap_s: float = 0.35  # a longer press is a hold
     key_repeat_ms: int = 20  # X11 repeats a held key as release and press, at most this far apart
-    meter_range_db: float = 60.0
 
 
 PLAYBACK = PlaybackSettings()
@@ -52,6 +53,7 @@ class Playback:
     ----------
     mixer : Mixer or None, of the open sound
     listening : one of the `VERSIONS`; kept from sound to sound
+    mix : Mix of the sound "after"
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Playback:
         self.player = player
         self.mixer: Mixer | None = None
         self.listening = "after"
+        self.mix = NO_MIX
         self._after, self._after_cancel, self._on_change = after, after_cancel, on_change
         self._hold: Hold | None = None
         self._release: str | None = None  # the callback that ends a hold unless the key was only repeated
@@ -73,6 +76,18 @@ class Playback:
         self.mixer = Mixer(y, sr, solver)
         self.mixer.volume = volume
         self.mixer.listen(self.listening)
+        self.mixer.set_mix(self.mix)
+
+    def set_solver(self, solver: AmountSolver, amounts: Amounts | AmountCurve | None) -> None:
+        """Go on with another solver of the same analysis, such as that of another model, and its amounts."""
+        if self.mixer is not None:
+            self.mixer.set_solver(solver, amounts)
+
+    def set_mix(self, mix: Mix) -> None:
+        """Set how the sound "after" is mixed; kept from sound to sound."""
+        self.mix = mix
+        if self.mixer is not None:
+            self.mixer.set_mix(mix)
 
     def close(self) -> None:
         """Stop, and forget the sound."""
@@ -101,11 +116,20 @@ class Playback:
         return None if self.mixer is None else self.mixer.position / self.mixer.sr
 
     @property
-    def meter_db(self) -> float:
-        """Peak level above the bottom of the meter, within 0 to ``meter_range_db``."""
-        bottom = 10 ** (-PLAYBACK.meter_range_db / 20)
-        peak = max(self.mixer.peak, bottom) if self.is_playing else bottom
-        return PLAYBACK.meter_range_db + 20 * math.log10(peak)
+    def peak_db(self) -> float:
+        """Peak level of what the sound card gets, in dB of full scale; -inf in silence and while nothing plays."""
+        peak = self.mixer.meter.peak if self.is_playing else 0.0
+        return 20 * math.log10(peak) if peak > 0 else -math.inf
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether the sound card had to clip this sound since the last `reset_clip`."""
+        return self.mixer is not None and self.mixer.meter.is_clipped
+
+    def reset_clip(self) -> None:
+        """Switch the clip light off."""
+        if self.mixer is not None:
+            self.mixer.meter.reset_clip()
 
     def toggle(self) -> str:
         """Play or pause; returns why that is not possible, or an empty string."""
@@ -113,6 +137,10 @@ class Playback:
             self.player.pause()
             return ""
         return self.player.play(self.mixer)
+
+    def choose_output(self, name: str) -> str:
+        """Use an output device by its name, empty for the default one; returns what went wrong, or an empty string."""
+        return self.player.choose(name)
 
     def seek(self, seconds: float) -> None:
         """Continue from another place."""

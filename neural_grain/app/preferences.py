@@ -1,4 +1,4 @@
-"""What the window remembers between sessions: folder, size, volume, colours, frequency axis and recent files.
+"""What the window remembers between sessions: folder, size, volume, output, colours, axis, recent files and presets.
 
 Preferences are one JSON file in the user's configuration folder. They are a convenience, so a file that is missing
 or damaged is no error: every field that is absent, of the wrong type or out of range takes its default.
@@ -8,40 +8,72 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
 from msgspec import Meta
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import parse_record, write_json
+from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
+from neural_grain.dsp.mix import MAX_GAIN_DB, NO_MIX
 
-N_RECENT = 10
+N_RECENT, N_PRESETS = 10, 100
 PathText = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # no path holds a NUL character
+
+MAX_OUTPUT_NAME = 300  # characters
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A setting of the slider, the curve and the mix with a name."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=80)]
+    octaves: Annotated[float, Meta(ge=-SLIDER_RANGE, le=SLIDER_RANGE)]
+    points: Annotated[tuple[tuple[float, float], ...], Meta(max_length=10_000)] = ()
+    shows_curve: bool = False
+    wet: Annotated[float, Meta(ge=0, le=1)] = NO_MIX.wet
+    gain_db: Annotated[float, Meta(ge=-MAX_GAIN_DB, le=MAX_GAIN_DB)] = NO_MIX.gain_db
+
+    def __post_init__(self) -> None:
+        """Check the points."""
+        if self.points:
+            GrainCurve(self.points)
 
 
 @dataclass
 class Preferences:
     """Settings that the window changes while it runs and writes when it closes.
 
-    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first. ``model`` is the model that the user
-    chose last; empty for none.
+    ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first. ``output`` is the name of the output
+    device, empty for the default one. ``model`` is the model that the user chose last, empty for none.
     """
 
     folder: PathText = ""
     model: PathText = ""
     geometry: Annotated[str, Meta(pattern=r"^[0-9]{3,4}x[0-9]{3,4}\Z")] = "1100x680"
     volume: Annotated[float, Meta(ge=0, le=1)] = 1.0
-    is_dark: bool = False
+    colours: Literal["system", "light", "dark"] = "system"
     is_log: bool = False
     recent: Annotated[list[PathText], Meta(max_length=N_RECENT)] = field(default_factory=list)
+    presets: Annotated[list[Preset], Meta(max_length=N_PRESETS)] = field(default_factory=list)
+    output: Annotated[str, Meta(max_length=MAX_OUTPUT_NAME)] = ""
 
     def add_recent(self, path: Path) -> None:
         """Put a file first in the list of recent files, and remember its folder."""
         self.folder = str(path.parent)
         name = str(path.absolute())
         self.recent = [name, *(other for other in self.recent if other != name)][:N_RECENT]
+
+    def add_preset(self, preset: Preset) -> None:
+        """Keep a preset, in place of one of the same name."""
+        self.remove_preset(preset.name)
+        self.presets = sorted([*self.presets[-N_PRESETS + 1 :], preset], key=lambda each: each.name.casefold())
+
+    def remove_preset(self, name: str) -> None:
+        """Forget a preset."""
+        self.presets = [each for each in self.presets if each.name != name]
 
 
 def preferences_path() -> Path | None:
@@ -53,6 +85,15 @@ def preferences_path() -> Path | None:
 
     with suppress(RuntimeError):
         return Path(user_config_dir("neural-grain-processor", appauthor=False, roaming=True)) / "window.json"
+    return None
+
+
+def data_folder() -> Path | None:
+    """Folder of the platform for what the program makes for the user; None for a user without a home."""
+    from platformdirs import user_data_dir
+
+    with suppress(RuntimeError):
+        return Path(user_data_dir("neural-grain-processor", appauthor=False))
     return None
 
 
@@ -79,4 +120,4 @@ def write_preferences(path: Path | None, preferences: Preferences) -> None:
         return
     with suppress(OSError, PipelineError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, vars(preferences))
+        write_json(path, asdict(preferences))

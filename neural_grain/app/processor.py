@@ -38,12 +38,14 @@ from neural_grain.audio.limiter import limit_peaks
 from neural_grain.audio.sound import LevelMeter, Sound, float_samples, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
-from neural_grain.dsp.analysis import analyse
+from neural_grain.dsp.analysis import Analysis, analyse
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.generation import WHITE_NOISE
+from neural_grain.dsp.mix import NO_MIX, Mix
+from neural_grain.dsp.mixdown import mix_down
 from neural_grain.dsp.move import Rendering, move_grain
 from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
@@ -71,6 +73,7 @@ class FileRendering:
     left_behind: tuple[str, ...] = ()  # what the input holds besides samples and the output has no place for
     layer: str | None = None  # the part of the rendering that the output holds, None for all of it
     warnings: tuple[str, ...] = ()
+    mix: Mix = NO_MIX
 
 
 @dataclass
@@ -185,6 +188,7 @@ class GrainProcessor:
         *,
         grain: float | None = None,
         curve: GrainCurve | Sequence[tuple[float, float]] | None = None,
+        mix: Mix = NO_MIX,
     ) -> np.ndarray:
         """Move the grain of samples by some octaves, or as far as the sound allows.
 
@@ -195,6 +199,7 @@ class GrainProcessor:
         sr : int > 0, Hz
         grain : float, octaves: negative is more texture, positive is smoother
         curve : the same over time, instead of ``grain``: pairs of seconds and octaves within -3 to +3
+        mix : of the moved samples with ``y``, and output gain
 
         Returns
         -------
@@ -212,23 +217,30 @@ class GrainProcessor:
         if curve is None:
             if not isinstance(grain, Real) or not math.isfinite(grain):
                 raise ValueError(f"grain={grain!r} must be a finite number of octaves")
-            target = RenderTarget(float(grain))
+            target = RenderTarget(float(grain), mix=mix)
         else:
-            target = RenderTarget(curve=curve if isinstance(curve, GrainCurve) else GrainCurve.of(curve))
+            target = RenderTarget(curve=curve if isinstance(curve, GrainCurve) else GrainCurve.of(curve), mix=mix)
         sound = _sound_of(y, sr)
-        if target.is_unmoved:
+        if target.is_copy:
             return float_samples(y)
+        if target.is_gain:
+            return np.concatenate(list(_amplified(sound, mix.gain))).reshape(np.shape(y))
         solver = self.solver(sound)
         ceiling = max(1.0, solver.analysis.peak)
         if target.curve is None:
-            rendering = move_grain(solver, target.octaves, ceiling=ceiling)
+            seconds, rendering = None, move_grain(solver, target.octaves, ceiling=ceiling)
         else:
-            rendering = move_along(CurveSolver(solver), target.curve, ceiling=ceiling)
+            curve_solver = CurveSolver(solver)
+            seconds, rendering = curve_solver.seconds, move_along(curve_solver, target.curve, ceiling=ceiling)
+        rendering = mix_down(solver.field, rendering, mix, ceiling=ceiling, seconds=seconds)
         return np.concatenate(list(rendering.sound.blocks())).reshape(np.shape(y))
 
     def solver(self, sound: Sound) -> AmountSolver:
         """Analyse a sound and find its pattern, which is everything that does not depend on the target."""
-        analysis = analyse(sound, self.settings, self.threads)
+        return self.solver_of(analyse(sound, self.settings, self.threads))
+
+    def solver_of(self, analysis: Analysis) -> AmountSolver:
+        """The same for a sound that was analysed with the settings of the model."""
         return AmountSolver(
             GainField(analysis, self.loaded.generated_texture(analysis) if self.loaded else WHITE_NOISE)
         )
@@ -244,6 +256,10 @@ class GrainProcessor:
         # Limits measured in memory differ a little from those measured in the sample format of a file.
         own.measured_limits = {}
         self._last = _FileSolver(source, stamp, own)
+
+    def forget_file(self) -> None:
+        """Release what is known about the file that was rendered or adopted last."""
+        self._last = None
 
     def adopt_curve_solver(self, curve_solver: CurveSolver) -> None:
         """Use what is known about the seconds of the sound whose solver was adopted last."""
@@ -282,9 +298,9 @@ class GrainProcessor:
         check_writable(output.parent)
         left_behind: list[str] = []
         with atomic_write(output) as temporary:
-            if target.is_copy:
-                copy = copy_samples(source, stored, temporary, wanted)
-                rendering = self._unmoved(sound)
+            if target.is_gain:
+                copy = copy_samples(source, stored, temporary, wanted, target.mix.gain)
+                rendering = self._unmoved(sound, target)
             else:
                 solvers = self._file_solver(source, sound)
                 rendering = self._render_to(temporary, solvers, target, wanted)
@@ -298,7 +314,8 @@ class GrainProcessor:
                 rendering = self._measured_copy(rendering, copy, temporary)
             check_unchanged(source, stamp)
         rendering = rendering and replace(rendering, sound=open_sound(output))
-        return FileRendering(source, output, rendering, tuple(left_behind), target.layer, _warnings(target, sound))
+        warnings = _warnings(target, sound)
+        return FileRendering(source, output, rendering, tuple(left_behind), target.layer, warnings, target.mix)
 
     def _render_to(
         self, path: Path, solvers: _FileSolver, target: RenderTarget, wanted: OutputFormat
@@ -314,6 +331,7 @@ class GrainProcessor:
 
         solver = solvers.solver
         ceiling = rendering_ceiling(wanted.subtype, solver.analysis.peak)
+        seconds = None
         if target.curve is None:
             rendering = move_grain(solver, target.octaves_from(solver.analysis.grain), ceiling=ceiling, store=store)
         else:
@@ -321,10 +339,11 @@ class GrainProcessor:
             solvers.curve_solver.local.on_second = lambda share: self.check()
             curve = target.curve_for(sound.n_samples / sound.sr, seconds)
             rendering = move_along(solvers.curve_solver, curve, ceiling=ceiling, store=store)
+        rendering = mix_down(solver.field, rendering, target.mix, ceiling=ceiling, store=store, seconds=seconds)
         if target.layer is None:
             return rendering
         sound, level = solver.analysis.sound, LevelMeter()
-        blocks = solver.field.render_layer(rendering.amounts, target.layer, ceiling)
+        blocks = solver.field.render_layer(rendering.amounts, target.layer, ceiling, target.mix)
         if has_headroom(wanted.subtype):
             ceiling = math.inf  # a layer may have higher peaks than the whole
         for _ in store(sound, limit_peaks(level.through(blocks), ceiling, sound)).blocks():
@@ -332,13 +351,14 @@ class GrainProcessor:
         limited_db = 20 * math.log10(max(1.0, level.peak / ceiling))
         return replace(rendering, limited_db=max(rendering.limited_db, limited_db))
 
-    def _unmoved(self, sound: Sound) -> Rendering | None:
+    def _unmoved(self, sound: Sound, target: RenderTarget) -> Rendering | None:
         """Result of a copy; None if the sound has no grain, which a copy does not need."""
         try:
             grain = measure_grain(sound, self.settings.grain, self.threads)
         except PipelineError:
             return None
-        return Rendering(sound, 0.0, grain, grain, True, Amounts(0.0, 0.0), 0.0, 0.0)
+        octaves = 0.0 if target.curve is not None else target.octaves_from(grain)
+        return Rendering(sound, octaves, grain, grain, True, Amounts(0.0, 0.0), 0.0, 0.0, target.mix)
 
     def _measured_copy(self, rendering: Rendering, copy: Copy, path: Path) -> Rendering:
         """The result of a copy with the grain of the file as it lies there, which another format may have changed."""
@@ -348,7 +368,16 @@ class GrainProcessor:
             grain = measure_grain(open_sound(path), self.settings.grain, self.threads)
         except PipelineError as err:
             raise PipelineError(f"the output has no grain to measure: {err}") from err
-        return replace(rendering, grain_after=grain, limited_db=copy.limited_db)
+        return replace(rendering, grain_after=grain, level_db=copy.level_db, limited_db=copy.limited_db)
+
+
+def _amplified(sound: Sound, gain: float) -> Iterator[np.ndarray]:
+    """The blocks of a sound times a gain; peaks beyond full scale, or beyond those of the sound, are limited."""
+    level = LevelMeter()
+    for _ in level.through(sound.blocks()):
+        pass
+    blocks = (np.float32(gain) * block for block in sound.blocks())
+    return limit_peaks(blocks, max(1.0, level.peak), sound)
 
 
 def _warnings(target: RenderTarget, sound: Sound) -> tuple[str, ...]:

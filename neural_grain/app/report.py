@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
 from neural_grain.app.processor import FileRendering
 from neural_grain.dsp.curve import SLIDER_RANGE
 from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.mix import describe_mix
 from neural_grain.dsp.move import Rendering
 from neural_grain.dsp.move_curve import MISSED, MOVED, OUT_OF_REACH, SILENT, CurveRendering, GrainContour
 from neural_grain.dsp.solver import SliderZones
@@ -18,19 +20,26 @@ REPORTED_LIMITING_DB = 0.1  # less is inaudible
 REPORTED_LEVEL_DB = 0.5  # a smaller change of level is within what the program promises
 
 
-def describe_rendering(rendering: Rendering | CurveRendering | None, layer: str | None = None) -> str:
+def describe_result(result: FileRendering) -> str:
+    """What became of a file, in one line."""
+    if result.rendering is not None:
+        return describe_rendering(result.rendering, result.layer)
+    return f"no grain to measure; {describe_mix(replace(result.mix, wet=1.0)) or 'copied as it is'}"
+
+
+def describe_rendering(rendering: Rendering | CurveRendering, layer: str | None = None) -> str:
     """A rendering in one line, such as "grain 0.0031 -> 0.0124 (asked x4.00, got x3.97), only texture moved: +9.1 dB".
+
+    With a mix, grain is that of the mixed sound, and the line goes on as in "; 50 % wet, gain -3.0 dB".
 
     Parameters
     ----------
     layer : that was written instead of the whole rendering
     """
-    if rendering is None:
-        return "no grain to measure; copied as it is"
     if isinstance(rendering, CurveRendering):
         return _with_level(f"{f'the {layer} of: ' if layer else ''}{describe_contour(rendering)}", rendering)
     if layer is not None and rendering.requested_octaves == 0:
-        return f"the {layer} of the sound as it is"
+        return _with_level(f"the {layer} of the sound as it is", rendering)
     requested, achieved = 2.0**-rendering.requested_octaves, 2.0**-rendering.achieved_octaves
     reach = "" if rendering.within_reach else ": as far as this sound goes"
     line = (
@@ -50,10 +59,12 @@ def describe_beside_curve(rendering: CurveRendering) -> str:
 
 
 def _with_level(line: str, rendering: Rendering | CurveRendering) -> str:
-    """The line with what happened to peaks and level, if that is worth to be said."""
+    """The line with the mix, and with what happened to peaks and level if that is worth to be said."""
+    if mix := describe_mix(rendering.mix):
+        line += f"; {mix}"
     if rendering.limited_db > REPORTED_LIMITING_DB:
         line += f", peaks limited by {rendering.limited_db:.1f} dB"
-    if abs(rendering.level_db) > REPORTED_LEVEL_DB:
+    if abs(rendering.level_db - rendering.mix.gain_db) > REPORTED_LEVEL_DB:
         line += f", {abs(rendering.level_db):.1f} dB {'quieter' if rendering.level_db < 0 else 'louder'}"
     return line
 
@@ -91,17 +102,17 @@ def describe_amounts(amounts: Amounts) -> str:
 
 
 def describe_zones(zones: SliderZones) -> str:
-    """What the strip below the slider shows, in lines."""
+    """What the trough of the slider shows, in lines."""
     (texture_low, texture_high), (low, high) = (
         [min(octaves, SLIDER_RANGE) for octaves in directions] for directions in zones
     )
-    lines = [f"strong colour: only texture moves, from {0 - texture_low:+.1f} to {texture_high:+.1f}"]
+    lines = [f"strong shade: only texture moves, from {0 - texture_low:+.1f} to {texture_high:+.1f}"]
     if low > texture_low + 0.05:
-        lines.append(f"faint colour: weak bands are filled with noise, down to {0 - low:+.1f}")
+        lines.append(f"faint shade: weak bands are filled with noise, down to {0 - low:+.1f}")
     if high > texture_high + 0.05:
-        lines.append(f"faint colour: weak partials are thinned out, up to {high:+.1f}")
+        lines.append(f"faint shade: weak partials are thinned out, up to {high:+.1f}")
     if min(low, high) < SLIDER_RANGE:
-        lines.append("no colour: this sound goes no farther")
+        lines.append("no shade: this sound goes no farther")
     return "\n".join(lines)
 
 
@@ -113,14 +124,14 @@ def describe_left_behind(result: FileRendering) -> str:
 def rendering_report(result: FileRendering) -> dict[str, object]:
     """A rendered file as plain values for JSON, without NaN."""
     paths = {"input": str(result.input), "output": str(result.output), "layer": result.layer}
-    paths["left_behind"] = list(result.left_behind)
+    paths |= {"left_behind": list(result.left_behind), "mix": result.mix.percent, "gain_db": result.mix.gain_db}
     rendering = result.rendering
     if rendering is None:
         return paths | {"grain_before": None, "grain_after": None}
     if isinstance(rendering, CurveRendering):
         names = ("grain_before", "grain_after", "level_db", "limited_db")
         return paths | {name: getattr(rendering, name) for name in names} | {"curve": contour_report(rendering)}
-    numbers = {name: value for name, value in vars(rendering).items() if name not in ("sound", "amounts")}
+    numbers = {name: value for name, value in vars(rendering).items() if name not in ("sound", "amounts", "mix")}
     amounts = {f"{name}_amount": getattr(rendering.amounts, name) for name in ("fill", "expander")}
     amounts["texture_db"] = rendering.amounts.texture_db
     return paths | numbers | {"achieved_octaves": rendering.achieved_octaves} | amounts

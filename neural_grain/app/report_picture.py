@@ -13,7 +13,7 @@ import numpy as np
 
 from neural_grain.app.batch import BatchPlan
 from neural_grain.app.processor import FileRendering
-from neural_grain.app.report import describe_rendering
+from neural_grain.app.report import describe_result
 from neural_grain.audio.sound import Sound, open_sound
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import check_writable
@@ -72,13 +72,15 @@ def draw_report(path: Path, result: FileRendering, settings: SpectrogramSettings
     duration_s = before.n_samples / before.sr
     figure = Figure(figsize=(11, 8), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(1.1, 1, 1))
-    _draw_contour(panels[0], curve, contour, duration_s)
+    # The seconds of a mix are not to be what was requested of the wet sound, whose seconds only a curve measures.
+    has_states = result.mix.wet == 1 or isinstance(result.rendering, CurveRendering)
+    _draw_contour(panels[0], curve, contour, duration_s, has_states=has_states)
     names = f"before: {printable(result.input.name)}", f"after: {printable(result.output.name)}"
     for axes, sound, title in zip(panels[1:], (before, after), names, strict=True):
         image = _draw_spectrogram(axes, sound, settings, threads, title)
     panels[2].set(xlabel="seconds", xlim=(0, duration_s))
     figure.colorbar(image, ax=list(panels[1:]), label="dB below the loudest band", pad=0.01, aspect=30)
-    figure.suptitle(describe_rendering(result.rendering, result.layer), fontsize=9, wrap=True)
+    figure.suptitle(describe_result(result), fontsize=9, wrap=True)
     save_figure(figure, path)
 
 
@@ -97,8 +99,8 @@ def _curve_and_contour(
     return curve, GrainContour(seconds.grain, after_grain, seconds.requested_octaves(curve), is_beyond)
 
 
-def _draw_contour(axes: Axes, curve: GrainCurve, contour: GrainContour, duration_s: float) -> None:
-    """The curve, and the octaves of each second as steps; seconds that did not follow are shaded."""
+def _draw_contour(axes: Axes, curve: GrainCurve, contour: GrainContour, duration_s: float, *, has_states: bool) -> None:
+    """The curve, and the octaves of each second as steps; seconds that did not follow are shaded if that is known."""
     edges = np.append(np.arange(len(contour.states)), duration_s)
     times_s = np.unique(np.concatenate(([0, duration_s], [min(t, duration_s) for t, _ in curve.points])))
     axes.axhline(0, color="0.7", linewidth=0.8)
@@ -110,7 +112,7 @@ def _draw_contour(axes: Axes, curve: GrainCurve, contour: GrainContour, duration
         contour.achieved_octaves, edges, color="tab:orange", linewidth=2, baseline=None, label="achieved, measured"
     )
     labelled = set()
-    for i, state in enumerate(contour.states):
+    for i, state in enumerate(contour.states if has_states else ()):
         if state in SHADES:
             colour, label = SHADES[state]
             axes.axvspan(edges[i], edges[i + 1], color=colour, zorder=0, label=None if state in labelled else label)

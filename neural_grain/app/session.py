@@ -6,34 +6,42 @@ the window passes in: the position of the slider, in octaves, or a curve.
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job
+from neural_grain.app.library_state import LibraryState
 from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
+    DemoReady,
     FileOpened,
     FileSaved,
     Message,
     ModelLoaded,
+    ModelSwitched,
     Pictured,
     Progress,
     RenderingDone,
+    SoundFacts,
     TaskEnd,
     WorkCancelled,
     WorkFailed,
 )
 from neural_grain.app.processor import GrainProcessor
-from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering
+from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering, describe_result
 from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import PREPARING, Worker
 from neural_grain.audio.sound import Sound
 from neural_grain.base.errors import printable
+from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.gains import AmountCurve, Amounts
+from neural_grain.dsp.mix import describe_mix
 from neural_grain.dsp.move import Rendering
 from neural_grain.dsp.move_curve import CurveRendering, GrainContour
 from neural_grain.dsp.solver import SliderZones
@@ -50,31 +58,51 @@ class TaskKind(Enum):
 MEASURING = "measuring ..."
 NOTHING_LEARNED = 'nothing learned yet; to learn, see "Learn from my sounds ..." in the menu "Model"'
 VARIATIONS = range(-3, 4)  # octaves at which variations are saved
-MAX_NAME_LENGTH = 60  # characters of a file name that are shown
+DEPTHS = {"PCM_S8": "8 bit", "PCM_U8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit"}
+MAX_NAME_LENGTH = 44  # characters of a file name that are shown
 
 
-def describe_file(path: Path, sound: Sound) -> str:
-    """Line about a file: its name, duration, channels and rate."""
+def shortened_name(path: Path) -> str:
+    """Name of a file, in which the middle is left out if it is too long."""
     name = printable(path.name)
     if len(name) > MAX_NAME_LENGTH:
-        name = f"{name[:40]} ... {name[-14:]}"
+        name = f"{name[: MAX_NAME_LENGTH - 20]} ... {name[-14:]}"
+    return name
+
+
+def describe_sound(sound: Sound, facts: SoundFacts, position_s: float | None) -> str:
+    """Time, length, channels, rate, depth and loudness of a sound in one line."""
+    duration_s = sound.n_samples / sound.sr
+    time = f"{format_time(position_s or 0.0)} / {format_time(duration_s)}"
     channels = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
-    return f"{name}   {sound.n_samples / sound.sr:.1f} s, {channels}, {sound.sr} Hz"
+    depth = DEPTHS.get(facts.subtype, facts.subtype.replace("_", " ").lower())
+    parts = [time, channels, f"{sound.sr / 1000:g} kHz", depth]
+    if facts.loudness_lufs is not None and math.isfinite(facts.loudness_lufs):
+        parts.append(f"{facts.loudness_lufs:.1f} LUFS")
+    return "   ".join(parts)
+
+
+def format_time(seconds: float) -> str:
+    """Minutes, seconds and tenths, such as 1:05.2."""
+    tenths = int(seconds * 10 + 1e-6)
+    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def describe_request(grain: float, target: RenderTarget) -> str:
     """Line about a target that is not measured yet, in the form of `describe_rendering`."""
+    mix = f"; {mix}" if (mix := describe_mix(target.mix)) else ""
     if target.curve is not None:
-        return "curve: to be measured"
+        return f"curve: to be measured{mix}"
     factor = 2.0**-target.octaves
-    return f"grain {grain:.3g} -> {grain * factor:.3g}? (asked x{factor:#.3g}, to be measured)"
+    expected = f" -> {grain * factor:.3g}?" if target.mix.wet == 1 else ""
+    return f"grain {grain:.3g}{expected} (asked x{factor:#.3g}, to be measured){mix}"
 
 
 def target_of(rendering: Rendering | CurveRendering) -> RenderTarget:
     """What a rendering was asked to reach."""
     if isinstance(rendering, CurveRendering):
-        return RenderTarget(curve=rendering.curve)
-    return RenderTarget(rendering.requested_octaves)
+        return RenderTarget(curve=rendering.curve, mix=rendering.mix)
+    return RenderTarget(rendering.requested_octaves, mix=rendering.mix)
 
 
 def audit_verdict(processor: GrainProcessor) -> str:
@@ -105,6 +133,7 @@ class Session:
     Attributes
     ----------
     processor : GrainProcessor or None, the model
+    model_path : Path or None, of the model; None for the built-in pattern
     opened : FileOpened or None
     preview : Pictured or None, a file that is being opened and already has a picture
     rendering : Rendering, CurveRendering or None, the last measurement of the open file
@@ -117,11 +146,13 @@ class Session:
     def __init__(self, worker: Worker):
         self.worker = worker
         self.processor: GrainProcessor | None = None
+        self.model_path = worker.model_path
         self.opened: FileOpened | None = None
         self.preview: Pictured | None = None
         self.rendering: Rendering | CurveRendering | None = None
         self.curve_amounts: Amounts | AmountCurve | None = None
         self.saved_target = RenderTarget()
+        self._saved_with: GrainProcessor | None = None  # the model with which that was saved
         self.status, self.is_error = "loading the model ...", False
         self._tasks = deque([TaskKind.WORK])  # of the worker; the first loads the model
         self.progress: float | None = None
@@ -148,8 +179,28 @@ class Session:
 
     @property
     def file_text(self) -> str:
-        """Line about the file whose picture is shown."""
-        return " " if self.visible is None else describe_file(self.visible.path, self.visible.picture.sound)
+        """Name of the file whose picture is shown."""
+        return " " if self.visible is None else shortened_name(self.visible.path)
+
+    def info_text(self, position_s: float | None) -> str:
+        """Line about the sound whose picture is shown, of which some second is heard."""
+        visible = self.visible
+        return "" if visible is None else describe_sound(visible.picture.sound, visible.facts, position_s)
+
+    def library_state(self, target: RenderTarget) -> LibraryState:
+        """Grain of the open sound before and after, among the sounds that the model learned from."""
+        loaded = None if self.processor is None else self.processor.loaded
+        state = LibraryState()
+        if loaded is not None and loaded.grains is not None:
+            state = LibraryState(loaded.grains.log2_edges, loaded.grains.counts)
+        if self.opened is None:
+            return state
+        before = self.opened.analysis.grain
+        if self.is_measured(target):
+            return replace(state, before=before, after=self.rendering.grain_after, is_measured=True)
+        if target.curve is not None or target.is_unmoved:
+            return replace(state, before=before)
+        return replace(state, before=before, after=before * 2.0**-target.octaves)
 
     @property
     def idle_status(self) -> str:
@@ -159,6 +210,10 @@ class Session:
     def is_measured(self, target: RenderTarget) -> bool:
         """Whether the last measurement was of this target."""
         return self.rendering is not None and target_of(self.rendering) == target
+
+    def is_solved(self, target: RenderTarget) -> bool:
+        """Whether the amounts of the last measurement are those of this target, whatever its mix."""
+        return self.rendering is not None and target_of(self.rendering).wet == target.wet
 
     @property
     def contour(self) -> GrainContour | None:
@@ -178,12 +233,13 @@ class Session:
 
     def is_unsaved(self, target: RenderTarget) -> bool:
         """Whether the open file with this target would be lost."""
-        return self.opened is not None and not target.is_unmoved and target != self.saved_target
+        is_saved = target == self.saved_target and self.processor is self._saved_with
+        return self.opened is not None and not target.is_copy and not is_saved
 
     def grain_text(self, target: RenderTarget) -> str:
         """Line about the grain of the open file with a target."""
         if self.opened is None:
-            return "open a sound to begin" if self.processor is not None and self.preview is None else " "
+            return " "
         if self.is_measured(target):
             is_curve = isinstance(self.rendering, CurveRendering)
             return (describe_beside_curve if is_curve else describe_rendering)(self.rendering)
@@ -192,11 +248,11 @@ class Session:
     def amounts(self, target: RenderTarget) -> Amounts | AmountCurve | None:
         """Measured amounts for a target, the solver's estimate until there are any, None for no change.
 
-        Those of a curve may lag behind it until the worker has looked at it.
+        They do not depend on its mix. Those of a curve may lag behind it until the worker has looked at it.
         """
         if self.opened is None or target.is_unmoved:
             return None
-        if self.is_measured(target):
+        if self.is_solved(target):
             return self.rendering.amounts
         return self.curve_amounts if target.curve is not None else self.opened.solver.estimate(target.octaves)
 
@@ -204,6 +260,12 @@ class Session:
         """Gains for a target, shape (n_mels, frames); None for no change."""
         amounts = self.amounts(target)
         return None if amounts is None else self.opened.solver.field.gain_db_of_frames(amounts, frames)
+
+    def layer_levels(self, target: RenderTarget, frames: np.ndarray) -> LayerLevels | None:
+        """Levels of both layers after a target; None before the sound is split."""
+        if self.opened is None:
+            return None
+        return self.opened.solver.field.layer_levels(self.amounts(target), frames)
 
     def set_status(self, status: str, *, is_error: bool = False) -> None:
         """Say what the user's last action led to."""
@@ -219,13 +281,11 @@ class Session:
         if kind is not TaskKind.QUICK:
             self.progress = None
 
-    def load(self, path: Path) -> None:
-        """Load a model, and analyse the open file again with it."""
-        self.set_status(f"loading {printable(path.name)} ...")
-        self.worker.load(path)
+    def switch_model(self, path: Path | None) -> None:
+        """Use another model, or the built-in pattern, while the open file goes on playing."""
+        self.set_status(f"loading {printable(path.name) if path else 'the built-in pattern'} ...")
+        self.worker.switch_model(path)
         self._add_task()
-        if self.opened is not None:
-            self.open(self.opened.path)
 
     def open(self, path: Path) -> None:
         """Open a file."""
@@ -240,7 +300,7 @@ class Session:
 
     def estimate(self, target: RenderTarget) -> None:
         """Let the worker find amounts along the curve of a target, if it has one."""
-        if self.opened is not None and target.curve is not None and not self.is_measured(target):
+        if self.opened is not None and target.curve is not None and not self.is_solved(target):
             self.worker.estimate(self.opened, target.curve)
             self._add_task(TaskKind.QUICK)
 
@@ -257,11 +317,35 @@ class Session:
         self.worker.save(Job(self.opened.path, output, target))
         self._add_task(TaskKind.WRITING)
 
+    def save_beside(self, target: RenderTarget) -> None:
+        """Render the open file to a name beside it that nothing has; `FileSaved` tells which."""
+        self.set_status(f"saving beside {printable(self.opened.path.name)} ...")
+        self.worker.save_beside(self.opened.path, target)
+        self._add_task(TaskKind.WRITING)
+
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
         """Render files into a folder."""
         self.set_status(f"rendering {len(plan.jobs)} files ...")
         self.worker.batch(plan, overwrite=overwrite)
         self._add_task(TaskKind.WRITING)
+
+    def make_demo(self, folder: Path) -> None:
+        """Make the demo sounds."""
+        self.set_status("making the demo sounds ...")
+        self.worker.make_demo(folder)
+        self._add_task()
+
+    def mark_saved(self, target: RenderTarget) -> None:
+        """The open file with a target and the model in use is on disk, or need not be saved."""
+        self.saved_target, self._saved_with = target, self.processor
+
+    def _begin_file(self, opened: FileOpened) -> None:
+        self.close_file()
+        self.opened = opened
+        self.mark_saved(RenderTarget())
+
+    def _report_model(self) -> None:
+        self.set_status(self.idle_status or f"model ready: {audit_verdict(self.processor)}")
 
     def close_file(self) -> None:
         """Forget the open file, and the one that is being opened."""
@@ -280,11 +364,17 @@ class Session:
                 self.close_file()
                 self.preview, self.progress = message, None
             case ModelLoaded(processor):
-                self.processor = processor
-                self.set_status(self.idle_status or f"model ready: {audit_verdict(processor)}")
+                self.processor, self.model_path = processor, self.worker.model_path
+                self._report_model()
+            case ModelSwitched(path, processor, opened, is_reopened):
+                self.processor, self.model_path = processor, path
+                if is_reopened:
+                    self._begin_file(opened)
+                elif opened is not None and self.opened is not None and opened.analysis is self.opened.analysis:
+                    self.opened, self.rendering = opened, None  # amounts along a curve are heard until there are others
+                self._report_model()
             case FileOpened():
-                self.close_file()
-                self.opened, self.saved_target = message, RenderTarget()
+                self._begin_file(message)
                 self.set_background_status(self.idle_status)
             case RenderingDone(opened, rendering):
                 if self.status == MEASURING:
@@ -298,18 +388,19 @@ class Session:
                     self.status = self.idle_status
                 if amounts is not None and opened is self.opened:
                     self.curve_amounts = amounts
-            case FileSaved(saved):
-                line = describe_rendering(saved.rendering, saved.layer)
-                lines = filter(None, (line, describe_left_behind(saved), *saved.warnings))
+            case FileSaved(saved, target):
+                lines = filter(None, (describe_result(saved), describe_left_behind(saved), *saved.warnings))
                 self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
                 if saved.layer is None:
-                    self.saved_target = target_of(saved.rendering) if saved.rendering else RenderTarget()
+                    self.mark_saved(target)
             case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""
                 self.set_status(
                     f"{n_done} files rendered{failed or f' in {printable(folder)}{unchanged}'}", is_error=bool(failures)
                 )
+            case DemoReady():
+                self.set_status(self.idle_status)
             case WorkCancelled():
                 self.preview = None
                 self.set_status("cancelled")

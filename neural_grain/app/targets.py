@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from neural_grain.audio.sound import open_sound
@@ -13,6 +14,7 @@ from neural_grain.base.errors import PipelineError, printable
 from neural_grain.dsp.contour import ReferenceContour, Seconds
 from neural_grain.dsp.curve import SLIDER_RANGE, FittedCurve, GrainCurve, Lfo, parse_curve
 from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.mix import NO_MIX, Mix
 from neural_grain.dsp.settings import GrainSettings
 
 LAYER_NAMES = ("tones", "texture")  # that can be rendered alone
@@ -23,7 +25,7 @@ MAX_CURVE_BYTES = 10_000_000
 
 @dataclass(frozen=True)
 class RenderTarget:
-    """What a rendering shall reach: a number of octaves, or a grain; and which part of it is written.
+    """What a rendering shall reach: a number of octaves, or a grain; how it is mixed, and which part of it is written.
 
     Parameters
     ----------
@@ -31,12 +33,14 @@ class RenderTarget:
     target_grain : float in (0, 1], or None to use the octaves
     layer : "tones" or "texture" to write only that part of the result, or None for all of it
     curve : octaves that change over time, or None to use the others
+    mix : with the input, and the output gain; octaves and grain are those of the wet sound
     """
 
     octaves: float = 0.0
     target_grain: float | None = None
     layer: str | None = None
     curve: GrainCurve | FittedCurve | Lfo | ReferenceContour | None = None
+    mix: Mix = NO_MIX
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -65,28 +69,54 @@ class RenderTarget:
         return self.target_grain is None and self.octaves == 0 and self.curve is None
 
     @property
+    def is_gain(self) -> bool:
+        """True if the output is the whole input times the output gain."""
+        return self.layer is None and (self.is_unmoved or self.mix.wet == 0)
+
+    @property
     def is_copy(self) -> bool:
         """True if the samples must stay as they are."""
-        return self.is_unmoved and self.layer is None
+        return self.is_gain and self.mix.gain_db == 0
+
+    @property
+    def wet(self) -> RenderTarget:
+        """The same before the mix."""
+        return replace(self, mix=NO_MIX)
 
 
-def output_name(source: Path, target: RenderTarget) -> str:
+def output_name(source: Path, target: RenderTarget, number: int = 1) -> str:
     """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain, drone_curve.wav.
+
+    A mix follows, as in drone_grain-2.0_mix50_-3dB.wav.
 
     The tones alone are drone_grain-2.0_tones.wav, and those of the sound as it is drone_tones.wav. A name that would be
     too long is shortened, and a hash of the whole name keeps shortened names apart.
+
+    Parameters
+    ----------
+    number : above 1 it tells outputs of one target apart, as in drone_grain-2.0 (2).wav
     """
     octaves_label = f"{target.octaves:+.2f}".removesuffix("0")
     label = octaves_label if target.target_grain is None else f"{target.target_grain:.3g}"
     position = "" if target.layer and target.is_unmoved else f"_grain{label}"
     if target.curve is not None:
         position = {Lfo: "_lfo", ReferenceContour: "_contour"}.get(type(target.curve), "_curve")
-    ending, stem = f"{position}{'_' + target.layer if target.layer else ''}.wav", os.fsencode(source.stem)
+    mix = "" if target.mix.wet == 1 else f"_mix{target.mix.percent:g}"
+    mix += f"_{target.mix.gain_db:+g}dB" if target.mix.gain_db else ""
+    layer = f"_{target.layer}" if target.layer else ""
+    ending = f"{position}{mix}{layer}{f' ({number})' if number > 1 else ''}.wav"
+    stem = os.fsencode(source.stem)
     max_stem_bytes = MAX_NAME_BYTES - len(ending)
     if len(stem) <= max_stem_bytes:
         return source.stem + ending
     start = stem[: max_stem_bytes - HASH_DIGITS - 1].decode("utf-8", "ignore")
     return f"{start}_{hashlib.sha1(stem).hexdigest()[:HASH_DIGITS]}{ending}"
+
+
+def free_output(source: Path, target: RenderTarget) -> Path:
+    """The first default name of an output beside its source that nothing has, not even a link that leads nowhere."""
+    outputs = (source.with_name(output_name(source, target, number)) for number in count(1))
+    return next(output for output in outputs if not os.path.lexists(output))
 
 
 def sweep_targets(step: float) -> list[RenderTarget]:

@@ -1,31 +1,30 @@
 """The desktop window: open a sound, move the slider while it plays, compare, save.
 
-`GrainWindow` joins the `Session` (what is open and what the worker does), the `Playback` (what is heard) and the
-`Layout` (what is seen). Whatever changes one of them ends with `_refresh`, which derives every label and every enabled
-or disabled state. tkinter is imported when a window is made, because some installations of Python lack it.
+`GrainWindow` joins the `Session` (what is open and what the worker does), the `Playback` (what is heard), the
+`FileCommands` (what is read and written) and the `Layout` (what is seen). Whatever changes one of them ends with
+`_refresh`, which derives every label and every enabled or disabled state. tkinter is imported when a window is made,
+because some installations of Python lack it.
 """
 
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from neural_grain.app.actions import Action, shortcut_sheet
-from neural_grain.app.batch import BatchLog, plan_batch
+from neural_grain.app.actions import VIEWS, Action, shortcut_sheet
 from neural_grain.app.curve_commands import CurveCommands
-from neural_grain.app.instrument import check_presets
+from neural_grain.app.file_commands import FileCallbacks, FileCommands
 from neural_grain.app.learn_commands import QUIT_LEARNING, LearnCommands
 from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
     FileOpened,
-    FileSaved,
     Message,
-    ModelLoaded,
+    ModelSwitched,
     Pictured,
     RenderingDone,
     WorkCancelled,
@@ -34,18 +33,19 @@ from neural_grain.app.messages import (
 from neural_grain.app.models import models_folder
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
-from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
-from neural_grain.app.session import VARIATIONS, Session, describe_model
-from neural_grain.app.slots import Slots
-from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
+from neural_grain.app.preferences import Preset, preferences_path, read_preferences, write_preferences
+from neural_grain.app.session import Session, describe_model
+from neural_grain.app.setting import Setting, SettingHistory, Slots
+from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import Worker
-from neural_grain.base.errors import PipelineError, printable
+from neural_grain.dsp.mix import Mix
 
 if TYPE_CHECKING:
     import tkinter as tk
 
     from neural_grain.app.dialogs import Dialogs
-    from neural_grain.app.layout import ViewState
+    from neural_grain.app.menus import DynamicMenu, Entry
+    from neural_grain.app.view_state import ViewState
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,6 @@ class WindowSettings:
 
 WINDOW = WindowSettings()
 QUIT_QUESTION = "Files are still being written. Quit and give up those that are not done?"
-NAMED_FILES = 5  # in a question
-
-
-class PendingAction(NamedTuple):
-    """What to do as soon as a file is saved."""
-
-    output: Path
-    action: Callable[[], None]
 
 
 class GrainWindow:
@@ -87,7 +79,9 @@ class GrainWindow:
     playback : Playback
     layout : Layout, with the widgets; its picture panel is also ``panel``, and its lane of the curve ``lane``
     curve : CurveCommands
+    files : FileCommands
     learn : LearnCommands
+    history : SettingHistory
     preferences : Preferences
     """
 
@@ -103,61 +97,103 @@ class GrainWindow:
         models: Path | None = None,
     ):
         from neural_grain.app.dialogs import system_dialogs
-        from neural_grain.app.layout import Layout, LayoutCallbacks
-        from neural_grain.app.model_menu import ModelMenu
-        from neural_grain.app.panels import PanelCallbacks
 
         self.root, self.dialogs = root, dialogs or system_dialogs(root)
         self._preferences_file = preferences_file or preferences_path()
         self.preferences = read_preferences(self._preferences_file)
         self.playback = Playback(player or Player(), root.after, root.after_cancel, self._refresh)
-        self.worker = Worker(model_path or self._chosen_model(), device)
+        self.playback.player.output = self.preferences.output
+        model_path = model_path or self._chosen_model()
+        self.worker = Worker(model_path, device)
         self.session = Session(self.worker)
-        self._after_save: PendingAction | None = None
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
+        self._wanted_model = model_path  # in use, or asked for
         self._shows_curve = False
-        self._has_chosen_model = False
         self._slots = Slots()
-        callbacks = LayoutCallbacks(
-            perform=self.perform,
-            release=lambda action: attrgetter(action.release)(self)(),
-            press_version=self.playback.press,
-            release_version=self.playback.release,
-            slide=self._on_move,
-            edit_curve=self._on_move,
-            set_volume=self._set_volume,
-            open_recent=self.open,
-            cancel=self.worker.cancel,
-            panel=PanelCallbacks(
-                self.seek,
-                self.select,
-                lambda frames: self.session.gain_db_of_frames(self.target, frames),
-                lambda span, playhead_s: self.lane.view.follow(span, playhead_s),
-            ),
-        )
-        self.layout = Layout(root, self.preferences, callbacks)
-        self.panel, self.lane = self.layout.panel, self.layout.lane
-        self.curve = CurveCommands(self.lane, self.session, lambda: self.dialogs, self._dialog_folder, self._refresh)
+        self.history = SettingHistory(Setting(model=model_path))
         self.learn = LearnCommands(root, models or models_folder(), device, lambda: self.dialogs, self.use_model)
-        self.learn.add_line(self.layout.outer, self.layout.scale, self.layout.grain_label)
-        ModelMenu(self.layout.menus["Model"], self.learn.models, lambda: self.worker.model_path, self.use_model)
-        self.panel.is_log = self.preferences.is_log
+        self._build_layout()
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
         if source is not None:
             self.open(source)
         self._poll_id = root.after(WINDOW.poll_ms, self._poll)
 
+    def _build_layout(self) -> None:
+        """Make the widgets, and connect them."""
+        from neural_grain.app.file_list import FileListCallbacks
+        from neural_grain.app.layout import Layout, LayoutCallbacks
+        from neural_grain.app.menus import DynamicMenu
+        from neural_grain.app.panels import PanelCallbacks
+        from neural_grain.app.theme import is_system_dark
+
+        session = self.session
+        panel = PanelCallbacks(
+            self.seek,
+            self.select,
+            lambda frames: session.gain_db_of_frames(self.target, frames),
+            lambda frames: session.layer_levels(self.target, frames),
+            self._on_marked,
+        )
+        callbacks = LayoutCallbacks(
+            perform=self.perform,
+            release=lambda action: attrgetter(action.release)(self)(),
+            press_version=self.playback.press,
+            release_version=self.playback.release,
+            slide=self._on_move,
+            set_mix=self._set_mix,
+            edit_curve=self._on_move,
+            edit_done=lambda: self.history.record(self.setting),
+            set_volume=self._set_volume,
+            playhead_s=lambda: self.playback.position_s,
+            cancel=self.worker.cancel,
+            panel=panel,
+            files=FileListCallbacks(
+                lambda path: self.files.choose(path),
+                lambda: self.files.render_list(),
+                lambda: self.files.close_list(),
+            ),
+        )
+        dynamic: tuple[DynamicMenu, ...] = (
+            DynamicMenu("File", "Recent", self._recent_entries, 1),
+            DynamicMenu("Edit", "Presets", self._preset_entries, 3),
+            DynamicMenu("Sound", "Output device", self._output_entries, 0),
+            DynamicMenu("Model", "Use", self._model_entries, 0),
+        )
+        self.layout = Layout(self.root, self.preferences, is_system_dark(), callbacks, dynamic)
+        self.panel, self.lane = self.layout.panel, self.layout.lane
+        self.panel.is_log = self.preferences.is_log
+        self.learn.add_line(self.layout.outer, self.layout.scale, self.layout.grain_label.master)
+        files = FileCallbacks(
+            dialogs=lambda: self.dialogs,
+            target=lambda: self.target,
+            listening=lambda: self.playback.listening,
+            refresh=self._refresh,
+            closed=self._on_closed,
+            after_idle=self.root.after_idle,
+            show_list=self.layout.show_list,
+            use_model=self.use_model,
+        )
+        self.files = FileCommands(session, self.preferences, self.layout.file_list, files)
+        self.curve = CurveCommands(self.lane, session, lambda: self.dialogs, lambda: self.files.folder, self._refresh)
+
     @property
     def octaves(self) -> float:
-        """Position of the slider, in steps of 0.1."""
+        """Position of the slider."""
         return self.layout.octave_slider.octaves
+
+    @property
+    def setting(self) -> Setting:
+        """What the user has chosen."""
+        points, mix = self.lane.editor.points, self.playback.mix
+        return Setting(self.octaves, points, self._shows_curve, mix, self._wanted_model)
 
     @property
     def target(self) -> RenderTarget:
         """What is heard and saved: the curve while it is shown and has points, else the position of the slider."""
         curve = self.lane.editor.curve if self._shows_curve else None
-        return RenderTarget(self.octaves) if curve is None else RenderTarget(curve=curve)
+        octaves = self.octaves if curve is None else 0.0
+        return RenderTarget(octaves, curve=curve, mix=self.playback.mix)
 
     @property
     def is_idle(self) -> bool:
@@ -165,20 +201,23 @@ class GrainWindow:
         return self.session.n_tasks == 0 and self._settle is None
 
     def _view_state(self) -> ViewState:
-        from neural_grain.app.layout import ViewState
+        from neural_grain.app.view_state import ViewState
 
         session, target = self.session, self.target
         return ViewState(
             file_text=session.file_text,
+            info_text=session.info_text(self.playback.position_s),
             grain_text=session.grain_text(target),
             status=session.status,
             is_error=session.is_error,
             is_busy=session.is_busy,
             progress=session.progress,
             has_model=session.processor is not None,
+            has_picture=session.visible is not None,
             has_file=session.opened is not None,
             is_playing=self.playback.is_playing,
             listening=self.playback.listening,
+            view=self.panel.view,
             shows_curve=self._shows_curve,
             has_curve=target.curve is not None,
             contour=session.contour,
@@ -186,19 +225,33 @@ class GrainWindow:
             zones=session.zones,
             measured_octaves=session.measured_octaves(target),
             slot=self._slots.current,
+            can_undo=self.history.can_undo or self.setting != self.history.current,
+            can_redo=self.history.can_redo,
+            has_results=self.files.results is not None,
+            library=session.library_state(target),
+            path=session.visible and session.visible.path,
         )
 
     def _refresh(self) -> None:
         """Derive everything on the screen from the state."""
-        session = self.session
-        picture = None if session.visible is None else session.visible.picture
-        self.panel.show_sound(picture, is_interactive=session.opened is not None)
+        visible = self.session.visible
+        picture = None if visible is None else visible.picture
+        self.panel.show_sound(picture, is_interactive=self.session.opened is not None)
+        self.layout.overview.show_sound(None if visible is None else visible.facts.overview, self.panel.duration_s)
         self.layout.show(self._view_state())
+
+    def _on_marked(self, span: tuple[float, float], playhead_s: float | None) -> None:
+        self.lane.view.follow(span, playhead_s)
+        self.layout.overview.follow(span, self.panel.selection_s, playhead_s)
 
     def perform(self, action: Action) -> None:
         """Do what an action of the table says, if it is possible now."""
         if self._view_state().allows(action.needs):
             attrgetter(action.command)(self)(*action.arguments)
+
+    def open(self, path: Path) -> None:
+        """Open a file, after asking what to do with unsaved work."""
+        self.files.open(path)
 
     def move_to(self, octaves: float) -> None:
         """Move the slider to a position."""
@@ -232,12 +285,117 @@ class GrainWindow:
 
     def _measure(self) -> None:
         self._cancel_settling()
+        self.history.record(self.setting)
         self.session.measure(self.target)
         self._refresh()
+
+    def undo(self) -> None:
+        """Go back to the setting before."""
+        self.history.record(self.setting)
+        self.apply(self.history.undo())
+
+    def redo(self) -> None:
+        """Go to the setting that was undone last."""
+        self.apply(self.history.redo())
+
+    def apply(self, setting: Setting) -> None:
+        """Choose a setting as if by hand."""
+        if setting.points != self.lane.editor.points:
+            self.lane.edit(lambda: self.lane.editor.replace(setting.points))
+        if setting.shows_curve != self._shows_curve:
+            self.toggle_curve()
+        if setting.octaves != self.octaves:
+            slider = self.layout.octave_slider.slider
+            slider.is_enabled = True  # also one that a curve replaces keeps its position
+            slider.move_to(setting.octaves)
+        if setting.mix != self.playback.mix:
+            self._set_mix(setting.mix)
+        if setting.model != self._wanted_model:
+            self.use_model(setting.model)
+        self._refresh()
+
+    def _set_mix(self, mix: Mix) -> None:
+        """Hear and measure another mix."""
+        self.playback.set_mix(mix)
+        self.layout.mix_controls.set(mix)
+        self._on_move()
+
+    def use_model(self, path: Path | None) -> None:
+        """Use another model, or the built-in pattern for None, while the sound plays on."""
+        self._wanted_model = path
+        self.session.switch_model(path)
+        self._refresh()
+
+    def _chosen_model(self) -> Path | None:
+        """The model that was chosen in an earlier session, if it is still there."""
+        path = Path(self.preferences.model)
+        return path if self.preferences.model and path.is_file() else None
+
+    def _model_entries(self) -> list[Entry]:
+        from neural_grain.app.menus import Entry
+
+        wanted = self._wanted_model and self._wanted_model.absolute()
+        names: dict[Path | None, str] = {None: "Built-in pattern"}
+        names |= {model.path.absolute(): model.name for model in self.learn.models()}
+        names.setdefault(wanted, str(wanted))  # chosen as a file
+        return [Entry(name, partial(self.use_model, path), is_on=path == wanted) for path, name in names.items()]
+
+    def switch_slot(self) -> None:
+        """Change between two settings, A and B."""
+        self.apply(self._slots.switch(self.setting))
+
+    def ask_preset_name(self) -> None:
+        """Ask for a name and keep the slider and the curve under it."""
+        if name := self.dialogs.text("Save a preset", "Name of the preset:").strip():
+            setting, mix = self.setting, self.playback.mix
+            preset = Preset(name, setting.octaves, setting.points, setting.shows_curve, mix.wet, mix.gain_db)
+            self.preferences.add_preset(preset)
+            self._write_preferences()
+            self.session.set_status(f"saved the preset {name}")
+            self._refresh()
+
+    def _preset_entries(self) -> list[Entry]:
+        from neural_grain.app.menus import Entry
+
+        def use(preset: Preset) -> None:
+            if self.session.opened is not None:
+                mix = Mix(preset.wet, preset.gain_db)
+                self.apply(Setting(preset.octaves, preset.points, preset.shows_curve, mix, self._wanted_model))
+
+        def remove(preset: Preset) -> None:
+            self.preferences.remove_preset(preset.name)
+            self._write_preferences()
+
+        presets = self.preferences.presets
+        uses = [Entry(each.name, partial(use, each)) for each in presets]
+        return uses + [Entry(f"Remove {each.name}", partial(remove, each)) for each in presets]
+
+    def _output_entries(self) -> list[Entry]:
+        from neural_grain.app.menus import Entry
+
+        player = self.playback.player
+        player.refresh()
+        names = ["", *player.outputs]
+        return [
+            Entry(name or "Default device", partial(self.choose_output, name), is_on=name == player.output)
+            for name in names
+        ]
+
+    def _recent_entries(self) -> list[Entry]:
+        from neural_grain.app.menus import Entry
+
+        return [Entry(name, partial(self.open, Path(name))) for name in self.preferences.recent]
 
     def toggle_play(self) -> None:
         """Play or pause."""
         if fault := self.playback.toggle():
+            self.session.set_status(fault, is_error=True)
+        self._refresh()
+
+    def choose_output(self, name: str) -> None:
+        """Play on another output device, or the default one for an empty name, and remember it."""
+        self.preferences.output = name
+        if fault := self.playback.choose_output(name):
             self.session.set_status(fault, is_error=True)
         self._refresh()
 
@@ -254,6 +412,10 @@ class GrainWindow:
         if self.playback.mixer is not None:
             self.playback.mixer.volume = volume
 
+    def reset_clip(self) -> None:
+        """Turn the clip light off."""
+        self.playback.reset_clip()
+
     def seek(self, seconds: float) -> None:
         """Continue from another place in the sound."""
         self.playback.seek(seconds)
@@ -265,19 +427,25 @@ class GrainWindow:
         self.playback.loop(selection_s)
         self.panel.mark(self.playback.position_s)
 
-    def toggle_view(self) -> None:
-        """Show the sound after, or the gain that makes it."""
-        self.panel.shows_gain = not self.panel.shows_gain
+    def show_view(self, view: str) -> None:
+        """Show other pictures: one of `VIEWS`."""
+        self.panel.view = view
         self.panel.draw_soon()
+        self._refresh()
+
+    def next_view(self) -> None:
+        """Show the next pictures."""
+        views = [view for view, _, _ in VIEWS]
+        self.show_view(views[(views.index(self.panel.view) + 1) % len(views)])
 
     def toggle_log(self) -> None:
         """Change between a mel and a logarithmic frequency axis."""
         self.panel.is_log = self.preferences.is_log = not self.preferences.is_log
         self.panel.draw_soon()
 
-    def toggle_dark(self) -> None:
-        """Change between light and dark colours."""
-        self.preferences.is_dark = not self.preferences.is_dark
+    def set_colours(self, colours: str) -> None:
+        """Choose "light" or "dark" colours, or those of the "system"."""
+        self.preferences.colours = colours
         self.layout.paint()
 
     def toggle_curve(self) -> None:
@@ -287,17 +455,6 @@ class GrainWindow:
             self.session.prepare_curve()
         self._refresh()
         self._on_move()
-
-    def switch_slot(self) -> None:
-        """Change between two settings of the slider and the curve, A and B."""
-        target = self._slots.switch(self.target)
-        if target.curve is not None:
-            self.lane.edit(lambda: self.lane.editor.replace(target.curve.points))
-        if (target.curve is not None) != self._shows_curve:
-            self.toggle_curve()
-        if target.curve is None:
-            self._refresh()  # the slider can't be moved before it is enabled
-            self.move_to(target.octaves)
 
     def show_all(self) -> None:
         """Show the whole sound."""
@@ -317,120 +474,8 @@ class GrainWindow:
 
         self.dialogs.show_text("About", about_text())
 
-    def _dialog_folder(self) -> str:
-        return self.preferences.folder if Path(self.preferences.folder).is_dir() else ""
-
-    def ask_open(self) -> None:
-        """Ask for a file and open it."""
-        if name := self.dialogs.open_name(self._dialog_folder()):
-            self.open(Path(name))
-
-    def open(self, path: Path) -> None:
-        """Open a file, after asking what to do with unsaved work."""
-        self._when_saved(lambda: self._open(path))
-
-    def _open(self, path: Path) -> None:
-        self.session.open(path)
-        self._refresh()
-
-    def ask_save(self) -> None:
-        """Ask for a name and save the result, or the layer of it that the user listens to."""
-        listening = self.playback.listening
-        self._ask_save(listening if listening in LAYER_NAMES else None)
-
-    def _ask_save(self, layer: str | None) -> Path | None:
-        """Ask for a name and render the open file to it; returns the name, or None if none was given."""
-        target = replace(self.target, layer=layer)
-        suggestion = output_name(self.session.opened.path, target)
-        name = self.dialogs.save_name(f"Save the {layer or 'result'}", self._dialog_folder(), suggestion)
-        if not name:
-            return None
-        self.session.save(Path(name), target)
-        self._refresh()
-        return Path(name)
-
-    def ask_save_variations(self) -> None:
-        """Ask for a folder and render the open file to it at all whole octaves."""
-        title = f"Save variations from {VARIATIONS[0]} to +{VARIATIONS[-1]} into"
-        targets = [RenderTarget(float(octaves)) for octaves in VARIATIONS]
-        self._ask_folder(title, [self.session.opened.path], targets)
-
-    def ask_save_instrument(self) -> None:
-        """Ask for a folder and save the variations there as an instrument with one knob."""
-        targets = [RenderTarget(float(octaves)) for octaves in VARIATIONS]
-        self._ask_folder("Save the instrument into", [self.session.opened.path], targets, instrument=True)
-
-    def ask_batch(self) -> None:
-        """Ask for files and a folder, and render them with the target."""
-        if names := self.dialogs.many_names():
-            self._ask_folder("Write the results into", list(map(Path, names)), [self.target])
-
-    def _ask_folder(
-        self, title: str, sources: list[Path], targets: list[RenderTarget], *, instrument: bool = False
-    ) -> None:
-        """Ask for a folder and render files into it. Files of the user that are in the way are replaced on request."""
-        folder = self.dialogs.folder_name(title)
-        if not folder:
-            return
-        try:
-            plan = replace(plan_batch(sources, targets, f"{folder}/", keep_tree=True), instrument=instrument)
-            if instrument:
-                check_presets(plan.jobs)
-            taken = BatchLog(plan.log_folder, self.worker.model_path, None).taken(plan.jobs)
-        except PipelineError as err:
-            self.session.set_status(printable(str(err)), is_error=True)
-        else:
-            if not taken or self.dialogs.confirm(replacing_question(taken)):
-                self.session.batch(plan, overwrite=bool(taken))
-            if plan.warnings:
-                self.dialogs.show_text("Left out", "\n".join(plan.warnings))
-        self._refresh()
-
-    def ask_model(self) -> None:
-        """Ask for another model and load it; an open file is analysed again with it."""
-        if name := self.dialogs.model_name():
-            self.use_model(Path(name))
-
-    def use_model(self, path: Path) -> None:
-        """Load another model, after asking what to do with unsaved work, and use it also when the window opens next."""
-        self._when_saved(lambda: self._load(path))
-
-    def _load(self, path: Path) -> None:
-        self._has_chosen_model = True
-        self.session.load(path)
-        self._refresh()
-
-    def _chosen_model(self) -> Path | None:
-        """The model that was chosen in an earlier session, if it is still there."""
-        path = Path(self.preferences.model)
-        return path if self.preferences.model and path.is_file() else None
-
-    def _when_saved(self, action: Callable[[], None]) -> None:
-        """Do something that loses the target, after asking once whether to save.
-
-        The action is done at once if there is nothing to save or it may be lost, after the file is saved if the user
-        wants that, and not at all if the user cancels.
-        """
-        self._after_save = None  # a later wish replaces an earlier one
-        if self.session.is_unsaved(self.target):
-            should_save = self.dialogs.should_save()
-            if should_save:
-                if output := self._ask_save(None):
-                    self._after_save = PendingAction(output, action)
-                return
-            if should_save is None:
-                return
-            self.session.saved_target = self.target
-        action()
-
-    def close_file(self) -> None:
-        """Close the open file, after asking what to do with unsaved work."""
-        self._when_saved(self._close_file)
-
-    def _close_file(self) -> None:
+    def _on_closed(self) -> None:
         self.playback.close()
-        self.session.close_file()
-        self.session.set_status(self.session.idle_status)
         self._refresh()
 
     def close(self) -> None:
@@ -438,14 +483,17 @@ class GrainWindow:
         if self.session.is_writing and not self.dialogs.confirm(QUIT_QUESTION):
             return
         if not self.learn.is_learning or self.dialogs.confirm(QUIT_LEARNING):
-            self._when_saved(self._close)
+            self.files.when_saved(self._close)
+
+    def _write_preferences(self) -> None:
+        write_preferences(self._preferences_file, self.preferences)
 
     def _close(self) -> None:
         self.playback.close()
         width, height = self.root.winfo_width(), self.root.winfo_height()
         if width > 1:  # else the window was never on the screen
             self.preferences.geometry = f"{width}x{height}"
-        write_preferences(self._preferences_file, self.preferences)
+        self._write_preferences()
         self.root.after_cancel(self._poll_id)
         self._cancel_settling()
         self.playback.cancel_release()
@@ -466,35 +514,47 @@ class GrainWindow:
         if self.playback.mixer is not None:
             if fault := self.playback.player.check():
                 self.session.set_status(fault, is_error=True)
-            self.layout.meter["value"] = self.playback.meter_db
+            self.layout.meter.show(self.playback.peak_db, has_clipped=self.playback.is_clipped)
             self.panel.mark(self.playback.position_s)
+            self.layout.show_info(self.session.info_text(self.playback.position_s))
             if self.playback.is_playing != self.layout.state.is_playing:  # the sound or its device has ended
                 self._refresh()
         self._poll_id = self.root.after(WINDOW.poll_ms, self._poll)
 
     def _handle(self, message: Message) -> None:
         self.session.handle(message)
+        self.files.handle(message)
+        if isinstance(message, ModelSwitched):
+            self.preferences.model = "" if message.path is None else str(message.path.absolute())
+            self.history.record(self.setting)
         match message:
-            case ModelLoaded() if self._has_chosen_model:
-                self.preferences.model = str(self.worker.model_path.absolute())
             case Pictured():
                 self.playback.close()
             case FileOpened():
                 self._begin_file(message)
+            case ModelSwitched(opened=opened, is_reopened=True):
+                self._begin_file(opened)
+            case ModelSwitched(opened=opened) if opened is not None:
+                self._continue_with_model(opened)
+            case WorkFailed() | WorkCancelled():
+                self._wanted_model = self.session.model_path
             case RenderingDone() | CurveEstimated():
                 self._update_sound()
-            case FileSaved(saved) if self._after_save is not None and self._after_save.output == saved.output:
-                # Later, because it may close the window, which is still to be refreshed. `_when_saved` asks again if
-                # the slider has moved since.
-                self.root.after_idle(self._when_saved, self._after_save.action)
             case BatchDone(failures=failures, left_behind=left_behind) if failures or left_behind:
                 title = "Not rendered" if failures else "Left behind"
                 self.dialogs.show_text(title, "\n".join((*failures, *left_behind)))
-            case WorkCancelled() | WorkFailed():
-                self._after_save = None
         self._refresh()
 
+    def _continue_with_model(self, opened: FileOpened) -> None:
+        """Hear and measure the open file with another model."""
+        if opened is self.session.opened:
+            self.playback.set_solver(opened.solver, self.session.amounts(self.target))
+            if self._shows_curve:
+                self.session.prepare_curve()
+            self._on_move()
+
     def _begin_file(self, opened: FileOpened) -> None:
+        self.history.record(self.setting)
         self.playback.close()
         self.playback.open(opened.y, opened.analysis.sound.sr, opened.solver, self.preferences.volume)
         self.preferences.add_recent(opened.path)
@@ -506,10 +566,3 @@ class GrainWindow:
         self._measure()
         if self._shows_curve:
             self.session.prepare_curve()
-
-
-def replacing_question(paths: list[Path]) -> str:
-    """Ask whether to replace files."""
-    names = [printable(path.name) for path in paths[:NAMED_FILES]]
-    more = [f"and {len(paths) - NAMED_FILES} more"] if len(paths) > NAMED_FILES else []
-    return "\n".join(("These files exist already. Replace them?", "", *names, *more))

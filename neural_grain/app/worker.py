@@ -24,28 +24,38 @@ from neural_grain.app.instrument import write_presets
 from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
+    DemoReady,
     FileOpened,
     FileSaved,
     Message,
     ModelLoaded,
+    ModelSwitched,
     Pictured,
     Progress,
     RenderingDone,
+    SoundFacts,
     TaskEnd,
     WorkCancelled,
     WorkFailed,
 )
+from neural_grain.app.model_shelf import ModelShelf, find_reaches
 from neural_grain.app.processor import GrainProcessor, checked_blocks
 from neural_grain.app.report import describe_left_behind
-from neural_grain.app.targets import RenderTarget
+from neural_grain.app.targets import RenderTarget, free_output
+from neural_grain.audio.formats import read_format
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, scratch_array
+from neural_grain.data.demo import write_demo
 from neural_grain.dsp.analysis import picture_of
 from neural_grain.dsp.curve import GrainCurve
-from neural_grain.dsp.move import move_grain
-from neural_grain.dsp.move_curve import CurveSolver, move_along
+from neural_grain.dsp.loudness import LoudnessMeter
+from neural_grain.dsp.mixdown import mix_down
+from neural_grain.dsp.move import Rendering, StoreSound, move_grain
+from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
+from neural_grain.dsp.overview import Overview
+from neural_grain.dsp.solver import AmountSolver
 
 PREPARING = "preparing the curve"
 PROGRESS_STEPS = 20  # progress messages while a file is read once
@@ -96,11 +106,12 @@ class Worker:
 
         self.messages: queue.Queue[Message] = queue.Queue()
         self._tasks: queue.Queue[Callable[[], TaskEnd] | None] = queue.Queue()
-        self._device = device
-        self._processor: GrainProcessor | None = None
+        self._models = ModelShelf(device, self._check)
+        self._opened: FileOpened | None = None  # the file that was opened last
         self.model_path = model_path
         self._newest_rendering = self._newest_estimate = self._newest_file = 0
-        self._curve_solver: CurveSolver | None = None  # of the file that needed one last
+        self._solved: tuple[AmountSolver, RenderTarget] | None = None  # of what the rendering below is
+        self._rendering: Rendering | CurveRendering | None = None  # the last one, before its mix
         self._stop = threading.Event()
         self._is_closed = False
         self._is_overtaken: Callable[[], bool] = lambda: False  # whether a later rendering replaces this task
@@ -111,6 +122,12 @@ class Worker:
     def load(self, model_path: Path | None) -> None:
         """Load a model; ends with `ModelLoaded`."""
         self._tasks.put(lambda: self._load(model_path))
+
+    def switch_model(self, model_path: Path | None) -> None:
+        """Use another model, also for the file that was opened last; ends with `ModelSwitched`."""
+        self._newest_rendering += 1
+        self._newest_file += 1  # to the estimates the file is another one
+        self._tasks.put(lambda: self._switch_model(model_path))
 
     def open(self, path: Path) -> None:
         """Read and analyse a file; ends with `FileOpened`."""
@@ -136,11 +153,19 @@ class Worker:
 
     def save(self, job: Job) -> None:
         """Render a file to disk, replacing what is there; ends with `FileSaved`."""
-        self._tasks.put(lambda: self._save(job))
+        self._tasks.put(lambda: self._save(job, overwrite=True))
+
+    def save_beside(self, source: Path, target: RenderTarget) -> None:
+        """Render a file to a name beside it that nothing has; ends with `FileSaved`."""
+        self._tasks.put(lambda: self._save(Job(source, free_output(source, target), target), overwrite=False))
 
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
         """Render files into a folder, as the command line does; ends with `BatchDone`."""
         self._tasks.put(lambda: self._batch(plan, overwrite))
+
+    def make_demo(self, folder: Path) -> None:
+        """Write the demo sounds below a folder, unless they are there; ends with `DemoReady`."""
+        self._tasks.put(lambda: self._make_demo(folder))
 
     def cancel(self) -> None:
         """Cancel the task that is under way; it ends with `WorkCancelled`."""
@@ -204,38 +229,66 @@ class Worker:
         return replace(sound, blocks=blocks)
 
     def _load(self, path: Path | None) -> ModelLoaded:
+        processor, self.model_path = self._use_model(path), path
+        return ModelLoaded(processor)
+
+    def _use_model(self, path: Path | None) -> GrainProcessor:
         if path is not None and "neural_grain.learn.checkpoint" not in sys.modules:
             _import_torch()
-        self._processor, self.model_path = GrainProcessor.load(path, self._device), path
-        self._processor.check = self._check
-        return ModelLoaded(self._processor)
+        return self._models.load(path)
+
+    def _switch_model(self, path: Path | None) -> ModelSwitched:
+        before, opened = self._models.current, self._opened
+        processor = self._use_model(path)
+        try:
+            if opened is None:
+                message = ModelSwitched(path, processor, None)
+            elif processor.settings == opened.analysis.settings:
+                solver = self._models.solver(opened.analysis, opened.path, opened.stamp)
+                message = ModelSwitched(path, processor, replace(opened, solver=solver))
+            else:
+                message = ModelSwitched(path, processor, self._open(opened.path), is_reopened=True)
+        except BaseException:
+            if before is not None:
+                self._models.use(before)
+            raise
+        self._opened, self.model_path = message.opened, path
+        return message
 
     def _open(self, path: Path) -> FileOpened:
-        if self._processor is None:
+        processor = self._models.current
+        if processor is None:
             raise PipelineError(f"{self.model_path}: no usable model; make one with: python cak_grain_processor.py")
+        self._solved = self._rendering = None
         try:
             stamp = file_stamp(path)
-            y, sr = self._read(path)
+            y, sr, overview = self._read(path)
+            facts = SoundFacts(read_format(path).subtype, overview)
             sound = self._observed(sound_from_array(y, sr), OPENING[1:])
-            self.messages.put(Pictured(path, picture_of(sound, self._processor.settings, self._processor.threads)))
-            solver = self._processor.solver(sound)
-            self._check()
-            for sign in (-1.0, 1.0):
-                solver.reach(sign)  # the solver keeps it; the first move of the slider would have to wait for it
-            self._processor.adopt_solver(path, stamp, solver)
+            self.messages.put(Pictured(path, picture_of(sound, processor.settings, processor.threads), facts))
+            self._opened = None  # its memory is released before another is analysed
+            self._models.forget_sound()
+            loudness = LoudnessMeter(sr, sound.channels)
+            solver = processor.solver(_metered(sound, loudness))
+            find_reaches(solver, self._check)
+            self._models.begin_sound(solver)
+            processor.adopt_solver(path, stamp, solver)
         except PipelineError as err:
             raise PipelineError(f"{path.name}: {err}") from err
-        return FileOpened(path, y, solver)
+        facts = replace(facts, loudness_lufs=loudness.loudness_lufs)
+        self._opened = FileOpened(path, y, solver, facts, stamp)
+        return self._opened
 
-    def _read(self, path: Path) -> tuple[np.ndarray, int]:
-        """Samples of a file, shape (n_samples, channels), and their rate."""
+    def _read(self, path: Path) -> tuple[np.ndarray, int, np.ndarray]:
+        """Samples of a file, shape (n_samples, channels), their rate, and the overview."""
         sound = self._observed(open_sound(path), OPENING[:1])
         y = scratch_array((sound.n_samples, sound.channels))
-        start = 0
+        start, overview = 0, Overview(sound.n_samples)
         for block in sound.blocks():
             y[start : start + len(block)] = block
+            overview.add(block)
             start += len(block)
-        return y, sound.sr
+        return y, sound.sr, overview.extremes
 
     def _render(self, opened: FileOpened, target: RenderTarget, number: int) -> RenderingDone:
         self._is_overtaken = lambda: number != self._newest_rendering
@@ -247,16 +300,29 @@ class Worker:
             return cached_sound(like, checked_blocks(blocks, self._check))
 
         try:
-            if target.curve is None:
-                rendering = move_grain(opened.solver, target.octaves, ceiling=ceiling, store=store)
-            else:
-                solver = self._solver_of_curves(opened, lambda share: self._check())
-                rendering = move_along(solver, target.curve, ceiling=ceiling, store=store)
+            if self._solved != (opened.solver, target.wet):
+                self._rendering = self._moved(opened, target, ceiling, store)
+                self._solved = opened.solver, target.wet
+            seconds = None if target.curve is None else self._models.curve_solver(opened.solver).seconds
+            rendering = mix_down(
+                opened.solver.field, self._rendering, target.mix, ceiling=ceiling, store=store, seconds=seconds
+            )
         except Cancelled:
             if self._is_overtaken():
                 return RenderingDone(opened, None)
             raise
         return RenderingDone(opened, replace(rendering, sound=opened.analysis.sound))
+
+    def _moved(
+        self, opened: FileOpened, target: RenderTarget, ceiling: float, store: StoreSound
+    ) -> Rendering | CurveRendering:
+        """Render and measure the wet sound, and keep only what was measured."""
+        if target.curve is None:
+            rendering = move_grain(opened.solver, target.octaves, ceiling=ceiling, store=store)
+        else:
+            solver = self._solver_of_curves(opened, lambda share: self._check())
+            rendering = move_along(solver, target.curve, ceiling=ceiling, store=store)
+        return replace(rendering, sound=opened.analysis.sound)
 
     def _estimate(self, opened: FileOpened, curve: GrainCurve | None, number: int, file_number: int) -> CurveEstimated:
         self._is_overtaken = lambda: file_number != self._newest_file
@@ -282,23 +348,34 @@ class Worker:
         self.messages.put(Progress(PREPARING, share))
 
     def _solver_of_curves(self, opened: FileOpened, on_second: Callable[[float], None]) -> CurveSolver:
-        """The solver of curves of an open file, which is made when it is needed first."""
-        if self._curve_solver is None or self._curve_solver.solver is not opened.solver:
-            self._curve_solver = None  # its memory is released before another is made
-            self._curve_solver = CurveSolver(opened.solver)
-            self._processor.adopt_curve_solver(self._curve_solver)
-        self._curve_solver.local.on_second = on_second
-        return self._curve_solver
+        """The solver of curves of an open file, which calls a function before each second."""
+        solver = self._models.curve_solver(opened.solver)
+        solver.local.on_second = on_second
+        return solver
 
-    def _save(self, job: Job) -> FileSaved:
-        return FileSaved(self._processor.render_file(job.source, job.output, job.target, overwrite=True))
+    def _save(self, job: Job, *, overwrite: bool) -> FileSaved:
+        saved = self._models.current.render_file(job.source, job.output, job.target, overwrite=overwrite)
+        return FileSaved(saved, job.target)
+
+    def _make_demo(self, folder: Path) -> DemoReady:
+        def progress(items: Iterable, total: int) -> Iterator:
+            for i, item in enumerate(items):
+                self._check()
+                self.messages.put(Progress("making the demo sounds", (i + 1) / total))
+                yield item
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise PipelineError(f"{folder}: can't be made ({err.strerror})") from err
+        return DemoReady(write_demo(folder, progress, self._models.current.threads))
 
     def _batch(self, plan: BatchPlan, overwrite: bool) -> BatchDone:
         results: list[JobResult] = []
         n_jobs = len(plan.jobs)
         with (
             open_batch_log(plan.log_folder, self.model_path, None) as log,
-            closing(render_batch(self._processor, plan.jobs, overwrite=overwrite, log=log)) as rendered,
+            closing(render_batch(self._models.current, plan.jobs, overwrite=overwrite, log=log)) as rendered,
         ):
             self.messages.put(Progress(f"file 1 of {n_jobs}", 0.0))
             for result in rendered:
@@ -317,6 +394,12 @@ class Worker:
             write_presets(plan.jobs)
         n_unchanged = sum(result.is_unchanged for result in results)
         return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)
+
+
+def _metered(sound: Sound, loudness: LoudnessMeter) -> Sound:
+    """The same sound, whose loudness is measured on its first reading, which takes 1 % of the time of an analysis."""
+    first = [loudness.through]
+    return replace(sound, blocks=lambda: first.pop()(sound.blocks()) if first else sound.blocks())
 
 
 def _import_torch() -> None:

@@ -286,14 +286,16 @@ class Copy:
     ----------
     is_identical : bool, True if the output has the bytes of the input
     limited_db : float, by which peaks beyond full scale were turned down for a format that can't hold them
+    level_db : float, change of the RMS level by a gain
     """
 
     is_identical: bool
     limited_db: float = 0.0
+    level_db: float = 0.0
 
 
-def copy_samples(source: Path, stored: OutputFormat, output: Path, target: OutputFormat) -> Copy:
-    """Write the samples of a file in another format, or copy the whole file if the format is the same.
+def copy_samples(source: Path, stored: OutputFormat, output: Path, target: OutputFormat, gain: float = 1.0) -> Copy:
+    """Write the samples of a file in another format or with a gain; without either, copy the whole file.
 
     Samples that the format can hold are written exactly; others are rounded with dither. A file whose header does not
     state its length is written anew, unless that would encode it a second time.
@@ -304,30 +306,38 @@ def copy_samples(source: Path, stored: OutputFormat, output: Path, target: Outpu
     stored : OutputFormat of ``source``
     output : Path
     target : OutputFormat of ``output``
+    gain : float > 0, factor on the samples; with one, peaks are limited as those of a rendering
     """
     is_sound_header = len(streams := audio_streams(source)) == 1 and not streams[0].prefix
-    if (stored.format, stored.subtype) == (target.format, target.subtype) and (
-        is_sound_header or not is_lossless(stored.subtype)
-    ):
+    is_same_format = gain == 1 and (stored.format, stored.subtype) == (target.format, target.subtype)
+    if is_same_format and (is_sound_header or not is_lossless(stored.subtype)):
         try:
             shutil.copyfile(source, output)
         except OSError as err:
             raise PipelineError(f"can't write ({err.strerror})") from err
         return Copy(is_identical=True)
     sound = open_sound(source, "float64")
-    peak, is_exact = _peak_and_exactness(sound, target.subtype)
-    blocks, limited_db = sound.blocks(), 0.0
-    if peak > 1.0 and not has_headroom(target.subtype):
-        blocks, limited_db = limit_peaks(blocks, CEILING, sound), 20 * math.log10(peak / CEILING)
+    level, is_exact = _level_and_exactness(sound, target.subtype, gain)
+    if gain != 1:
+        ceiling = rendering_ceiling(target.subtype, level.peak / gain)
+    else:  # without one, a format that can hold full scale keeps it
+        ceiling = CEILING if level.peak > 1.0 and not has_headroom(target.subtype) else math.inf
+    output_level = LevelMeter()
+    blocks = (gain * block for block in sound.blocks())
+    if level.peak > ceiling:
+        blocks = limit_peaks(blocks, ceiling, sound)
+    blocks = output_level.through(blocks)
     for _ in written_sound(output, blocks, sound, replace(target, dither=target.dither and not is_exact)).blocks():
         pass
-    return Copy(is_identical=False, limited_db=limited_db)
+    limited_db = 20 * math.log10(max(1.0, level.peak / ceiling))
+    level_db = 10 * math.log10(output_level.energy * gain**2 / level.energy) if gain != 1 and level.energy else 0.0
+    return Copy(is_identical=False, limited_db=limited_db, level_db=level_db)
 
 
-def _peak_and_exactness(sound: Sound, subtype: str) -> tuple[float, bool]:
-    """The largest sample of a sound, and whether an integer format holds all its samples exactly."""
+def _level_and_exactness(sound: Sound, subtype: str, gain: float) -> tuple[LevelMeter, bool]:
+    """The level of a sound times a gain, and whether an integer format holds all its samples exactly."""
     full_scale = 2.0 ** (INTEGER_BITS[subtype] - 1) if subtype in INTEGER_BITS else None
     meter, is_exact = LevelMeter(), full_scale is not None
-    for block in meter.through(sound.blocks()):
+    for block in meter.through(gain * block for block in sound.blocks()):
         is_exact = is_exact and bool(np.all(block * full_scale == np.rint(block * full_scale)))
-    return meter.peak, is_exact
+    return meter, is_exact

@@ -47,9 +47,9 @@ class GrainHistogram:
         return cls(float(columns.min() * step), step, tuple(counts.tolist()))
 
     @property
-    def edges(self) -> tuple[float, ...]:
-        """Grain at the edges of the columns, one more than there are columns."""
-        return tuple(2.0 ** (self.first_octaves + self.step_octaves * i) for i in range(len(self.counts) + 1))
+    def log2_edges(self) -> tuple[float, ...]:
+        """log2 of grain at the edges of the columns, one more than there are columns."""
+        return tuple(self.first_octaves + self.step_octaves * i for i in range(len(self.counts) + 1))
 
 
 def parse_histogram(record: object, where: str) -> GrainHistogram:

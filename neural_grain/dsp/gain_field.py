@@ -40,7 +40,8 @@ from neural_grain.dsp.gains import (
 )
 from neural_grain.dsp.generation import WHITE_NOISE, GeneratedTexture, density_for_crest, generated_base
 from neural_grain.dsp.mel import band_fractions, band_interpolation
-from neural_grain.dsp.resynthesis import LayerRenderer
+from neural_grain.dsp.mix import NO_MIX, Mix, mix_samples
+from neural_grain.dsp.resynthesis import PIECE_SAMPLES, LayerRenderer
 from neural_grain.dsp.settings import CELL_FRAMES, STEP_FRAMES
 from neural_grain.dsp.smoothing import smooth_pattern
 
@@ -55,6 +56,13 @@ class LayerGains(NamedTuple):
     tones: float
     texture: float
     generated: float
+
+
+class LayerLevels(NamedTuple):
+    """Levels of the bands of both layers, shape (n_mels, frames), dB relative to the loudest band before."""
+
+    tones_db: np.ndarray
+    texture_db: np.ndarray  # with what is generated
 
 
 class ChannelBalance(NamedTuple):
@@ -202,21 +210,19 @@ class GainField:
         layers = (energies @ np.square(factors, dtype=float) + tiny) / (energies.sum(axis=1) + tiny)
         return ChannelBalance(factors, LayerGains(*map(float, layers)))
 
-    def render(self, amounts: Amounts | AmountCurve) -> Iterator[np.ndarray]:
+    def render(self, amounts: Amounts | AmountCurve, mix: Mix = NO_MIX) -> Iterator[np.ndarray]:
         """Render the whole sound in blocks of samples, without a limiter."""
-        level = self._level(amounts)
-        return self.renderer.render(partial(self.gains, amounts), level, threads=self.analysis.threads)
+        return self._blocks(amounts, mix, with_tones=False)
 
-    def render_layer(self, amounts: Amounts | AmountCurve, layer: str, ceiling: float) -> Iterator[np.ndarray]:
+    def render_layer(
+        self, amounts: Amounts | AmountCurve, layer: str, ceiling: float, mix: Mix = NO_MIX
+    ) -> Iterator[np.ndarray]:
         """Render the "tones" or the "texture" of the whole sound, in blocks of samples.
 
         Both add up to what `render` and `limit_peaks` give: they have the gain by which the whole is limited.
         """
-        sound, level = self.analysis.sound, self._level(amounts)
-        blocks = self.renderer.render(
-            partial(self.gains, amounts), level, with_tones=True, threads=self.analysis.threads
-        )
-        for block in limit_peaks(blocks, ceiling, sound, carried=sound.channels):
+        sound = self.analysis.sound
+        for block in limit_peaks(self._blocks(amounts, mix, with_tones=True), ceiling, sound, carried=sound.channels):
             whole, tones = np.split(block, 2, axis=1)
             yield tones if layer == "tones" else whole - tones
 
@@ -227,6 +233,7 @@ class GainField:
         stop: int,
         ceiling: float = math.inf,
         *,
+        mix: Mix = NO_MIX,
         with_tones: bool = False,
     ) -> np.ndarray:
         """Render the samples from ``start`` up to but not including ``stop``, as `render` and `limit_peaks` give them.
@@ -234,6 +241,7 @@ class GainField:
         Parameters
         ----------
         ceiling : float > 0, of the limiter
+        mix : with the input, before the limiter
         with_tones : whether the tones of the result follow in further channels
 
         Returns
@@ -243,26 +251,80 @@ class GainField:
         sound = self.analysis.sound
         # The limiter has no memory, so it gives these samples the same gain with only its own reach around them.
         first, last = max(0, start - limiter_reach(sound.sr)), min(sound.n_samples, stop + limiter_reach(sound.sr))
-        level = self._level(amounts)
-        part = self.renderer.render_range(partial(self.gains, amounts), first, last, level, with_tones=with_tones)
+        if mix.wet == 0:
+            part = self._dry(first, last, with_tones)
+        else:
+            part = self.renderer.render_range(
+                partial(self.gains, amounts), first, last, self._level(amounts), with_tones=with_tones
+            )
+        part = self._mixed(part, first, mix, with_tones)
         carried = sound.channels if with_tones else 0
         return np.concatenate(list(limit_peaks([part], ceiling, sound, carried=carried)))[start - first : stop - first]
+
+    def _blocks(self, amounts: Amounts | AmountCurve, mix: Mix, *, with_tones: bool) -> Iterator[np.ndarray]:
+        """Render and mix the whole sound, perhaps with its tones in further channels, without a limiter."""
+        start, n_samples, layers = 0, self.analysis.sound.n_samples, self.analysis.layers
+        if mix.wet == 0:
+            starts = range(0, n_samples, PIECE_SAMPLES)
+            blocks = (self._dry(i, min(i + PIECE_SAMPLES, n_samples), with_tones) for i in starts)
+        else:
+            blocks = self.renderer.render(
+                partial(self.gains, amounts), self._level(amounts), with_tones=with_tones, threads=self.analysis.threads
+            )
+        for block in blocks:
+            yield self._mixed(block, start, mix, with_tones)
+            start += len(block)
+            if mix.wet != 1:
+                layers.release_pages()
+
+    def _dry(self, start: int, stop: int, with_tones: bool) -> np.ndarray:
+        """Samples of the input, which is the sum of its layers, perhaps with its tones in further channels."""
+        layers = self.analysis.layers
+        tones = layers.tones[start:stop]
+        y = tones + layers.texture(start, stop)
+        return np.concatenate((y, tones), axis=1) if with_tones else y
+
+    def _mixed(self, wet: np.ndarray, start: int, mix: Mix, with_tones: bool) -> np.ndarray:
+        """Mix rendered samples, from ``start`` on, with those of the input."""
+        dry = wet if mix.wet in (0, 1) else self._dry(start, start + len(wet), with_tones)
+        return mix_samples(dry, wet, mix)
 
     def _level(self, amounts: Amounts | AmountCurve) -> np.ndarray | float:
         """Factor on the samples of the whole sound, one for each channel where they need their own."""
         return 1.0 if isinstance(amounts, AmountCurve) else amounts.level * self.channel_factors(amounts)
 
+    def layer_levels(self, amounts: Amounts | AmountCurve | None, frames: np.ndarray) -> LayerLevels:
+        """Levels of the layers after these amounts, or as they are for None, at some frames, for a picture.
+
+        Parameters
+        ----------
+        frames : np.ndarray of int, rising frame numbers of the padded sound; each takes the levels of its step
+        """
+        steps = np.minimum(frames // STEP_FRAMES, self.n_steps - 1)
+        if amounts is None:
+            return LayerLevels(self.analysis.tones_db[:, steps], self.analysis.texture_db[:, steps])
+        powers, common_db = self._powers_at(amounts, steps)
+        return LayerLevels(db_of(powers.tones) + common_db, db_of(powers.texture + powers.generated) + common_db)
+
     def _change_db_at(self, amounts: Amounts | AmountCurve, steps: np.ndarray) -> np.ndarray:
         """Change of the level of each band at some rising steps."""
+        powers, common_db = self._powers_at(amounts, steps)
+        before_db = db_of(power_of(self.analysis.tones_db[:, steps]) + power_of(self.analysis.texture_db[:, steps]))
+        return db_of(sum(powers)) - before_db + common_db
+
+    def _powers_at(self, amounts: Amounts | AmountCurve, steps: np.ndarray) -> tuple[LayerPowers, np.ndarray]:
+        """Powers of the layers at some rising steps, and the gain in dB that all of them have in addition."""
         components = self.components(steps)
         gains = step_gains(components, amounts.at(steps), self.shares)
-        powers = np.stack(powers_before_expander(components, gains.bands))  # (layers, n_mels, steps)
-        change_db = db_of(np.tensordot(self.balance(amounts).layers, powers, 1)) - components.level_db
+        powers = powers_before_expander(components, gains.bands)
+        balanced = LayerPowers(
+            *(gain * power for gain, power in zip(self.balance(amounts).layers, powers, strict=True))
+        )
+        is_curve = isinstance(amounts, AmountCurve)
+        common_db = amounts.level_db[:, steps].mean(axis=0) if is_curve else np.float32(20 * math.log10(amounts.level))
         if gains.bands.expander_db is not None:
-            change_db += gains.bands.expander_db + gains.level_db
-        if isinstance(amounts, AmountCurve):
-            return change_db + amounts.level_db[:, steps].mean(axis=0)
-        return change_db + np.float32(20 * math.log10(amounts.level))
+            common_db = common_db + gains.bands.expander_db + gains.level_db
+        return balanced, common_db
 
     def components(self, steps: np.ndarray) -> GainComponents:
         """What the gains at some steps are made of."""

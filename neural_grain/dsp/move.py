@@ -25,6 +25,7 @@ from neural_grain.audio.sound import LevelMeter, Sound, cached_sound
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.mix import NO_MIX, Mix
 from neural_grain.dsp.reach import ReachCurve
 from neural_grain.dsp.solver import AmountSolver, MeasuredLimit
 
@@ -66,6 +67,7 @@ class Rendering:
     amounts: Amounts  # the expander's is 0 as far as the texture reaches
     level_db: float  # change of the RMS level
     limited_db: float  # by which its highest peak would exceed the ceiling if it were as loud without the limiter
+    mix: Mix = NO_MIX  # with the input; requested_octaves, within_reach and amounts are those of the wet sound
 
     @property
     def achieved_octaves(self) -> float:

@@ -23,6 +23,7 @@ from neural_grain.dsp.contour import Seconds, measure_local_grain
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.gains import AmountCurve, Amounts
 from neural_grain.dsp.local_amounts import LocalAmounts
+from neural_grain.dsp.mix import NO_MIX, Mix
 from neural_grain.dsp.move import StoreSound, move_grain
 from neural_grain.dsp.solver import AmountSolver
 
@@ -49,13 +50,19 @@ MOVED, SILENT, OUT_OF_REACH, MISSED = "moved", "silent", "out of reach", "missed
 class GrainContour:
     """What was requested of each second of a sound and what it got, arrays of shape (seconds,), NaN where it is silent.
 
-    Octaves are positive for smoother.
+    Octaves are positive for smoother. What was requested is compared with the wet sound, if that was mixed with the
+    input.
     """
 
     grain_before: np.ndarray
     grain_after: np.ndarray
     requested_octaves: np.ndarray
     is_out_of_reach: np.ndarray  # bool
+    grain_wet: np.ndarray | None = None  # before the mix; None if that is the grain after
+
+    def mixed(self, grain_after: np.ndarray) -> GrainContour:
+        """The same after a mix that gave the seconds this grain."""
+        return replace(self, grain_after=grain_after, grain_wet=self.grain_after)
 
     @property
     def achieved_octaves(self) -> np.ndarray:
@@ -65,7 +72,7 @@ class GrainContour:
     @property
     def states(self) -> list[str]:
         """What became of each second: "moved", "silent", "out of reach" or "missed"."""
-        error = np.abs(self.requested_octaves - self.achieved_octaves)
+        error = self._all_errors()
         missed = np.where(self.is_out_of_reach, OUT_OF_REACH, MISSED)
         states = np.where(error <= CURVE.max_error_octaves, MOVED, missed)
         return np.where(np.isnan(error), SILENT, states).tolist()
@@ -76,8 +83,13 @@ class GrainContour:
 
     def errors_where(self, mask: np.ndarray) -> np.ndarray:
         """Absolute errors in octaves of some of the seconds, without silent ones."""
-        error = np.abs(self.requested_octaves - self.achieved_octaves)
+        error = self._all_errors()
         return error[np.isfinite(error) & mask]
+
+    def _all_errors(self) -> np.ndarray:
+        """Absolute error in octaves of every second, before the mix."""
+        grain = self.grain_after if self.grain_wet is None else self.grain_wet
+        return np.abs(self.requested_octaves - np.log2(self.grain_before / grain))
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,7 @@ class CurveRendering:
     amounts: Amounts | AmountCurve  # the same for the whole sound where the curve is constant
     level_db: float  # change of the RMS level
     limited_db: float  # by which its highest peak would exceed the ceiling without the limiter
+    mix: Mix = NO_MIX  # with the input
 
 
 class SolvedCurve(NamedTuple):
@@ -114,12 +127,15 @@ class CurveSolver:
     Parameters
     ----------
     solver : AmountSolver of the sound
+    seconds : Seconds of the sound, measured if None
     """
 
-    def __init__(self, solver: AmountSolver):
+    def __init__(self, solver: AmountSolver, seconds: Seconds | None = None):
         self.solver = solver
         analysis = solver.analysis
-        self.seconds = Seconds.of(analysis.sound, analysis.frames.active, analysis.settings.grain, analysis.threads)
+        self.seconds = seconds or Seconds.of(
+            analysis.sound, analysis.frames.active, analysis.settings.grain, analysis.threads
+        )
         self.local = LocalAmounts(solver.field, self.seconds)
 
     def solve(self, curve: GrainCurve) -> SolvedCurve:

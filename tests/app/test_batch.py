@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from measure_audio_grain import measure_file
 from neural_grain.app.batch import BATCH_LOG, BatchLog, Job, plan_batch
 from neural_grain.app.targets import RenderTarget, sweep_targets
 from neural_grain.base.errors import PipelineError
+from neural_grain.dsp.mix import Mix
 from neural_grain.dsp.settings import GrainSettings
 
 NAMES = ("a.wav", "x/b.wav", "x/y/c.flac")
@@ -206,7 +208,13 @@ class TestLog:
         self.log(job).add(job, is_done=True)
         assert self.log(job).has(job)
         assert not self.log(job, "PCM_24").has(job)
-        assert not self.log(job).has(Job(job.source, job.output, RenderTarget(2.0)))
+        for other in (RenderTarget(2.0), RenderTarget(1.0, mix=Mix(0.5)), RenderTarget(1.0, mix=Mix(gain_db=1.0))):
+            assert not self.log(job).has(replace(job, target=other))
+        mixed = replace(job, target=RenderTarget(1.0, mix=Mix(1 / 3, -1.1)))
+        self.log(mixed).add(mixed, is_done=True)
+        assert self.log(mixed).has(mixed)
+        assert not self.log(job).has(job)
+        self.log(job).add(job, is_done=True)
         job.source.write_bytes(b"changed")
         assert not self.log(job).has(job)
 

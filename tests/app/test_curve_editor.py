@@ -1,10 +1,10 @@
-"""Points of a curve are edited, undone and done again without a window."""
+"""Points of a curve are edited without a window."""
 
 from __future__ import annotations
 
 import pytest
 
-from neural_grain.app.curve_editor import EDIT, SHAPES, CurveEditor, shaped_curve
+from neural_grain.app.curve_editor import SHAPES, CurveEditor, shaped_curve
 from neural_grain.dsp.curve import JUMP_S, SLIDER_RANGE, GrainCurve
 
 
@@ -40,16 +40,16 @@ def test_points_are_added_in_the_order_of_their_times_and_selected(editor):
 )
 def test_a_point_stays_between_its_neighbours_and_within_the_range(editor, asked, got):
     editor.select(1)
-    editor.move(*asked, "drag")
+    editor.move(*asked)
     assert editor.points[1] == got
     assert editor.curve is not None  # which checks the points
 
 
 def test_the_outer_points_stay_within_the_sound(editor):
     editor.select(0)
-    editor.move(-1.0, 0.0, "drag")
+    editor.move(-1.0, 0.0)
     editor.select(2)
-    editor.move(9.0, 0.0, "drag")
+    editor.move(9.0, 0.0)
     assert (editor.points[0][0], editor.points[2][0]) == (0.0, 4.0)
 
 
@@ -62,56 +62,15 @@ def test_there_is_no_room_for_a_point_in_a_jump(editor):
 def test_points_after_the_end_of_the_sound_stay(editor):
     editor.replace(((1.0, 0.0), (9.0, 1.0)))
     editor.select(0)
-    editor.move(5.0, 0.0, "drag")
+    editor.move(5.0, 0.0)
     assert editor.points == ((4.0, 0.0), (9.0, 1.0))
 
 
-def test_all_moves_of_a_gesture_are_undone_together(editor):
-    before = editor.points
-    editor.select(1)
-    for seconds in (2.1, 2.2, 2.3):
-        editor.move(seconds, 1.0, "first")
-    after_first = editor.points
-    editor.select(1)
-    editor.move(2.4, 1.0, "first")
-    editor.undo()
-    assert editor.points == after_first
-    editor.undo()
-    assert editor.points == before
-    editor.redo()
-    assert editor.points == after_first
-
-
-def test_an_edit_ends_what_could_be_done_again(editor):
-    editor.undo()
-    editor.add(0.5, 1.0)
-    assert not editor.redo()
-
-
-def test_a_removed_point_is_not_selected_and_comes_back(editor):
-    before = editor.points
+def test_a_removed_point_is_not_selected(editor):
     editor.select(2)
     editor.remove()
     assert editor.selected is None
-    editor.undo()
-    assert editor.points == before
-
-
-def test_undo_deselects_a_point_that_is_gone(editor):
-    assert editor.selected == 2
-    editor.undo()
-    assert editor.selected is None
-
-
-def test_undo_ends_at_the_beginning_and_old_edits_are_forgotten():
-    editor = CurveEditor(1.0)
-    assert not editor.undo()
-    for i in range(EDIT.max_undo + 10):
-        editor.replace(((0.0, i % 2),))
-    n = 0
-    while editor.undo():
-        n += 1
-    assert n == EDIT.max_undo
+    assert editor.points == ((1.0, 0.0), (2.0, 0.0))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

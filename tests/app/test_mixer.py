@@ -20,9 +20,10 @@ from neural_grain.app.mixer import VERSIONS, Mixer
 from neural_grain.app.player import Player
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
-from neural_grain.audio.limiter import CEILING
+from neural_grain.audio.limiter import CEILING, limit_peaks
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.mix import Mix
 from neural_grain.dsp.move import move_grain
 from neural_grain.dsp.solver import AmountSolver
 
@@ -113,6 +114,55 @@ def test_what_is_heard_of_a_loud_sound_is_what_is_saved(tmp_path):
     assert abs(10 * math.log10(ratio)) < 0.1
     in_memory = np.concatenate(list(rendering.sound.blocks()))
     np.testing.assert_allclose(played[fade], in_memory[fade], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("mix", [Mix(0.4, 3.0), Mix(1.0, -6.0), Mix(0.0, 9.0), Mix(0.0)])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_mix_is_heard_with_its_gain_in_every_version(mixer, solver, version, mix):
+    amounts = solver.estimate(-1.5)
+    mixer.set_amounts(amounts)
+    mixer.set_mix(mix)
+    mixer.listen(version)
+    mixer.play()
+    played = play_blocks(mixer, 100)
+    field, before = solver.field, mixer.y
+    after = np.concatenate(list(limit_peaks(field.render(amounts, mix), CEILING, solver.analysis.sound)))
+    tones = np.concatenate(list(field.render_layer(amounts, "tones", CEILING, mix)))
+    every = {"before": before, "after": after, "difference": after - before, "tones": tones, "texture": after - tones}
+    fade = mixer.fade_samples
+    np.testing.assert_allclose(played[fade:], every[version][fade : len(played)], atol=TOLERANCE)
+    if mix == Mix(0.0) and version == "after":
+        np.testing.assert_array_equal(played[fade:], before[fade : len(played)])
+    if mix.gain_db == 9:
+        assert np.abs(after).max() == pytest.approx(CEILING)
+
+
+def test_a_mix_that_moves_while_it_plays_makes_no_click_and_no_interruption(mixer, solver):
+    mixer.set_amounts(solver.estimate(-1.5))
+    mixer.play()
+    play_blocks(mixer, 5)
+    rng = np.random.default_rng(0)
+    played = play_blocks(mixer, 150, lambda i: mixer.set_mix(Mix(rng.uniform(), rng.uniform(-24, 6))))
+    step_of_sound = 2 * largest_step(rendered(solver, solver.estimate(-1.5)))  # 6 dB are a factor of 2
+    assert largest_step(played) < step_of_sound + 2 * np.abs(played).max() / mixer.fade_samples
+    assert mixer.underruns == 0
+
+
+def test_a_mix_is_heard_as_it_is_saved_with_one_limiter(tmp_path):
+    y = 0.9 * drone(-40, 2.0)[:, None] / np.abs(drone(-40, 2.0)).max()
+    sf.write(tmp_path / "in.wav", y, SR, "FLOAT")
+    y = sf.read(tmp_path / "in.wav", dtype="float32", always_2d=True)[0]
+    processor, target = GrainProcessor(), RenderTarget(-2.0, mix=Mix(0.6, 6.0))
+    saved = processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", target, subtype="PCM_24").rendering
+    z, _ = sf.read(tmp_path / "out.wav", dtype="float32", always_2d=True)
+    assert saved.limited_db > 3
+    mixer = Mixer(y, SR, processor.solver(sound_from_array(y, SR)))
+    mixer.set_amounts(saved.amounts)
+    mixer.set_mix(target.mix)
+    mixer.play()
+    fade = mixer.fade_samples
+    played = play_blocks(mixer, len(y) // BLOCK)
+    np.testing.assert_allclose(played[fade:], z[fade : len(played)], atol=TOLERANCE)
 
 
 def test_an_unknown_version_is_refused(mixer):
@@ -263,6 +313,8 @@ CHANGES = {
     "difference": lambda mixer: mixer.listen("difference"),
     "tones": lambda mixer: mixer.listen("tones"),
     "texture": lambda mixer: mixer.listen("texture"),
+    "mix": lambda mixer: mixer.set_mix(Mix(0.5)),
+    "gain": lambda mixer: mixer.set_mix(Mix(gain_db=-9.0)),
     "no change": lambda mixer: mixer.set_amounts(None),
     "end": play_to_the_end,
     "mute": set_volume(0.0),

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from neural_grain.app.preferences import N_RECENT, Preferences, preferences_path, read_preferences, write_preferences
+from neural_grain.app.preferences import (
+    N_RECENT,
+    Preferences,
+    Preset,
+    preferences_path,
+    read_preferences,
+    write_preferences,
+)
 
 
 @pytest.fixture
@@ -17,7 +24,9 @@ def path(tmp_path) -> Path:
 
 
 def test_what_is_written_is_read(path):
-    preferences = Preferences("/x", "900x600", 0.25, True, True, ["/x/a.wav", "/x/not UTF-8 \udcff.wav"])
+    recent = ["/x/a.wav", "/x/not UTF-8 \udcff.wav"]
+    presets = [Preset("swell", -1.25, ((0.0, -1.0), (2.0, 1.0)), shows_curve=True), Preset("dust", -2.0)]
+    preferences = Preferences("/x", "900x600", 0.25, "dark", True, recent, presets, "Kopfhörer (ALSA)")
     write_preferences(path, preferences)
     assert read_preferences(path) == preferences
 
@@ -41,15 +50,20 @@ def test_a_missing_or_damaged_file_gives_the_defaults(path, text):
         ("volume", -0.1),
         ("volume", float("nan")),
         ("volume", True),
-        ("is_dark", 7),
+        ("colours", 7),
         ("is_log", "true"),
         ("recent", "/x/a.wav"),
         ("recent", [1, 2]),
         ("recent", ["/x\0"]),
+        ("presets", [{"name": "", "octaves": 0.0}]),
+        ("presets", [{"name": "too far", "octaves": 4.0}]),
+        ("presets", [{"name": "falling", "octaves": 0.0, "points": [[2.0, 0.0], [1.0, 0.0]]}]),
+        ("output", 1),
+        ("output", "x" * 1000),
     ],
 )
 def test_a_field_of_the_wrong_type_or_out_of_range_takes_its_default_and_the_others_are_kept(path, name, value):
-    content = vars(Preferences("/x", "900x600", 0.5, True, True, ["/x/a.wav"]))
+    content = vars(Preferences("/x", "900x600", 0.5, "dark", True, ["/x/a.wav"]))
     path.parent.mkdir()
     path.write_text(json.dumps(content | {name: value}))
     assert vars(read_preferences(path)) == content | {name: getattr(Preferences(), name)}
@@ -64,6 +78,13 @@ def test_the_last_file_is_first_and_the_list_is_short():
     assert preferences.folder == str(Path("/x"))
     assert preferences.recent[:3] == [str(Path(name)) for name in ("/x/10.wav", "/y/10.wav", "/x/14.wav")]
     assert len(preferences.recent) == len(set(preferences.recent)) == N_RECENT
+
+
+def test_a_preset_takes_the_place_of_one_with_its_name_and_they_are_sorted():
+    preferences = Preferences()
+    for name, octaves in (("b", 1.0), ("A", 2.0), ("b", 3.0)):
+        preferences.add_preset(Preset(name, octaves))
+    assert [(preset.name, preset.octaves) for preset in preferences.presets] == [("A", 2.0), ("b", 3.0)]
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path):

@@ -17,13 +17,14 @@ from scipy.signal import lfilter
 
 from measure_audio_grain import measure_file
 from neural_grain.app.processor import GrainProcessor
-from neural_grain.app.report import describe_amounts
+from neural_grain.app.report import describe_amounts, describe_result
 from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.audio.formats import native_dtype
 from neural_grain.audio.sound import open_sound
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import file_stamp
 from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.mix import Mix
 from neural_grain.dsp.settings import GrainSettings
 
 FORMATS = [
@@ -162,6 +163,61 @@ class TestLayers:
         with pytest.raises(PipelineError, match="silent"):
             processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", RenderTarget(layer="tones"))
         assert not (tmp_path / "out.wav").exists()
+
+
+class TestMix:
+    @pytest.mark.parametrize("mix", [Mix(0.5, -3.0), Mix(0.3, 9.0), Mix(0.0, 2.0)])
+    @pytest.mark.parametrize("octaves", [-2.0, 0.0])
+    def test_layers_as_saved_add_up_to_the_mix_as_saved(self, processor, tmp_path, mix, octaves):
+        sf.write(tmp_path / "in.wav", np.stack([drone(-45), drone(-40, seed=1)], axis=1), SR, "FLOAT")
+        files = {}
+        for layer in (None, *LAYER_NAMES):
+            target = RenderTarget(octaves, layer=layer, mix=mix)
+            result = processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", target, overwrite=True)
+            assert result.mix == mix
+            files[layer], _ = sf.read(tmp_path / "out.wav")
+        np.testing.assert_allclose(files["tones"] + files["texture"], files[None], atol=1e-6)
+
+    def test_the_file_is_the_mix_of_the_two_files(self, processor, tmp_path):
+        y = 0.5 * drone(-45)
+        sf.write(tmp_path / "in.wav", y, SR, "FLOAT")
+        files = {}
+        for wet in (1.0, 0.5):
+            target = RenderTarget(-2.0, mix=Mix(wet))
+            rendering = processor.render_file(
+                tmp_path / "in.wav", tmp_path / "out.wav", target, overwrite=True
+            ).rendering
+            files[wet], amounts = sf.read(tmp_path / "out.wav")[0], rendering.amounts
+        np.testing.assert_allclose(files[0.5], 0.5 * (y + files[1.0]), atol=1e-6)
+        z = processor.render(y, SR, grain=-2.0, mix=Mix(0.5))
+        np.testing.assert_allclose(z, files[0.5], atol=1e-6)
+        assert amounts.texture_db > 0
+
+    def test_samples_get_a_gain_that_stays_below_full_scale(self, processor):
+        y = 0.5 * drone(-45, 1.0)
+        np.testing.assert_allclose(processor.render(y, SR, grain=0, mix=Mix(gain_db=-6)), 10**-0.3 * y, atol=1e-7)
+        assert np.abs(processor.render(y, SR, grain=0, mix=Mix(gain_db=20))).max() == pytest.approx(1)
+        np.testing.assert_array_equal(processor.render(y, SR, grain=-2, mix=Mix(0.0)), y)
+
+    def test_without_grain_a_gain_is_still_done_and_said(self, processor, tmp_path):
+        sf.write(tmp_path / "in.wav", noise(0.01), SR, "FLOAT")
+        target = RenderTarget(mix=Mix(0.5, 6.0))
+        result = processor.render_file(tmp_path / "in.wav", tmp_path / "out.wav", target)
+        assert describe_result(result) == "no grain to measure; gain +6.0 dB"
+        y, z = (sf.read(tmp_path / name)[0] for name in ("in.wav", "out.wav"))
+        np.testing.assert_allclose(z, 10**0.3 * y, rtol=1e-6)
+
+    @pytest.mark.parametrize(("name", "format_", "subtype"), FORMATS)
+    def test_a_gain_works_in_every_format(self, processor, tmp_path, name, format_, subtype):
+        y = 0.2 * drone(duration_s=0.5)
+        sf.write(tmp_path / name, y, SR, subtype, format=format_)
+        output = tmp_path / f"out{Path(name).suffix}"
+        result = processor.render_file(tmp_path / name, output, RenderTarget(mix=Mix(gain_db=6.0)))
+        (before, _), (after, _) = sf.read(tmp_path / name), sf.read(output)
+        assert len(after) == len(before)
+        assert result.rendering.level_db == pytest.approx(6.0, abs=0.1)
+        ratio = np.sqrt(np.mean(after[: len(before)] ** 2) / np.mean(before**2))
+        assert 20 * math.log10(ratio) == pytest.approx(6.0, abs=0.3)
 
 
 class TestReport:
@@ -319,6 +375,9 @@ def test_the_example_in_the_documentation_works_with_the_import_from_the_script(
         (RenderTarget(target_grain=0.02), "x_grain0.02.wav"),
         (RenderTarget(-2.0, layer="tones"), "x_grain-2.0_tones.wav"),
         (RenderTarget(layer="texture"), "x_texture.wav"),
+        (RenderTarget(-2.0, mix=Mix(0.5)), "x_grain-2.0_mix50.wav"),
+        (RenderTarget(-2.0, mix=Mix(0.125, -3.0), layer="tones"), "x_grain-2.0_mix12.5_-3dB_tones.wav"),
+        (RenderTarget(mix=Mix(gain_db=1.5)), "x_grain+0.0_+1.5dB.wav"),
     ],
 )
 def test_an_output_is_named_after_its_target(target, name):

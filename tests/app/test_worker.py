@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pyloudnorm
 import pytest
 import soundfile as sf
 from conftest import SR, drone
@@ -81,6 +82,21 @@ def test_the_picture_that_comes_first_is_that_of_the_analysis(worker, tmp_path):
     opened = wait_for(worker, FileOpened)
     inside = slice(4, -4)  # the padding of the analysis also depends on the texture
     np.testing.assert_allclose(message.picture.x[:, inside], opened.analysis.x[:, inside], atol=1e-5)
+
+
+def test_overview_and_loudness_come_with_the_file(worker, tmp_path):
+    path = tmp_path / "drone.wav"
+    y = np.stack([drone(-40), drone(-30, seed=1)], axis=1)
+    sf.write(path, y, SR, "FLOAT")
+    worker.open(path)
+    while not isinstance(message := worker.messages.get(timeout=60), Pictured):
+        assert not isinstance(message, FileOpened)
+    opened = wait_for(worker, FileOpened)
+    assert message.facts.overview is opened.facts.overview
+    assert message.overview.shape[0] == 2
+    assert (message.overview.min(), message.overview.max()) == (opened.y.min(), opened.y.max())
+    meter = pyloudnorm.Meter(SR, "DeMan")
+    assert opened.facts.loudness_lufs == pytest.approx(meter.integrated_loudness(y), abs=0.02)
 
 
 def test_a_rendering_that_is_done_keeps_no_audio_but_the_input(worker, tmp_path):

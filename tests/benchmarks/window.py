@@ -101,7 +101,7 @@ def print_freezes(model: Path, folder: Path) -> None:
     print(f"  not ready in time while moving: {window.playback.mixer.underruns} blocks")
     run_until(lambda: window.is_idle, "measure when the slider rests")
     window.dialogs = SimpleNamespace(save_name=lambda *_: str(folder / "saved.wav"), should_save=lambda: False)
-    window.ask_save()
+    window.files.ask_save()
     run_until(lambda: window.is_idle, "save")
     window.close()
 

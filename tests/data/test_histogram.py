@@ -14,7 +14,7 @@ from neural_grain.data.histogram import MAX_COLUMNS, GrainHistogram, parse_histo
 def test_a_column_holds_the_recordings_between_its_edges():
     histogram = GrainHistogram.of([2**-5.9, 2**-5.8, 2**-5.6, 2**-5.1])
     assert histogram == GrainHistogram(-6.0, 0.25, (2, 1, 0, 1))
-    assert histogram.edges == pytest.approx([2**-6, 2**-5.75, 2**-5.5, 2**-5.25, 2**-5])
+    assert histogram.log2_edges == (-6.0, -5.75, -5.5, -5.25, -5.0)
 
 
 @pytest.mark.parametrize("lowest", [1.0, 0.5, 1e-2, 1e-5, 1e-10])
@@ -23,7 +23,7 @@ def test_a_library_of_any_spread_fits(lowest):
     histogram = GrainHistogram.of(grains)
     assert len(histogram.counts) <= MAX_COLUMNS
     assert sum(histogram.counts) == 1000
-    edges = np.array(histogram.edges)
+    edges = 2.0 ** np.array(histogram.log2_edges)
     assert edges[0] <= lowest
     assert edges[-1] >= 1.0
     inside = np.histogram(grains, edges)[0]

@@ -20,6 +20,7 @@ from conftest import SR, drone
 
 from neural_grain.app.dialogs import Dialogs
 from neural_grain.app.player import Player
+from neural_grain.app.slider import SLIDER
 from neural_grain.app.window import GrainWindow
 
 
@@ -83,17 +84,21 @@ class Driver:
             "folder": "",
             "open_curve": "",
             "save_curve": "",
+            "text": "",
             "should_save": False,
             "confirm": True,
         }
         self.suggestions: list[tuple[str, str]] = []  # title and name that the save dialog offered
         self.questions: list[str] = []  # that were to be confirmed
+        self.folders: list[Path] = []  # that were shown in the file manager
         self.sheets: list[tuple[str, str]] = []  # title and text of each that was shown
         self.root = tk.Tk()
         self.root.report_callback_exception = lambda *error: self.errors.append(repr(error[1]))
         answers = self.answers
         self.dialogs = Dialogs(
-            open_name=lambda folder: answers["open"],
+            open_names=lambda folder: (
+                [answers["open"]] if isinstance(answers["open"], str) and answers["open"] else list(answers["open"])
+            ),
             save_name=lambda title, folder, name: self.suggestions.append((title, name)) or answers["save"],
             model_name=lambda: answers["model"],
             many_names=lambda: answers["many"],
@@ -102,13 +107,15 @@ class Driver:
             save_curve=lambda folder, name: self.suggestions.append(("", name)) or answers["save_curve"],
             should_save=lambda: answers["should_save"],
             confirm=lambda question: self.questions.append(question) or answers["confirm"],
+            text=lambda title, question: answers["text"],
+            show_folder=lambda folder: self.folders.append(folder) or "",
             show_text=lambda title, text: self.sheets.append((title, text)),
         )
         models = preferences_file.parent / "models"
         self.window = GrainWindow(self.root, model, "cpu", source, self.dialogs, player, preferences_file, models)
         self.session, self.playback = self.window.session, self.window.playback
         self.layout, self.panel, self.lane = self.window.layout, self.window.panel, self.window.lane.view
-        self.slider, self.entry = self.layout.octave_slider.slider, self.layout.octave_slider.entry
+        self.slider, self.entry = self.layout.octave_slider.slider.canvas, self.layout.octave_slider.entry
         self.root.geometry("+0+0")
 
     @property
@@ -137,7 +144,14 @@ class Driver:
         """Run the event loop until all input is handled and no work is under way or about to start."""
         for _ in range(2):
             self.receive_events()
-            self.wait_until(lambda: self.window.is_idle and self.panel.is_drawn and self.lane.is_drawn)
+            self.wait_until(
+                lambda: (
+                    self.window.is_idle
+                    and self.panel.is_drawn
+                    and self.lane.is_drawn
+                    and self.layout.octave_slider.slider.is_drawn
+                )
+            )
 
     def has_open(self, path: Path) -> bool:
         return self.session.opened is not None and self.session.opened.path == path
@@ -157,14 +171,20 @@ class Driver:
     def click(self, widget: tk.Misc) -> None:
         self.xdotool("mousemove", *self.centre(widget), "click", 1)
 
+    def choose_from(self, menu: str, label: str) -> None:
+        """Choose an entry of a menu that is filled when it opens."""
+        opened = self.layout.menu_bar.dynamic_menus[menu]
+        self.root.tk.call(*self.root.tk.splitlist(opened["postcommand"]))
+        opened.invoke(label)
+
     def drag_slider(self, octaves: float) -> None:
         """Press on the knob, move it in steps, release."""
-        y = self.centre(self.slider)[1]
+        y = self.slider.winfo_rooty() + round(SLIDER.trough_y * self.layout.scale)
 
         def x(value: float) -> int:
-            return self.slider.winfo_rootx() + int(self.slider.coords(value)[0])
+            return self.slider.winfo_rootx() + round(self.layout.octave_slider.slider.x_of(value))
 
-        self.xdotool("mousemove", x(self.slider.get()), y, "mousedown", 1)
+        self.xdotool("mousemove", x(self.octaves), y, "mousedown", 1)
         for share in (0.25, 0.5, 0.75, 1.0):
             self.xdotool("mousemove", int(x(0) + share * (x(octaves) - x(0))), y)
         self.xdotool("mouseup", 1)

@@ -181,14 +181,14 @@ def test_the_curve_counts_while_it_is_shown_and_has_points(hand):
     assert slider.octaves == pytest.approx(-1.0, abs=0.2)
     hand.draw((0.5, -1.0), (2.5, 1.0))
     assert d.window.target.curve.points == ((0.5, -1.0), (2.5, 1.0))
-    assert "disabled" in d.slider.state()
+    assert not d.layout.octave_slider.slider.is_enabled
     assert d.session.rendering.curve == d.window.target.curve
     assert d.layout.grain_label["text"].startswith("curve: 3 of 3 seconds moved (median error 0.0")
     d.click(d.layout.curve_button)
     d.settle()
     assert not d.lane.canvas.winfo_viewable()
     assert d.window.target == slider
-    assert "disabled" not in d.slider.state()
+    assert d.layout.octave_slider.slider.is_enabled
     assert d.session.rendering.requested_octaves == slider.octaves
     hand.keys("c")
     d.settle()
@@ -262,7 +262,7 @@ def test_a_curve_is_saved_and_loaded_as_it_was(hand, tmp_path):
     d, file = hand.d, tmp_path / "my curve.txt"
     d.answers.update(save_curve=str(file), open_curve=str(file))
     d.window.curve.save()
-    assert "no points" in d.layout.status_label["text"]
+    assert "no points" in d.layout.status.label["text"]
     hand.draw((0.1234, -1.234), (2.0, 2.5))
     d.window.curve.save()
     assert d.session.status.startswith("saved the curve to ")
@@ -283,8 +283,8 @@ def test_a_bad_file_is_one_line_and_the_curve_stays(hand, tmp_path):
         d.answers["open_curve"] = str(bad)
         d.window.curve.load()
         d.settle()
-        assert line in d.layout.status_label["text"]
-        assert "\n" not in d.layout.status_label["text"]
+        assert line in d.layout.status.label["text"]
+        assert "\n" not in d.layout.status.label["text"]
         assert d.session.is_error
         assert hand.points == drawn
 

@@ -53,10 +53,9 @@ def type_into(d, entry: tk.Entry, text: str) -> None:
 
 def model_entries(d) -> list[str]:
     """The models in the menu, looked up anew."""
-    menu = d.layout.menus["Model"]
+    menu = d.layout.menu_bar.dynamic_menus["Use"]
     d.root.tk.call(menu["postcommand"])
-    entries = range(menu.index("end") + 1)
-    return [menu.entrycget(i, "label") for i in entries if menu.type(i) == "radiobutton"]
+    return [menu.entrycget(i, "label") for i in range(menu.index("end") + 1)]
 
 
 def test_a_model_is_learned_while_the_window_is_used_and_then_heard(start, sounds, sound, tmp_path):
@@ -97,7 +96,6 @@ def test_a_model_is_learned_while_the_window_is_used_and_then_heard(start, sound
     assert run.verdict["text"].startswith("The slider is accurate to 0.05 octaves")
     assert run.picture["image"]
     assert not d.parts_cut_off(learn.view.window)
-    d.session.saved_target = d.window.target  # nobody has to be asked
     learn.view.window.lift()
     d.receive_events()
     d.click(run.use_button)
@@ -105,12 +103,18 @@ def test_a_model_is_learned_while_the_window_is_used_and_then_heard(start, sound
     d.settle()
     (model,) = list_models(tmp_path / "preferences/models")
     assert d.session.processor.loaded.audit["verdict"] == model.verdict
-    assert model_entries(d) == ["My drones"]
+    assert model_entries(d) == ["Built-in pattern", "✓ My drones"]
+    library = d.session.library_state(d.window.target)
+    assert sum(library.counts) == 5
+    assert len(library.log2_edges) == len(library.counts) + 1
 
     d.close()
     again = start()  # another session
     assert again.session.processor.loaded is not None
-    assert model_entries(again) == ["My drones"]
+    assert model_entries(again) == ["Built-in pattern", "✓ My drones"]
+    again.layout.menu_bar.dynamic_menus["Use"].invoke(0)
+    again.wait_until(lambda: again.session.processor.loaded is None)
+    assert model_entries(again) == ["✓ Built-in pattern", "My drones"]
 
 
 def test_quitting_while_a_model_is_learned_asks_first_and_takes_the_stage_along(start, sounds, tmp_path):

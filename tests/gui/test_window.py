@@ -18,6 +18,7 @@ from measure_audio_grain import measure_file
 from neural_grain.app.actions import ACTIONS, shortcut_sheet
 from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.dialogs import system_dialogs
+from neural_grain.app.file_commands import FileCommands
 from neural_grain.app.window import GrainWindow
 from neural_grain.dsp.settings import GrainSettings
 
@@ -80,7 +81,7 @@ def test_plain_keys_are_text_while_a_value_is_typed(start, sound):
     d.receive_events()
     assert "bgl0 " in d.entry.get()
     assert d.playback.listening == "after"
-    assert not any((d.playback.is_playing, d.panel.shows_gain, d.panel.is_log))
+    assert not any((d.playback.is_playing, d.panel.view != "after", d.panel.is_log))
 
 
 def test_the_window_answers_while_it_works(start, tmp_path):
@@ -111,19 +112,20 @@ def test_measuring_does_not_hide_an_error(start, sound, tmp_path):
     d.wait_until(lambda: d.session.is_error)
     d.settle()
     assert d.session.rendering.requested_octaves == d.octaves != 0
-    assert "can't write .xyz" in d.layout.status_label["text"]
+    assert "can't write .xyz" in d.layout.status.label["text"]
     d.xdotool("key", "Right")
     d.settle()
     assert not d.session.is_error
-    assert "can't write" not in d.layout.status_label["text"]
+    assert "can't write" not in d.layout.status.label["text"]
 
 
 def test_every_action_of_the_table_has_a_method_and_every_key_a_line_in_the_sheet():
     sheet = shortcut_sheet("Control").split("\n")
     for action in ACTIONS:
         for name in filter(None, (action.command, action.release)):
-            owner = CurveCommands if name.startswith("curve.") else GrainWindow
-            assert callable(getattr(owner, name.removeprefix("curve.")))
+            *part, method = name.split(".")
+            owner = {"curve": CurveCommands, "files": FileCommands}[part[0]] if part else GrainWindow
+            assert callable(getattr(owner, method))
         if action.key or action.gesture:
             assert f"{action.gesture or action.key_name('Control')}\t{action.help}" in sheet
 
@@ -146,21 +148,21 @@ def test_f1_opens_the_help_sheet_and_a_key_closes_it(start):
 
 def test_preferences_are_kept_and_a_damaged_file_of_them_is_no_error(start, sound, tmp_path):
     d = start(sound)
-    d.window.toggle_dark()
+    d.window.set_colours("dark")
     d.settle()
     d.window.close()
     path = tmp_path / "preferences" / "window.json"
     content = json.loads(path.read_text())
-    assert content["is_dark"] is True
+    assert content["colours"] == "dark"
     assert content["recent"] == [str(sound)]
-    path.write_text('{"is_dark": 7, "recent": [1, 2], "geometry": "999999x1", "volume": 1e9}')
+    path.write_text('{"colours": 7, "recent": [1, 2], "geometry": "999999x1", "volume": 1e9}')
     d = start(sound)
-    assert d.window.preferences.is_dark is False
+    assert d.window.preferences.colours == "system"
 
 
 def test_without_a_model_the_window_works_and_says_that_nothing_was_learned(start, sound):
     d = start()
-    assert d.layout.status_label["text"].startswith("nothing learned yet")
+    assert d.layout.status.label["text"].startswith("nothing learned yet")
     d.window.show_model()
     assert "Learn from my sounds" in d.sheets[-1][1]
     d.window.open(sound)
@@ -168,17 +170,17 @@ def test_without_a_model_the_window_works_and_says_that_nothing_was_learned(star
     d.drag_slider(-1.0)
     d.settle()
     assert d.session.rendering.achieved_octaves == pytest.approx(d.octaves, abs=0.02)
-    assert d.layout.status_label["text"].startswith("nothing learned yet")
+    assert d.layout.status.label["text"].startswith("nothing learned yet")
 
 
 def test_a_model_can_be_chosen_and_the_open_file_is_then_analysed_with_it(start, project, sound):
     d = start(sound)
     opened, d.answers["model"] = d.session.opened, str(project.model)
-    d.window.ask_model()
+    d.window.files.ask_model()
     d.wait_until(lambda: d.session.opened is not opened and d.session.rendering is not None)
     d.settle()
     assert d.session.processor.loaded is not None
-    assert "nothing learned" not in d.layout.status_label["text"]
+    assert "nothing learned" not in d.layout.status.label["text"]
     d.window.show_model()
     assert d.sheets[-1][1].startswith("trained on 12 files")
     d.drag_slider(-1.0)
@@ -191,7 +193,7 @@ def test_a_damaged_model_is_reported_in_the_window(start, sound, tmp_path):
     d = start(sound, model=tmp_path / "cut.pt", wait=False)
     d.wait_until(lambda: d.session.is_error)
     d.settle()
-    assert "cut.pt" in d.layout.status_label["text"]
+    assert "cut.pt" in d.layout.status.label["text"]
     assert "disabled" in d.layout.open_button.state()
 
 

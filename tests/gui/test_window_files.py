@@ -62,8 +62,8 @@ def test_saving_can_be_cancelled_and_leaves_no_file(start, sound, tmp_path, monk
     monkeypatch.setattr(GainField, "render", lambda *args: may_render.wait(60) and render(*args))
     d.answers["save"] = str(tmp_path / "saved.wav")
     d.click(d.layout.save_button)
-    d.wait_until(d.layout.cancel_button.winfo_ismapped)
-    d.click(d.layout.cancel_button)
+    d.wait_until(d.layout.status.cancel_button.winfo_ismapped)
+    d.click(d.layout.status.cancel_button)
     d.wait_until(lambda: d.window.worker.is_cancelling)
     may_render.set()
     d.settle()
@@ -77,8 +77,8 @@ def test_opening_can_be_cancelled(start, tmp_path):
     sf.write(long, np.tile(drone(-40), 60), SR, "PCM_16")
     d = start()
     d.window.open(long)
-    d.wait_until(d.layout.cancel_button.winfo_ismapped)
-    d.click(d.layout.cancel_button)
+    d.wait_until(d.layout.status.cancel_button.winfo_ismapped)
+    d.click(d.layout.status.cancel_button)
     d.settle()
     assert d.session.status == "cancelled"
     assert d.session.opened is None
@@ -100,7 +100,7 @@ def test_a_picture_is_shown_while_the_sound_is_split(is_cancelled, start, sound,
     assert d.panel.before.span == d.panel.after.span == (0.0, 2.0)
     assert "disabled" in d.layout.play_button.state()
     if is_cancelled:
-        d.click(d.layout.cancel_button)
+        d.click(d.layout.status.cancel_button)
         d.wait_until(lambda: d.window.worker.is_cancelling)
     may_continue.set()
     d.settle()
@@ -117,7 +117,7 @@ def test_an_instrument_is_saved_into_a_folder(start, sound, tmp_path):
     d = start(sound)
     d.answers["folder"] = str(tmp_path / "instrument")
     (tmp_path / "instrument").mkdir()
-    d.window.ask_save_instrument()
+    d.window.files.ask_save_instrument()
     d.wait_for_status("7 files rendered")
     text = (tmp_path / "instrument" / f"{sound.stem}.dspreset").read_text()
     assert text.count("<sample ") == len(list((tmp_path / "instrument").glob("*.wav"))) == 7
@@ -127,12 +127,12 @@ def test_variations_and_a_batch_are_rendered_into_a_folder(start, sound, tmp_pat
     d = start(sound)
     (tmp_path / "bad.wav").write_text("no audio")
     d.answers.update(folder=str(tmp_path / "out"), many=[str(sound), str(tmp_path / "bad.wav")])
-    d.window.ask_save_variations()
+    d.window.files.ask_save_variations()
     d.settle()
     assert len(list((tmp_path / "out").glob("*.wav"))) == 7
     d.drag_slider(1.0)
     d.settle()
-    d.window.ask_batch()
+    d.window.files.ask_batch()
     d.settle()
     assert "1 files rendered, 1 failed: bad.wav: not readable" in d.session.status
     assert d.sheets[-1][0] == "Not rendered"
@@ -150,7 +150,7 @@ def test_a_batch_keeps_the_tree_and_a_second_one_renders_only_what_changed(start
         f"2 files rendered in {tmp_path}",
         f"2 files rendered in {tmp_path}, 2 of them unchanged since an earlier run",
     ):
-        d.window.ask_batch()
+        d.window.files.ask_batch()
         d.settle()
         assert d.session.status == status
     outputs = [take.with_name("take_grain+0.0.wav") for take in takes]
@@ -159,8 +159,8 @@ def test_a_batch_keeps_the_tree_and_a_second_one_renders_only_what_changed(start
     assert d.questions == []
     takes[0].rename(outputs[1])
     d.answers.update(many=[str(outputs[1])])
-    d.window.ask_batch()
-    assert "left out: 1 files that grain_renderings.jsonl lists as outputs" in d.layout.status_label["text"]
+    d.window.files.ask_batch()
+    assert "left out: 1 files that grain_renderings.jsonl lists as outputs" in d.layout.status.label["text"]
 
 
 def test_a_batch_says_what_it_had_to_leave_behind(start, tmp_path):
@@ -170,7 +170,7 @@ def test_a_batch_says_what_it_had_to_leave_behind(start, tmp_path):
     source.write_bytes(b"FORM" + struct.pack(">I", len(content) - 8) + content[8:])
     d = start()
     d.answers.update(folder=str(tmp_path / "out"), many=[str(source)])
-    d.window.ask_batch()
+    d.window.files.ask_batch()
     d.settle()
     assert d.sheets[-1] == ("Left behind", "a.aiff: left behind: application data")
 
@@ -182,21 +182,21 @@ def test_files_of_the_user_are_replaced_only_on_request_and_inputs_never(ask, st
     mine.write_bytes(b"mine")
     d = start(sound)
     d.answers.update(folder=str(mine.parent), many=[str(sound)], confirm=False)
-    getattr(d.window, ask)()
+    getattr(d.window.files, ask)()
     d.settle()
     assert d.questions == [f"These files exist already. Replace them?\n\n{mine.name}"]
     assert [path.name for path in mine.parent.iterdir()] == [mine.name]
     assert mine.read_bytes() == b"mine"
     d.answers["confirm"] = True
-    getattr(d.window, ask)()
+    getattr(d.window.files, ask)()
     d.settle()
     assert sf.info(mine).frames == sf.info(sound).frames
     assert len(list(mine.parent.glob("*.wav"))) == (7 if ask == "ask_save_variations" else 1)
     for path in mine.parent.iterdir():
         path.unlink()
     os.link(sound, mine)
-    getattr(d.window, ask)()
-    assert "a drone_grain+0.0.wav: is the input itself, which is never overwritten" in d.layout.status_label["text"]
+    getattr(d.window.files, ask)()
+    assert "a drone_grain+0.0.wav: is the input itself, which is never overwritten" in d.layout.status.label["text"]
     assert sf.info(sound).subtype == "PCM_24"
     assert len(d.questions) == 2
 
@@ -217,7 +217,7 @@ def test_quitting_asks_while_files_are_written(ask, start, sound, tmp_path, monk
     d.answers.update(
         folder=str(tmp_path / "out"), many=[str(sound), str(other)], save=str(tmp_path / "out/x.wav"), confirm=False
     )
-    getattr(d.window, ask)()
+    getattr(d.window.files, ask)()
     d.wait_until(is_rendering.is_set)
     d.xdotool("key", "ctrl+q")
     d.wait_until(lambda: d.questions)
@@ -246,8 +246,8 @@ def test_errors_are_one_line_in_the_window(start, sound, tmp_path):
         d.answers.update(answer)
         d.settle()
         d.click(button)
-        d.wait_until(lambda message=message: message in d.layout.status_label["text"])
-        assert "\n" not in d.layout.status_label["text"]
+        d.wait_until(lambda message=message: message in d.layout.status.label["text"])
+        assert "\n" not in d.layout.status.label["text"]
         assert d.has_open(sound)
 
 
@@ -303,7 +303,7 @@ def test_quitting_saves_first_and_is_given_up_if_that_fails(start, sound, tmp_pa
     kept.mkdir()
     d.answers.update(should_save=True, save=str(kept))
     d.xdotool("key", "ctrl+q")
-    d.wait_until(lambda: "kept.wav: is a folder" in d.layout.status_label["text"])
+    d.wait_until(lambda: "kept.wav: is a folder" in d.layout.status.label["text"])
     kept.rmdir()
     d.click(d.layout.save_button)
     d.wait_for_status("saved ")

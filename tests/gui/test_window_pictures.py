@@ -26,7 +26,7 @@ def axis_texts(view) -> list[str]:
 
 def test_pictures_have_axes_and_show_what_is_heard(start, sound):
     d = start(sound)
-    assert {"before", "Hz", "time (s)", "100", "1k", "10k", "0", "1", "2"} <= set(axis_texts(d.panel.before))
+    assert {"before", "Hz", "s", "100", "1k", "10k", "0", "1", "2"} <= set(axis_texts(d.panel.before))
     d.drag_slider(-2.0)
     d.settle()
     opened = d.session.opened
@@ -131,9 +131,9 @@ def test_pictures_keep_their_place_while_the_window_measures(start, sound):
     places = set()
     d.panel.before.canvas.bind("<Configure>", lambda event: places.add((event.x, event.y, event.width, event.height)))
     d.drag_slider(-1.0)
-    d.wait_until(d.layout.progress.winfo_ismapped)
+    d.wait_until(d.layout.status.progress.winfo_ismapped)
     d.settle()
-    assert not d.layout.progress.winfo_ismapped()
+    assert not d.layout.status.progress.winfo_ismapped()
     assert places == set()
 
 
@@ -166,7 +166,7 @@ def test_nothing_is_cut_off_in_the_smallest_window(scale, start, fine_screen, tm
         assert d.parts_cut_off() == []
     d.window.open(long_name)
     d.root.update_idletasks()  # the worker's answer is not read yet
-    assert d.layout.cancel_button.winfo_ismapped()
+    assert d.layout.status.cancel_button.winfo_ismapped()
     assert d.parts_cut_off() == []
     d.wait_until(lambda: d.session.is_error)
     d.settle()

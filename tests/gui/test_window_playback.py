@@ -82,7 +82,7 @@ def test_the_layer_that_is_heard_is_the_one_that_is_saved_and_the_result_stays_u
         d.wait_for_status(f"saved {tmp_path / layer}.wav: the {layer} of: grain ")
         assert d.suggestions[-1] == (f"Save the {layer}", f"a drone_grain{position}_{layer}.wav")
     d.answers.update(should_save=True, save=str(tmp_path / "after.wav"))
-    d.window.close_file()
+    d.window.files.close_file()
     d.settle()
     assert d.suggestions[-1] == ("Save the result", f"a drone_grain{position}.wav")
     tones, texture, after = (sf.read(tmp_path / f"{name}.wav")[0] for name in ("tones", "texture", "after"))
@@ -95,16 +95,16 @@ def test_the_level_meter_follows_the_sound(start, tmp_path):
     d = start(path, player=Player(FakeDevice()))
     d.root.focus_force()
     meter = d.layout.meter
-    assert meter["value"] == 0
+    assert meter.level_db == -60
     d.xdotool("key", "space")
     d.wait_until(lambda: d.playback.position_s > 0.5)
-    loud = meter["value"]
+    loud = meter.level_db
     peak_db = 20 * math.log10(np.abs(d.session.opened.y[: SR // 2]).max())
-    assert loud == pytest.approx(60 + peak_db, abs=3)
+    assert loud == pytest.approx(peak_db, abs=3)
     d.wait_until(lambda: d.playback.position_s > 1.5)
-    assert loud - meter["value"] == pytest.approx(26, abs=3)
+    assert loud - meter.level_db == pytest.approx(26, abs=3)
     d.xdotool("key", "space")
-    d.wait_until(lambda: meter["value"] == 0)
+    d.wait_until(lambda: meter.level_db == -60)
 
 
 def test_the_window_plays_what_it_saves(start, tmp_path):
@@ -140,7 +140,7 @@ def test_six_channels_are_opened_played_and_saved(start, tmp_path):
     sf.write(path, levels * drone(-45)[:, None], SR, "PCM_24")
     device = FakeDevice()
     d = start(path, player=Player(device))
-    assert "6 channels" in d.layout.file_label["text"]
+    assert "6 channels" in d.layout.info_label["text"]
     d.drag_slider(-1.5)
     d.settle()
     d.click(d.layout.play_button)
@@ -169,16 +169,71 @@ def test_home_goes_to_the_start(start, sound):
     assert view.canvas.coords("mark")[0] == view.left
 
 
+def test_another_model_is_heard_while_the_sound_plays_on(start, project, sound):
+    device = FakeDevice()
+    d = start(sound, player=Player(device), model=project.model)
+    d.window.select((0.5, 2.5))
+    d.drag_slider(-2.5)
+    d.settle()
+    octaves, analysis = d.octaves, d.session.opened.analysis
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.position_s > 0.7)
+    mixer, before = d.playback.mixer, d.session.opened.solver
+    for model in (None, project.model):
+        d.answers["model"] = str(model or "")
+        d.window.files.ask_model()  # does nothing without a name
+        if model is None:
+            d.window.use_model(None)
+        d.settle()
+        solver = d.session.opened.solver
+        d.wait_until(lambda solver=solver: mixer.source.after and mixer.source.after.field is solver.field)
+        assert (solver is before) == (model is not None)
+        assert d.session.opened.analysis is analysis
+        assert d.playback.mixer is mixer
+        assert d.playback.is_playing
+        assert (d.octaves, d.playback.listening) == (octaves, "after")
+        assert d.session.rendering.achieved_octaves == pytest.approx(octaves, abs=0.05)
+        assert 0.5 <= d.playback.position_s <= 2.5
+    assert not d.questions
+    assert len(device.streams) == 1
+    assert mixer.underruns == 0
+
+
 def test_a_device_that_vanishes_is_reported_and_playing_works_again(start, sound):
     device = FakeDevice()
     d = start(sound, player=Player(device))
     d.window.toggle_play()
     d.wait_until(lambda: d.playback.position_s > 0)
     device.streams[-1].vanish()
-    d.wait_until(lambda: "no sound: the device stopped" in d.layout.status_label["text"])
+    d.wait_until(lambda: "no sound: the device stopped" in d.layout.status.label["text"])
     assert d.layout.play_button["text"] == "Play"
     d.window.toggle_play()
     d.wait_until(lambda: d.playback.is_playing)
+
+
+def test_an_output_is_remembered_and_another_can_be_chosen_when_it_disappears(start, sound):
+    device = FakeDevice(outputs=("interface", "headphones", "speakers"))
+    d = start(sound, player=Player(device))
+    assert d.playback.player.outputs[0] == "speakers"
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.position_s > 0.2)
+    d.window.choose_output("interface")
+    assert d.playback.is_playing
+    assert d.playback.position_s > 0.2
+    assert device.streams[-1].output["name"] == "interface"
+    device.connected = ("headphones", "speakers")
+    device.streams[-1].vanish()
+    d.wait_until(lambda: "no sound: the output interface stopped" in d.layout.status.label["text"])
+    d.window.choose_output("headphones")
+    d.window.toggle_play()
+    d.wait_until(lambda: d.playback.is_playing)
+    assert device.streams[-1].output["name"] == "headphones"
+    d.close()
+    d = start(sound, player=Player(FakeDevice(outputs=("interface", "speakers"))))
+    assert d.window.preferences.output == "headphones"
+    d.window.toggle_play()
+    assert "the output headphones is not connected; playing on the default one" in d.layout.status.label["text"]
+    assert d.playback.is_playing
 
 
 def test_without_a_sound_card_the_play_button_says_why(start, sound, monkeypatch):

@@ -27,8 +27,10 @@ def test_a_model_is_small_and_says_what_it_was_trained_on_and_how_it_did(project
     loaded = load_model(project.model)
     assert loaded.settings == SETTINGS
     assert sum(loaded.grains.counts) == 12
-    low, high = loaded.grains.edges[0], loaded.grains.edges[-1]
-    assert all(low <= source.grain <= high for source in read_pairs(project.folder / "training_pairs.json").sources)
+    low, *_, high = loaded.grains.log2_edges
+    assert all(
+        low <= math.log2(source.grain) <= high for source in read_pairs(project.folder / "training_pairs.json").sources
+    )
 
 
 def test_a_model_from_before_the_distribution_of_grain_was_stored_is_loaded(project, tmp_path):

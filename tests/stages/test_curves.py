@@ -57,6 +57,17 @@ def test_a_file_follows_a_curve_and_the_report_says_so(folder):
     assert (width, height) == (1100, 800)
 
 
+def test_a_mix_along_a_curve_reports_its_own_seconds_and_the_states_of_the_wet_sound(folder):
+    args = ("in/drone0.wav", "--curve", "rise.txt", "--mix", "40", "--gain", "-2", "--json", "--report", "mix.png")
+    (rendered,) = json.loads(render(folder, *args, "-o", "mix.wav").out)["rendered"]
+    assert (rendered["mix"], rendered["gain_db"]) == (40, -2)
+    assert rendered["curve"]["states"] == ["moved"] * SECONDS
+    measured = np.log2(grain_contour(folder / "in" / "drone0.wav") / grain_contour(folder / "mix.wav"))
+    np.testing.assert_allclose(measured, rendered["curve"]["achieved_octaves"], atol=0.02)
+    assert rendered["curve"]["requested_octaves"][0] + 0.3 < measured[0] < 0
+    assert (folder / "mix.png").stat().st_size > 10_000
+
+
 def test_a_batch_stretches_the_curve_to_each_file_and_is_continued(folder):
     args = ("in", "--curve", "rise.txt", "--curve-fit", "-o", "fit/")
     ran = render(folder, *args)

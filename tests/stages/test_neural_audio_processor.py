@@ -219,6 +219,55 @@ class TestLayers:
         assert names == {f"{stem}_grain-1.0{end}.wav" for stem in "ab" for end in ("", "_texture")}
 
 
+class TestMix:
+    def test_the_line_and_the_json_say_mix_gain_and_what_was_measured_on_the_file(self, render, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-45), SR, "PCM_24")
+        args = ("in.wav", "--grain", "-2", "--mix", "50", "--gain", "-3")
+        line, wrote = render(*args).out.splitlines()
+        match = re.fullmatch(
+            r"in\.wav: grain (\S+) -> (\S+) \(asked x4\.00, got x(\S+)\), only texture moved: \+\d+\.\d dB; "
+            r"50 % wet, gain -3\.0 dB",
+            line,
+        )
+        assert match, line
+        before, after, factor = map(float, match.groups())
+        assert wrote == "wrote in_grain-2.0_mix50_-3dB.wav"
+        measured = grain_of(tmp_path / "in_grain-2.0_mix50_-3dB.wav")
+        assert after == pytest.approx(measured, rel=0.01)
+        assert factor == pytest.approx(after / before, rel=0.02)
+        assert 1.5 < factor < 3.5
+        (row,) = json.loads(render(*args, "--overwrite", "--json").out)["rendered"]
+        assert (row["mix"], row["gain_db"], row["requested_octaves"]) == (50, -3, -2)
+        assert row["grain_after"] == pytest.approx(measured, rel=1e-6)
+        assert row["level_db"] == pytest.approx(-3, abs=0.5)
+
+    def test_a_gain_alone_is_rendered_and_its_limiter_is_reported(self, render, tmp_path):
+        y = np.float32(0.5 * drone(-45))
+        sf.write(tmp_path / "in.wav", y, SR, "FLOAT")
+        for args, gain in ((("--gain", "-6"), 10**-0.3), (("--gain", "2", "--mix", "0", "--grain", "2"), 10**0.1)):
+            ran = render("in.wav", *args, "-o", "out.wav", "--overwrite")
+            assert ran.status == 0, ran.err
+            z, _ = sf.read(tmp_path / "out.wav", dtype="float32")
+            np.testing.assert_allclose(z, gain * y, atol=1e-7)
+            assert "limited" not in ran.out
+        ran = render("in.wav", "--gain", "18", "-o", "loud.wav")
+        assert f"peaks limited by {20 * math.log10(10**0.9 * np.abs(y).max()):.1f} dB" in ran.out
+        assert 0.99 < np.abs(sf.read(tmp_path / "loud.wav")[0]).max() <= 1
+
+    def test_a_mix_without_wet_is_the_file_itself(self, render, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-45), SR)
+        assert render("in.wav", "--grain", "-2", "--mix", "0", "-o", "out.wav").status == 0
+        assert (tmp_path / "out.wav").read_bytes() == (tmp_path / "in.wav").read_bytes()
+
+    def test_a_batch_keeps_its_mixes_apart_and_is_continued(self, render, tmp_path):
+        sf.write(tmp_path / "in.wav", drone(-45, 1.0), SR)
+        args = ("in.wav", "--sweep", "3", "-o", "out/")
+        for mix in ((), ("--mix", "50"), ("--mix", "50", "--gain", "1")):
+            assert "3 rendered, 0 unchanged" in render(*args, *mix).out
+            assert "0 rendered, 3 unchanged" in render(*args, *mix).out
+        assert len(list((tmp_path / "out").glob("*.wav"))) == 9
+
+
 NO_MODEL = "none.pt: no model there; make one with: python cak_grain_processor.py"
 ERRORS = [
     (("in.wav", "--grain", "1", "--model", "none.pt"), NO_MODEL),
@@ -233,6 +282,12 @@ ERRORS = [
     (("in.wav", "--grain", "nan"), "nan is not within -3 to +3"),
     (("in.wav", "--grain", "1,5"), "argument --grain: 1,5 is not a number; write 1.5"),
     (("in.wav", "--grain", "-1,5"), "argument --grain: -1,5 is not a number; write -1.5"),
+    (("in.wav", "--grain", "1", "--mix", "101"), "argument --mix: 101 is not within 0 to 100 percent"),
+    (("in.wav", "--grain", "1", "--mix", "half"), "argument --mix: half is not a number"),
+    (("in.wav", "--grain", "1", "--gain", "-25"), "argument --gain: -25 is not within -24 to +24 dB"),
+    (("in.wav", "--gain", "nan"), "argument --gain: nan is not within -24 to +24 dB"),
+    (("--gain", "3"), "--gain needs an INPUT"),
+    (("in.wav", "--mix", "50"), "--mix: only for rendering, not for the window; give one of --grain"),
     (("in.wav", "--target-grain", "much"), "argument --target-grain: much is not a number"),
     (("in.wav", "--sweep", "0,5"), "argument --sweep: 0,5 is not a number; write 0.5"),
     (("in.wav", "-o", "out/"), "--output: only for rendering, not for the window; give one of --grain, --target-grain"),
