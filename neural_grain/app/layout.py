@@ -321,7 +321,7 @@ class Layout:
             self._enable(widget, state.allows(Needs.FILE))
         self._enable(self.octave_slider.entry, state.allows(Needs.FILE) and not state.has_curve)
         for command, button in self.start_page.buttons.items():
-            self._enable(button, state.has_model or command == "learn")
+            self._enable(button, state.has_model or command == "learn.open")
         self.library_strip.show(state.library)
         self.file_list.mark(state.path)
         self.menu_bar.enable(state.allows)
