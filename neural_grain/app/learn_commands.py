@@ -177,7 +177,10 @@ class LearnCommands:
 
     def close(self) -> None:
         """Stop the learning and wait until its process has ended."""
+        if self.view is not None:
+            self.view.hide()
         if self.is_learning:
+            self._root.update_idletasks()  # both windows vanish at once, however long the process takes
             self.learning.close()
 
     def ask_folder(self) -> None:

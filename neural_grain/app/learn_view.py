@@ -22,7 +22,7 @@ from neural_grain.base.errors import printable
 from neural_grain.learn.settings import TrainOptions
 
 WIDTH = 600  # of the text, in pixels of a standard screen
-BAR_WIDTH = 180
+BAR_WIDTH = 130
 PICTURE_SHARE = 0.5  # of the height of the screen that the picture of the audit may take
 MAX_ROWS = 6  # of folders and of models that are shown
 TITLE = "Learn from my sounds"
@@ -160,11 +160,13 @@ class ChoosePage:
         self.name_entry = ttk.Entry(form, width=30)
         self.epochs_entry = ttk.Entry(form, width=8)
         self.epochs_entry.insert(0, str(TrainOptions.epochs))
+        form.columnconfigure((1, 2), weight=0)
         for row, (text, entry) in enumerate((("Name", self.name_entry), ("Epochs", self.epochs_entry))):
             ttk.Label(form, text=text).grid(row=row, column=0, sticky="w")
-            entry.grid(row=row, column=1, sticky="w", padx=round(12 * scale), pady=round(3 * scale))
+            span, gap = 2 - row, round(12 * scale)
+            entry.grid(row=row, column=1, columnspan=span, sticky="w", padx=gap, pady=round(3 * scale))
         about_epochs = f"{TrainOptions.epochs} suit most libraries; more take longer"
-        ttk.Label(form, text=about_epochs, style="Muted.TLabel").grid(row=1, column=1, sticky="e")
+        ttk.Label(form, text=about_epochs, style="Muted.TLabel").grid(row=1, column=2, sticky="w")
         self.fault = _label(self.frame, scale, style="Error.TLabel")
         self.unfinished_title = _label(self.frame, scale, "Not finished yet:")
         self.model_rows = _frame(self.frame, scale)
@@ -253,7 +255,7 @@ class RunPage:
         self.line = _label(self.frame, scale, style="Muted.TLabel")
         self.fault = _label(self.frame, scale, style="Error.TLabel")
         self.reasons = _label(self.frame, scale)
-        self.verdict = _label(self.frame, scale)
+        self.verdict = _frame(self.frame, scale)
         self.picture = _label(self.frame, scale)
         buttons = _frame(self.frame, scale, 0)
 
@@ -303,10 +305,11 @@ class RunPage:
         _set(self.fault, state.fault)
         question = (*state.reasons, "Little can be learned from these sounds. Learn all the same?")
         _set(self.reasons, "\n".join(map(_sentence, question)) if state.reasons else "")
-        _set(self.verdict, "\n".join(map(_sentence, state.verdict)))
         self._show_picture(state.picture)
         if state.phase is not self._phase:
             self._phase = state.phase
+            self._show_verdict(state.verdict)
+            self.resume_button.configure(text="Try again" if state.phase is Phase.FAILED else "Continue")
             for each in {each for group in self._buttons.values() for each in group}:
                 each.pack_forget()
             for each in reversed(self._buttons[state.phase]):
@@ -330,8 +333,19 @@ class RunPage:
         else:
             self.stage_rows.grid()
 
+    def _show_verdict(self, clauses: tuple[str, ...]) -> None:
+        """One paragraph for each clause."""
+        for child in self.verdict.winfo_children():
+            child.destroy()
+        for clause in clauses:
+            _label(self.verdict, self._scale, _sentence(clause), gap=4)
+        if clauses:
+            self.verdict.grid()
+        else:
+            self.verdict.grid_remove()
+
     def _add_stage(self, i: int) -> None:
-        title, text = ttk.Label(self.stage_rows), ttk.Label(self.stage_rows, width=44)
+        title, text = ttk.Label(self.stage_rows), ttk.Label(self.stage_rows, width=42)
         title.grid(row=i, column=0, sticky="w", pady=round(4 * self._scale))
         bar = ttk.Progressbar(
             self.stage_rows, length=round(BAR_WIDTH * self._scale), style="Accent.Horizontal.TProgressbar"
@@ -372,7 +386,7 @@ class LearnLine:
         self.frame, self._place = ttk.Frame(parent), place
         self.label = ttk.Label(self.frame)
         self.label.pack(side="left")
-        self.button = ttk.Button(self.frame, text="Show", command=show)
+        self.button = ttk.Button(self.frame, text="Show", style="Small.TButton", command=show)
         self.button.pack(side="left", padx=round(12 * scale))
 
     def show(self, text: str) -> None:
@@ -390,10 +404,10 @@ def _below(widget: ttk.Widget, scale: float, gap: float = 8) -> None:
     widget.grid(row=row, column=0, sticky="ew", pady=(0, round(gap * scale)))
 
 
-def _label(parent: ttk.Frame, scale: float, text: str = "", style: str = "TLabel") -> ttk.Label:
+def _label(parent: ttk.Frame, scale: float, text: str = "", style: str = "TLabel", gap: float = 8) -> ttk.Label:
     """A line or paragraph of text in a page."""
     label = ttk.Label(parent, style=style, wraplength=round(WIDTH * scale), justify="left")
-    _below(label, scale)
+    _below(label, scale, gap)
     _set(label, text)
     return label
 
