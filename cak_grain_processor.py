@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from neural_grain.base.caches import provide_cache_folders
 from neural_grain.base.cli import (
+    add_driver_arguments,
     add_version_argument,
     exit_process,
     exit_status,
@@ -45,13 +46,19 @@ from neural_grain.base.files import prepare_folder, run_lock
 from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.records import write_json
 from neural_grain.data.tiles import DEFAULT_PAIRS, TrainingPairs, group_copies, read_pairs
-from neural_grain.learn.settings import DEFAULT_MODEL_DIR, FINAL_NAME, TrainOptions
+from neural_grain.learn.settings import (
+    AUDIT_NAME,
+    AUDIT_VERSION,
+    DEFAULT_MODEL_DIR,
+    FINAL_NAME,
+    LATEST_NAME,
+    TrainOptions,
+)
 
 if TYPE_CHECKING:  # torch takes seconds to import, so --help and most errors come without it
     from neural_grain.learn.audit import AuditReport
     from neural_grain.learn.training import TrainedModel
 
-AUDIT_VERSION = 3
 MAX_SEED = 2**63 - 1  # of torch
 
 
@@ -61,7 +68,7 @@ def train_and_audit(args: argparse.Namespace) -> int:
     pairs = read_pairs(args.pairs)
     check_options(options)
     provide_cache_folders()
-    refuse_inputs([args.output_dir / name for name in (FINAL_NAME, "audit.json")], [args.pairs])
+    refuse_inputs([args.output_dir / name for name in (FINAL_NAME, AUDIT_NAME)], [args.pairs])
     for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
         prepare_folder(folder)
     with run_lock(args.output_dir / FINAL_NAME):
@@ -97,7 +104,7 @@ def train_model(args: argparse.Namespace, pairs: TrainingPairs, options: TrainOp
         args.output_dir,
         device=device,
         resume=args.resume,
-        progress=progress_bar("training", "epoch"),
+        progress=progress_bar("training", "epoch", as_lines=args.progress == "lines"),
     )
 
 
@@ -116,13 +123,13 @@ def audit_and_save(
         nearer_than_one_gain=trained.nearer_than_one_gain,
         seed=options.seed,
         folder=args.pairs.absolute().parent,
-        progress=progress_bar("auditing"),
+        progress=progress_bar("auditing", as_lines=args.progress == "lines"),
     )
     summary = asdict(report.summary)
     content = model_content(trained.model, pairs, options, trained.history, summary)
     save_checkpoint(args.output_dir / FINAL_NAME, content)
     rows = [asdict(row) for row in report.rows]
-    write_json(args.output_dir / "audit.json", {"version": AUDIT_VERSION, "summary": summary, "rows": rows})
+    write_json(args.output_dir / AUDIT_NAME, {"version": AUDIT_VERSION, "summary": summary, "rows": rows})
     draw_audit(args.output_dir / "audit.png", report)
     return report
 
@@ -147,7 +154,7 @@ def print_report(output_dir: Path, report: AuditReport) -> None:
 def latest_checkpoint_ns(output_dir: Path) -> int | None:
     """When the checkpoint that a run can be resumed from was written; None if there is none."""
     try:
-        return (output_dir / "checkpoints" / "latest.pt").stat().st_mtime_ns
+        return (output_dir / LATEST_NAME).stat().st_mtime_ns
     except OSError:
         return None
 
@@ -195,6 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="the same seed gives the same model (default: %(default)s)",
     )
     parser.add_argument("--resume", action="store_true", help="continue where an interrupted run stopped")
+    add_driver_arguments(parser)
     add_version_argument(parser)
     return parser
 
@@ -203,7 +211,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run stage 3 from the command line; returns the exit status."""
     args = build_parser().parse_args(argv)
     checkpoint_before_ns = latest_checkpoint_ns(args.output_dir)
-    return run_stage(lambda: train_and_audit(args), lambda: interrupted_message(args, checkpoint_before_ns))
+    return run_stage(
+        lambda: train_and_audit(args),
+        lambda: interrupted_message(args, checkpoint_before_ns),
+        end_with_stdin=args.end_with_stdin,
+    )
 
 
 def command() -> NoReturn:

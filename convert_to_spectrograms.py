@@ -34,6 +34,7 @@ import numpy as np
 
 from neural_grain.audio.sound import open_sound
 from neural_grain.base.cli import (
+    add_driver_arguments,
     add_parallel_arguments,
     add_version_argument,
     exit_process,
@@ -283,6 +284,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--pairs", type=Path, default=Path(DEFAULT_PAIRS), metavar="FILE", help="what to write (default: %(default)s)"
     )
     add_parallel_arguments(parser, os.cpu_count() or 1)
+    add_driver_arguments(parser)
     add_version_argument(parser)
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures")
     return parser
@@ -311,7 +313,7 @@ def _run(args: argparse.Namespace) -> int:
             base=Path(os.path.abspath(args.pairs)).parent,
             images=not args.no_images,
             jobs=args.jobs,
-            progress=progress_bar("converting"),
+            progress=progress_bar("converting", as_lines=args.progress == "lines"),
             rescue=save,
         )
         save(pairs)
@@ -330,7 +332,7 @@ def _run(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run stage 2 from the command line and return the exit status."""
     args = build_parser().parse_args(argv)
-    return run_stage(lambda: _run(args))
+    return run_stage(lambda: _run(args), end_with_stdin=args.end_with_stdin)
 
 
 def command() -> NoReturn:

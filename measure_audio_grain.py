@@ -28,7 +28,7 @@ if __name__ == "__main__":
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ import numpy as np
 
 from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, open_sound, unreadable_formats
 from neural_grain.base.cli import (
+    add_driver_arguments,
     add_parallel_arguments,
     add_version_argument,
     exit_process,
@@ -56,17 +57,15 @@ from neural_grain.data.incremental import EarlierRun, Progress, RunCounts, no_pr
 from neural_grain.data.metadata import (
     DEFAULT_FOLDERS,
     DEFAULT_METADATA,
-    FEW_FILES,
-    NARROW_OCTAVES,
     FileGrain,
     Metadata,
     SkippedFile,
-    count_copies,
     is_unchanged,
+    library_warnings,
     read_metadata,
     write_metadata,
 )
-from neural_grain.dsp.flatness import grain_spread_octaves, measure_grain
+from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.settings import GrainSettings
 
 
@@ -186,23 +185,6 @@ def _histogram(grains: list[float]) -> list[str]:
     ]
 
 
-def library_warnings(files: Sequence[FileGrain]) -> list[str]:
-    """Reasons why a model would learn little from these files; empty if there are none."""
-    warnings = []
-    grains, n_copies = [item.grain for item in files], count_copies(files)
-    if n_copies:
-        warnings.append(f"{n_copies} of the {len(files)} files are copies of others, from which nothing new is learned")
-    if len(files) - n_copies < FEW_FILES:
-        n_sounds = len(files) - n_copies
-        warnings.append(f"only {n_sounds} file{'s' * (n_sounds != 1)}: a model learns better from {FEW_FILES} or more")
-    if grain_spread_octaves(grains) < NARROW_OCTAVES:
-        warnings.append(
-            f"the files hardly differ in grain ({grain_spread_octaves(grains):.2f} octaves between the 10th and "
-            "90th percentile): add smoother and grainier sounds"
-        )
-    return warnings
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Build the command line of stage 1."""
     parser = argparse.ArgumentParser(
@@ -225,6 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to write (default: %(default)s)",
     )
     add_parallel_arguments(parser, os.cpu_count() or 1)
+    add_driver_arguments(parser)
     add_version_argument(parser)
     parser.add_argument(
         "--demo",
@@ -240,7 +223,7 @@ def _paths_to_measure(args: argparse.Namespace) -> list[Path]:
         if len(args.paths) > 1:
             raise PipelineError(f"--demo writes into one folder, {len(args.paths)} were given")
         folder = args.paths[0] if args.paths else Path()
-        files = write_demo(folder, progress_bar("demo library"), args.jobs)
+        files = write_demo(folder, progress_bar("demo library", as_lines=args.progress == "lines"), args.jobs)
         print(f"{len(files)} demo sounds in {', '.join(str(folder / name) for name in DEFAULT_FOLDERS)}")
         return [folder / name for name in DEFAULT_FOLDERS]
     if args.paths:
@@ -265,7 +248,7 @@ def _run(args: argparse.Namespace) -> int:
             paths,
             earlier,
             jobs=args.jobs,
-            progress=progress_bar("measuring"),
+            progress=progress_bar("measuring", as_lines=args.progress == "lines"),
             rescue=lambda metadata: write_metadata(args.output, metadata),
         )
         write_metadata(args.output, metadata)
@@ -288,7 +271,7 @@ def _run(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run stage 1 from the command line and return the exit status."""
     args = build_parser().parse_args(argv)
-    return run_stage(lambda: _run(args))
+    return run_stage(lambda: _run(args), end_with_stdin=args.end_with_stdin)
 
 
 def command() -> NoReturn:

@@ -14,19 +14,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "base": "streams errors caches identity files records parallel cli",
+    "base": "streams errors caches identity files records parallel progress cli",
     "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
     "dsp": (
         "settings stft flatness prediction masking layers mel loudness analysis smoothing overview gains generation resynthesis "
         "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"
     ),
-    "data": "metadata tiles incremental pictures demo",
+    "data": "metadata histogram tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
         "targets processor report batch instrument report_picture meter mixer player playback messages model_shelf "
         "opening worker library_state session curve_editor setting preferences theme hint picture panels slider "
         "overview_strip meter_view library_strip lane_view lane start_page file_list status_row mix_controls actions "
-        "view_state menus dialogs curve_commands file_commands layout window desktop"
+        "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state learn_view "
+        "learn_commands layout window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
@@ -53,6 +54,8 @@ HOMES = {  # a third-party package, and the modules that may import it
             "menus",
             "lane_view",
             "lane",
+            "learn_view",
+            "learn_commands",
             "window",
             "desktop",
         )

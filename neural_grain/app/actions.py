@@ -215,6 +215,7 @@ ACTIONS = (
     Action("quit", "close", key="Mod-q", menu="File", label="Quit", works_while_typing=True),
     Action(command="reset_clip", menu="Sound", label="Reset the clip light", needs=Needs.FILE),
     Action("this sheet; Esc closes it", "show_help", key="F1", menu="Help", label="Shortcuts", works_while_typing=True),
+    Action(command="learn.open", menu="Model", label="Learn from my sounds ..."),
     Action(command="files.ask_model", menu="Model", label="Choose a model file ..."),
     Action(command="show_model", menu="Model", label="About the model"),
     Action(command="show_about", menu="Help", label="About"),

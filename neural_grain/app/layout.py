@@ -106,8 +106,10 @@ class Layout:
         self.outer.pack(fill="both", expand=True)
         # Tk squeezes last what is packed first, so everything around the pictures is packed before them.
         self._build_bar()
-        self._build_title_row()
         self.status = StatusRow(self.outer, self.scale, callbacks.cancel)
+        self.start_page = StartPage(self.outer, self.scale, self._perform)
+        self.workspace = ttk.Frame(self.outer)  # takes the place of the start page once there is a sound
+        self._build_title_row()
         self._build_slider()
         self._build_pictures()
         self.menu_bar = MenuBar(root, self.modifier, callbacks.perform, dynamic)
@@ -168,7 +170,7 @@ class Layout:
 
     def _build_title_row(self) -> None:
         """What is open, and which pictures of it are shown."""
-        row = ttk.Frame(self.outer)
+        row = ttk.Frame(self.workspace)
         row.pack(fill="x", pady=(self._px(8), self._px(4)))
         self.view_buttons = {
             view: self._button(row, VIEW_NAMES[view], "show_view", view, style="Small.TButton") for view in VIEWS
@@ -182,9 +184,9 @@ class Layout:
 
     def _build_slider(self) -> None:
         """The slider and what was measured, and above them where the sound stands."""
-        outer, scale = self.outer, self.scale
+        parent, scale = self.workspace, self.scale
         # Two lines always, so that the pictures keep their place when the text grows.
-        row = ttk.Frame(outer, height=2 * self.theme.line_height(TITLE_FONT))
+        row = ttk.Frame(parent, height=2 * self.theme.line_height(TITLE_FONT))
         row.pack_propagate(False)
         row.pack(side="bottom", fill="x")
         self.grain_label = ttk.Label(row, style="Grain.TLabel")
@@ -192,17 +194,18 @@ class Layout:
         self.mix_controls.frame.pack(side="right", anchor="n")
         self.grain_label.pack(side="left", anchor="nw")
         keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
-        self.octave_slider = OctaveSlider(outer, self.palette, scale, keys, self._callbacks.slide)
+        self.octave_slider = OctaveSlider(parent, self.palette, scale, keys, self._callbacks.slide)
         self.octave_slider.frame.pack(side="bottom", fill="x")
         self.octave_slider.slider.set_hint(HINTS["slider"])
-        self.library_strip = LibraryStrip(outer, self.palette, scale)
+        self.library_strip = LibraryStrip(parent, self.palette, scale)
         self.library_strip.canvas.pack(side="bottom", fill="x", pady=(self._px(SPACE.gap), self._px(SPACE.gap)))
-        self.outer.bind("<Configure>", lambda _: self._wrap_lines())
+        parent.bind("<Configure>", lambda _: self._wrap_lines())
 
     def _build_pictures(self) -> None:
-        """Overview, pictures, meter and lane, or the choices that take their place before a sound is open."""
-        self.file_list = FileListView(self.outer, self.scale, self._callbacks.files)
-        self.body = body = ttk.Frame(self.outer)
+        """Overview, pictures, meter and lane, and the list of files."""
+        self.file_list = FileListView(self.workspace, self.scale, self._callbacks.files)
+        self._body = body = ttk.Frame(self.workspace)
+        body.pack(fill="both", expand=True)
         palette, scale = self.palette, self.scale
         self.panel = PicturePanel(body, palette, scale, self._callbacks.panel)
         self.overview = OverviewStrip(
@@ -220,7 +223,6 @@ class Layout:
         self.overview.canvas.pack(fill="x")
         self.meter.canvas.pack(side="right", fill="y")
         self.panel.frame.pack(fill="both", expand=True, pady=(self._px(4), 0))
-        self.start_page = StartPage(self.outer, scale, self._perform)
 
     def _add_hints(self) -> None:
         widgets = {
@@ -245,7 +247,7 @@ class Layout:
 
     def _wrap_lines(self) -> None:
         """Break long lines where the window ends."""
-        width = self.outer.winfo_width() - 2 * self._px(SPACE.margin) - self.mix_controls.frame.winfo_reqwidth()
+        width = self.workspace.winfo_width() - self.mix_controls.frame.winfo_reqwidth()
         self._configure(self.grain_label, wraplength=max(1, width))
 
     def _bind_keys(self) -> None:
@@ -298,7 +300,7 @@ class Layout:
     def show(self, state: ViewState) -> None:
         """Set every label and every enabled or disabled state."""
         self.state = state
-        self._show_body(state)
+        self._show_page(state)
         self.octave_slider.slider.show(
             state.zones, state.measured_octaves, is_enabled=state.has_file and not state.has_curve
         )
@@ -319,7 +321,7 @@ class Layout:
             self._enable(widget, state.allows(Needs.FILE))
         self._enable(self.octave_slider.entry, state.allows(Needs.FILE) and not state.has_curve)
         for command, button in self.start_page.buttons.items():
-            self._enable(button, state.has_model or command == "learn")
+            self._enable(button, state.has_model or command == "learn.open")
         self.library_strip.show(state.library)
         self.file_list.mark(state.path)
         self.menu_bar.enable(state.allows)
@@ -332,14 +334,14 @@ class Layout:
     def show_list(self, is_shown: bool) -> None:
         """Show the list of files, or hide it."""
         if is_shown:
-            shown = self.body if self.body.winfo_manager() else self.start_page.frame
-            self.file_list.frame.pack(side="left", fill="y", before=shown)
+            self.file_list.frame.pack(side="left", fill="y", before=self._body)
         else:
             self.file_list.frame.pack_forget()
 
-    def _show_body(self, state: ViewState) -> None:
-        """Show the pictures and what stands around them, or the choices that come first."""
-        shown, hidden = (self.body, self.start_page.frame) if state.has_picture else (self.start_page.frame, self.body)
+    def _show_page(self, state: ViewState) -> None:
+        """Show the sound and what can be done with it, or the choices that come first."""
+        pages = self.start_page.frame, self.workspace
+        shown, hidden = reversed(pages) if state.has_picture else pages
         if not shown.winfo_manager():
             hidden.pack_forget()
             shown.pack(fill="both", expand=True)

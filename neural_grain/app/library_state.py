@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from neural_grain.data.histogram import GrainHistogram
+
 
 @dataclass(frozen=True)
 class LibraryState:
@@ -11,14 +13,12 @@ class LibraryState:
 
     Attributes
     ----------
-    log2_edges : tuple of float, n + 1 rising edges of the bins of the histogram; empty without a library
-    counts : tuple of int, n numbers of sounds
+    histogram : GrainHistogram or None without a library
     before, after : float or None, grain of the open sound
     is_measured : bool, whether ``after`` was measured rather than requested
     """
 
-    log2_edges: tuple[float, ...] = ()
-    counts: tuple[int, ...] = ()
+    histogram: GrainHistogram | None = None
     before: float | None = None
     after: float | None = None
     is_measured: bool = False

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import tkinter as tk
+from itertools import pairwise
 
 import numpy as np
 
 from neural_grain.app.library_state import LibraryState
 from neural_grain.app.theme import SMALL_FONT, Palette
+from neural_grain.data.histogram import GrainHistogram
 
 HEIGHT, MARGIN, AXIS = 48, 14, 19  # pixels of a standard screen
 GRAINS = (0.1, 0.01, 0.001, 0.0001)  # that have a label
@@ -67,20 +69,19 @@ class LibraryStrip:
             x = self.x_of(grain)
             canvas.create_line(x, base, x, base + px(3), fill=p.line)
             canvas.create_text(x, base + px(4), text=f"{grain:g}", anchor="n", **small)
-        text = "grain of your library" if state.counts else "grain"
+        text = "grain" if state.histogram is None else "grain of the sounds that were learned"
         canvas.create_text(px(MARGIN), px(1), text=text, anchor="nw", tags="title", **small)
-        self._draw_histogram(base)
+        if state.histogram is not None:
+            self._draw_histogram(state.histogram, base)
         if state.before is not None:
             self._draw_mark(state.before, "before", p.muted, base, is_low=False)
         if state.after is not None:
             colour = p.achieved if state.is_measured else p.accent
             self._draw_mark(state.after, "after", colour, base, is_low=True)
 
-    def _draw_histogram(self, base: int) -> None:
-        largest = max(self._state.counts, default=0)
-        room = base - self._px(4)
-        edges = np.exp2(self._state.log2_edges)
-        for low, high, count in zip(edges, edges[1:], self._state.counts, strict=False):
+    def _draw_histogram(self, histogram: GrainHistogram, base: int) -> None:
+        largest, room = max(1, *histogram.counts), base - self._px(4)
+        for (low, high), count in zip(pairwise(np.exp2(histogram.log2_edges)), histogram.counts, strict=True):
             if count:
                 box = self.x_of(high) + 1, base - max(2, room * count / largest), self.x_of(low), base
                 self.canvas.create_rectangle(*box, fill=self.palette.surface, outline="", tags="histogram")

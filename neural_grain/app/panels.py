@@ -15,7 +15,7 @@ from tkinter import ttk
 import numpy as np
 
 from neural_grain.app.picture import ColourBar, PictureView
-from neural_grain.app.theme import GAIN_MAP, LIGHT, Palette, colour_map, level_colours
+from neural_grain.app.theme import Palette, colour_map, level_colours
 from neural_grain.dsp.analysis import Picture
 from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.settings import DYNAMIC_RANGE_DB
@@ -32,7 +32,7 @@ MARK_COLOUR = "#ffffff"  # on levels, whose floor is dark in both palettes
 class PanelSettings:
     """How the pictures follow the mouse."""
 
-    gain_range_db: float = 40.0  # the colours of the gain picture end here, on both sides of 0
+    gain_range_db: float = 24.0  # the colours of the gain picture end here, on both sides of 0
     click_pixels: int = 4  # a press that moves no farther than this is a click, not a drag
     zoom_factor: float = 0.8  # part of the time shown that one notch of the wheel leaves
     min_span_s: float = 0.1  # about nine frames
@@ -262,7 +262,7 @@ class PicturePanel:
                 view.title = title
                 view.draw(None, level_colours())
         if self.view == "gain" and has_sound:
-            self.bar.draw(colour_map(GAIN_MAP), PANEL.gain_range_db, -PANEL.gain_range_db, "+.0f")
+            self.bar.draw(colour_map(self.palette.gain_map), PANEL.gain_range_db, -PANEL.gain_range_db, "+.0f")
         else:
             self.bar.draw(level_colours(), 0, -DYNAMIC_RANGE_DB * (1 - self._floor), ".0f")
         self._update_readout()
@@ -289,8 +289,8 @@ class PicturePanel:
                 self._drawn_before = drawn_before
                 self.before.draw(self._coloured(shown.before), level_colours())
             if self.view == "gain":
-                self.after.mark_colour = LIGHT.text  # a gain of 0 dB is white in both palettes
-                self.after.draw(0.5 + shown.gain_db / (2 * PANEL.gain_range_db), colour_map(GAIN_MAP))
+                self.after.mark_colour = self.palette.text  # a gain of 0 dB is near the background
+                self.after.draw(0.5 + shown.gain_db / (2 * PANEL.gain_range_db), colour_map(self.palette.gain_map))
             else:
                 after = shown.before + shown.gain_db / settings.dynamic_range_db
                 self.after.draw(self._coloured(after), level_colours())

@@ -47,10 +47,11 @@ class Preferences:
     """Settings that the window changes while it runs and writes when it closes.
 
     ``geometry`` is "WIDTHxHEIGHT" in pixels, and ``recent`` has the last file first. ``output`` is the name of the output
-    device, empty for the default one.
+    device, empty for the default one. ``model`` is the model that the user chose last, empty for none.
     """
 
     folder: PathText = ""
+    model: PathText = ""
     geometry: Annotated[str, Meta(pattern=r"^[0-9]{3,4}x[0-9]{3,4}\Z")] = "1100x680"
     volume: Annotated[float, Meta(ge=0, le=1)] = 1.0
     colours: Literal["system", "light", "dark"] = "system"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from neural_grain.app.messages import (
     WorkCancelled,
     WorkFailed,
 )
-from neural_grain.app.processor import NOTHING_LEARNED, GrainProcessor
+from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering, describe_result
 from neural_grain.app.targets import RenderTarget
 from neural_grain.app.worker import PREPARING, Worker
@@ -55,6 +56,7 @@ class TaskKind(Enum):
 
 
 MEASURING = "measuring ..."
+NOTHING_LEARNED = 'nothing learned yet; to learn, see "Learn from my sounds ..." in the menu "Model"'
 VARIATIONS = range(-3, 4)  # octaves at which variations are saved
 DEPTHS = {"PCM_S8": "8 bit", "PCM_U8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit"}
 MAX_NAME_LENGTH = 44  # characters of a file name that are shown
@@ -187,14 +189,16 @@ class Session:
 
     def library_state(self, target: RenderTarget) -> LibraryState:
         """Grain of the open sound before and after, among the sounds that the model learned from."""
+        loaded = None if self.processor is None else self.processor.loaded
+        state = LibraryState(None if loaded is None else loaded.grains)
         if self.opened is None:
-            return LibraryState()
+            return state
         before = self.opened.analysis.grain
         if self.is_measured(target):
-            return LibraryState(before=before, after=self.rendering.grain_after, is_measured=True)
+            return replace(state, before=before, after=self.rendering.grain_after, is_measured=True)
         if target.curve is not None or target.is_unmoved:
-            return LibraryState(before=before)
-        return LibraryState(before=before, after=before * 2.0**-target.octaves)
+            return replace(state, before=before)
+        return replace(state, before=before, after=before * 2.0**-target.octaves)
 
     @property
     def idle_status(self) -> str:

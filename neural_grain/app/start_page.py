@@ -22,7 +22,9 @@ class Choice:
 CHOICES = (
     Choice("Open a sound", "Any WAV, AIFF, FLAC, OGG, Opus or MP3 file. You can also drop it here.", "files.ask_open"),
     Choice("Try the demo sounds", "Make a small library of synthesised sounds and play with them.", "files.open_demo"),
-    Choice("Learn from my sounds", "Choose folders of your own sounds and learn what texture is in them.", "learn"),
+    Choice(
+        "Learn from my sounds", "Choose folders of your own sounds and learn what texture is in them.", "learn.open"
+    ),
 )
 WRAP = 210  # pixels of a standard screen, at which a sentence breaks
 

@@ -22,6 +22,7 @@ class StatusRow:
 
     Attributes
     ----------
+    frame : ttk.Frame
     label : ttk.Label
     progress : ttk.Progressbar
     cancel_button : ttk.Button
@@ -31,7 +32,7 @@ class StatusRow:
         def px(n: float) -> int:
             return round(n * scale)
 
-        self._row = row = ttk.Frame(parent)
+        self.frame = row = ttk.Frame(parent)
         row.pack(side="bottom", fill="x", pady=(px(4), 0))
         row.columnconfigure(0, weight=1)
         self.label = ttk.Label(row, style="Muted.TLabel")
@@ -75,7 +76,7 @@ class StatusRow:
     def _wrap(self) -> None:
         """Break a long line where the window or the progress bar begins."""
         room = self.progress.winfo_reqwidth() + self.cancel_button.winfo_reqwidth() + self._margin
-        width = self._row.winfo_width() - (room if self._is_busy else 0)
+        width = self.frame.winfo_width() - (room if self._is_busy else 0)
         self.label.configure(wraplength=max(1, width))
 
     def close(self) -> None:

@@ -40,6 +40,7 @@ class Palette:
     far_zone: str  # what is reached with other means
     achieved: str  # what was measured, beside what was asked for in the accent colour
     error: str
+    gain_map: str  # colour map of gains, whose middle, 0 dB, is near the background
 
 
 LIGHT = Palette(
@@ -57,6 +58,7 @@ LIGHT = Palette(
     far_zone="#ead6c4",
     achieved="#12727f",
     error="#b00020",
+    gain_map="RdBu_r",
 )
 DARK = Palette(
     name="dark",
@@ -73,6 +75,7 @@ DARK = Palette(
     far_zone="#483426",
     achieved="#5cc8d6",
     error="#ff8a80",
+    gain_map="berlin",
 )
 
 
@@ -302,7 +305,7 @@ def colour_map(name: str) -> np.ndarray:
     return np.round(255 * colormaps[name](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
 
 
-LEVEL_MAP, LEVEL_EXPONENT, GAIN_MAP = "inferno", 1.3, "RdBu_r"
+LEVEL_MAP, LEVEL_EXPONENT = "inferno", 1.3
 
 
 @cache

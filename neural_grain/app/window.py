@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from neural_grain.app.actions import VIEWS, Action, shortcut_sheet
 from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.file_commands import FileCallbacks, FileCommands
+from neural_grain.app.learn_commands import QUIT_LEARNING, LearnCommands
 from neural_grain.app.messages import (
     BatchDone,
     CurveEstimated,
@@ -29,6 +30,7 @@ from neural_grain.app.messages import (
     WorkCancelled,
     WorkFailed,
 )
+from neural_grain.app.models import models_folder
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
 from neural_grain.app.preferences import Preset, preferences_path, read_preferences, write_preferences
@@ -69,6 +71,7 @@ class GrainWindow:
     dialogs : Dialogs or None for those of the system
     player : Player or None for the sound card
     preferences_file : Path or None for the place of the platform
+    models : Path or None for the place of the platform, folder of the models by name
 
     Attributes
     ----------
@@ -77,6 +80,7 @@ class GrainWindow:
     layout : Layout, with the widgets; its picture panel is also ``panel``, and its lane of the curve ``lane``
     curve : CurveCommands
     files : FileCommands
+    learn : LearnCommands
     history : SettingHistory
     preferences : Preferences
     """
@@ -90,6 +94,7 @@ class GrainWindow:
         dialogs: Dialogs | None = None,
         player: Player | None = None,
         preferences_file: Path | None = None,
+        models: Path | None = None,
     ):
         from neural_grain.app.dialogs import system_dialogs
 
@@ -98,6 +103,7 @@ class GrainWindow:
         self.preferences = read_preferences(self._preferences_file)
         self.playback = Playback(player or Player(), root.after, root.after_cancel, self._refresh)
         self.playback.player.output = self.preferences.output
+        model_path = model_path or self._chosen_model()
         self.worker = Worker(model_path, device)
         self.session = Session(self.worker)
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
@@ -105,6 +111,7 @@ class GrainWindow:
         self._shows_curve = False
         self._slots = Slots()
         self.history = SettingHistory(Setting(model=model_path))
+        self.learn = LearnCommands(root, models or models_folder(), device, lambda: self.dialogs, self.use_model)
         self._build_layout()
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
@@ -151,10 +158,12 @@ class GrainWindow:
             DynamicMenu("File", "Recent", self._recent_entries, 1),
             DynamicMenu("Edit", "Presets", self._preset_entries, 3),
             DynamicMenu("Sound", "Output device", self._output_entries, 0),
+            DynamicMenu("Model", "Use", self._model_entries, 0),
         )
         self.layout = Layout(self.root, self.preferences, is_system_dark(), callbacks, dynamic)
         self.panel, self.lane = self.layout.panel, self.layout.lane
         self.panel.is_log = self.preferences.is_log
+        self.learn.add_line(self.layout.outer, self.layout.scale, self.layout.status.frame)
         files = FileCallbacks(
             dialogs=lambda: self.dialogs,
             target=lambda: self.target,
@@ -318,6 +327,20 @@ class GrainWindow:
         self.session.switch_model(path)
         self._refresh()
 
+    def _chosen_model(self) -> Path | None:
+        """The model that was chosen in an earlier session, if it is still there."""
+        path = Path(self.preferences.model)
+        return path if self.preferences.model and path.is_file() else None
+
+    def _model_entries(self) -> list[Entry]:
+        from neural_grain.app.menus import Entry
+
+        wanted = self._wanted_model and self._wanted_model.absolute()
+        names: dict[Path | None, str] = {None: "Built-in pattern"}
+        names |= {model.path.absolute(): model.name for model in self.learn.models()}
+        names.setdefault(wanted, str(wanted))  # chosen as a file
+        return [Entry(name, partial(self.use_model, path), is_on=path == wanted) for path, name in names.items()]
+
     def switch_slot(self) -> None:
         """Change between two settings, A and B."""
         self.apply(self._slots.switch(self.setting))
@@ -457,8 +480,10 @@ class GrainWindow:
         self._refresh()
 
     def close(self) -> None:
-        """Close the window, after asking what to do with files that are being written and with unsaved work."""
-        if not self.session.is_writing or self.dialogs.confirm(QUIT_QUESTION):
+        """Close the window, after asking what to do with work that goes on and with unsaved work."""
+        if self.session.is_writing and not self.dialogs.confirm(QUIT_QUESTION):
+            return
+        if not self.learn.is_learning or self.dialogs.confirm(QUIT_LEARNING):
             self.files.when_saved(self._close)
 
     def _write_preferences(self) -> None:
@@ -475,6 +500,7 @@ class GrainWindow:
         self.playback.cancel_release()
         self.layout.close()
         self.root.withdraw()
+        self.learn.close()
         self.worker.close()
         self.root.destroy()
 
@@ -485,6 +511,7 @@ class GrainWindow:
                 self._handle(self.worker.messages.get_nowait())
         except queue.Empty:
             pass
+        self.learn.poll()
         if self.playback.mixer is not None:
             if fault := self.playback.player.check():
                 self.session.set_status(fault, is_error=True)
@@ -499,6 +526,7 @@ class GrainWindow:
         self.session.handle(message)
         self.files.handle(message)
         if isinstance(message, ModelSwitched):
+            self.preferences.model = "" if message.path is None else str(message.path.absolute())
             self.history.record(self.setting)
         match message:
             case Pictured():

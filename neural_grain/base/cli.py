@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -24,13 +25,18 @@ from typing import NoReturn
 from neural_grain import __version__
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import remove_own_temporaries
+from neural_grain.base.progress import progress_lines
 from neural_grain.base.streams import guard_streams
 
 RETRY_INTERRUPT_S = 0.05  # how soon Ctrl-C is tried again when it came during an import
+END_WITHIN_S = 15.0  # after stdin has ended: by then every stage has saved what it can
 
 
 def run_stage(
-    body: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted; run the same command again"
+    body: Callable[[], int],
+    interrupted: Callable[[], str] = lambda: "interrupted; run the same command again",
+    *,
+    end_with_stdin: bool = False,
 ) -> int:
     """Run a stage and turn its errors into one line on stderr.
 
@@ -38,6 +44,7 @@ def run_stage(
     ----------
     body : the work; returns the exit status
     interrupted : returns the line that is printed after Ctrl-C
+    end_with_stdin : take the end of stdin as Ctrl-C
 
     Returns
     -------
@@ -51,6 +58,8 @@ def run_stage(
     _silence_libraries()
     try:
         with _interrupt_after_imports():
+            if end_with_stdin:
+                threading.Thread(target=_interrupt_at_end_of_stdin, name="end of stdin", daemon=True).start()
             return body()
     except PipelineError as err:
         print(f"error: {printable(str(err))}", file=sys.stderr)
@@ -101,6 +110,20 @@ def _send_interrupt() -> None:
         _thread.interrupt_main()
 
 
+def _interrupt_at_end_of_stdin() -> None:
+    """Interrupt the main thread when stdin ends, and end the process if it does not stop.
+
+    A program that runs a stage holds the other end of a pipe. The system closes it when that program ends in whatever
+    way, so that no stage is left behind. This is the same on all systems, unlike signals.
+    """
+    with suppress(OSError):  # stdin is closed already
+        while os.read(0, 4096):
+            pass
+    _send_interrupt()
+    time.sleep(END_WITHIN_S)
+    exit_process(130)
+
+
 def exit_status(main: Callable[[], int]) -> int:
     """Call the main function of a command, whose output need not have a reader, and return the exit status."""
     guard_streams()
@@ -121,8 +144,17 @@ def exit_process(status: int) -> NoReturn:
     os._exit(status)
 
 
-def progress_bar(description: str, unit: str = "file") -> Callable[[Iterable, int], Iterable]:
-    """Make a function that shows progress and the remaining time on stderr, given an iterable and its length."""
+def progress_bar(
+    description: str, unit: str = "file", *, as_lines: bool = False
+) -> Callable[[Iterable, int], Iterable]:
+    """Make a function that shows progress and the remaining time on stderr, given an iterable and its length.
+
+    Parameters
+    ----------
+    as_lines : for a program, as `progress_lines` prints it
+    """
+    if as_lines:
+        return progress_lines(description)
     from tqdm import tqdm
 
     return lambda items, total: tqdm(items, description, total, unit=unit, file=sys.stderr, disable=total == 0 or None)
@@ -171,4 +203,19 @@ def add_parallel_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:
         metavar="ADDRESS",
         help="work on the Dask cluster of this scheduler, such as tcp://host:8786, instead of -j threads; its machines "
         "must see the same folders under the same paths",
+    )
+
+
+def add_driver_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--progress`` and ``--end-with-stdin``, for programs that run a stage, such as the window."""
+    parser.add_argument(
+        "--progress",
+        choices=("bar", "lines"),
+        default="bar",
+        help="how progress is shown: as a bar, or as lines of JSON for a program (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--end-with-stdin",
+        action="store_true",
+        help="stop as after Ctrl-C when standard input ends, so that the program that runs this takes it along",
     )

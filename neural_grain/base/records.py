@@ -214,5 +214,9 @@ def json_record(item: object, folder: Path) -> dict:
 
 
 def relative_posix(path: Path, folder: Path) -> str:
-    """POSIX path of ``path`` relative to ``folder``, as our JSON files hold it."""
-    return os.path.relpath(path, folder).replace(os.sep, "/")
+    """POSIX path of ``path`` relative to ``folder``, as our JSON files hold it; absolute on another drive of Windows."""
+    try:
+        relative = os.path.relpath(path, folder)
+    except ValueError:  # no path leads from one drive to another
+        relative = os.path.abspath(path)
+    return relative.replace(os.sep, "/")

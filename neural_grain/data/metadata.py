@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ from msgspec import Meta
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import file_stamp
 from neural_grain.base.records import json_record, parse_record, read_json, write_json
+from neural_grain.dsp.flatness import grain_spread_octaves
 from neural_grain.dsp.settings import MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, GrainSettings, parse_grain_settings
 
 DEFAULT_FOLDERS = ("Drone", "Harmonic Progression")  # the users' layout
@@ -93,6 +94,23 @@ def count_copies(files: Iterable[FileGrain]) -> int:
     """Number of files that are copies of others: their grain is the same to the last bit, and so is their length."""
     sounds = Counter((item.grain, item.duration_s) for item in files)
     return sounds.total() - len(sounds)
+
+
+def library_warnings(files: Sequence[FileGrain]) -> list[str]:
+    """Reasons why a model would learn little from these files; empty if there are none."""
+    warnings = []
+    grains, n_copies = [item.grain for item in files], count_copies(files)
+    if n_copies:
+        warnings.append(f"{n_copies} of the {len(files)} files are copies of others, from which nothing new is learned")
+    if len(files) - n_copies < FEW_FILES:
+        n_sounds = len(files) - n_copies
+        warnings.append(f"only {n_sounds} file{'s' * (n_sounds != 1)}: a model learns better from {FEW_FILES} or more")
+    if grain_spread_octaves(grains) < NARROW_OCTAVES:
+        warnings.append(
+            f"the files hardly differ in grain ({grain_spread_octaves(grains):.2f} octaves between the 10th and "
+            "90th percentile): add smoother and grainier sounds"
+        )
+    return warnings
 
 
 def is_unchanged(item: FileGrain | SkippedFile) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from neural_grain.base.errors import PipelineError, short_repr
 from neural_grain.base.files import atomic_write
+from neural_grain.data.histogram import GrainHistogram, parse_histogram
 from neural_grain.data.tiles import TrainingPairs, group_copies
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.flatness import grain_spread_octaves
@@ -55,12 +56,16 @@ class RunState(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to render: the network, the settings it was trained with, and reports in plain values."""
+    """A model ready to render: the network, the settings it was trained with, and reports in plain values.
+
+    ``grains`` is how the grain of the recordings of its library is distributed; None for an older model.
+    """
 
     model: GrainModel
     settings: SpectrogramSettings
     training: dict
     audit: dict
+    grains: GrainHistogram | None = None
 
     def generated_texture(self, analysis: Analysis) -> GeneratedTexture:
         """What is generated where a sound has no texture, as `GainField` wants it."""
@@ -71,6 +76,7 @@ def model_content(
     model: GrainModel, pairs: TrainingPairs, options: TrainOptions, history: list[EpochScores], audit: dict
 ) -> dict:
     """Everything that rendering needs, and what the model was trained on and how well it did."""
+    recordings = group_copies(pairs)
     return {
         "weights": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         "channels": model.detector.mix.in_channels,
@@ -78,13 +84,15 @@ def model_content(
         "training": {
             **asdict(options),
             "epochs_done": len(history),
-            "files": len(group_copies(pairs)),
+            "files": len(recordings),
             "tiles": len(pairs.tiles),
             "grain_spread_octaves": grain_spread_octaves(source.grain for source in pairs.sources),
             "torch": str(torch.__version__),
             "numpy": str(np.__version__),
         },
         "audit": audit,
+        # Not a part of "training", of which versions before it was added refuse lists.
+        "grains": asdict(GrainHistogram.of(pairs.sources[copies[0]].grain for copies in recordings)),
     }
 
 
@@ -174,7 +182,8 @@ def load_model(path: Path, device: str = "cpu") -> LoadedModel:
     model = GrainModel(settings, channels=channels)
     load_weights(model, content, path)
     training, audit = (_plain_values(content, name, path) for name in ("training", "audit"))
-    return LoadedModel(model.to(device).eval(), settings, training, audit)
+    grains = parse_histogram(content["grains"], f"{path}: grains") if "grains" in content else None
+    return LoadedModel(model.to(device).eval(), settings, training, audit, grains)
 
 
 def _plain_values(content: dict, name: str, path: Path) -> dict:

@@ -31,7 +31,7 @@ from neural_grain.dsp.settings import (
     SpectrogramSettings,
     settings_record,
 )
-from neural_grain.learn.settings import CLAIM_OCTAVES, TrainOptions
+from neural_grain.learn.settings import CLAIM_OCTAVES, MIN_FILES, TrainOptions
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class DatasetSettings:
     """How a library is divided and how much of it is used."""
 
     held_out_every: int = 4  # files, in the order of grain: a quarter is enough to judge on
-    min_files: int = 4  # fewer leave no held-out file
     max_train_tiles: int = 8192  # 67 MB in memory
     max_held_out_tiles: int = 1024  # judging draws fewer than 256 of them
 
@@ -114,10 +113,10 @@ def check_library(pairs: TrainingPairs) -> None:
             "make them again with: python convert_to_spectrograms.py"
         )
     n_files = len(group_copies(pairs))
-    if n_files < DATASET.min_files:
+    if n_files < MIN_FILES:
         copies = f" and {len(pairs.sources) - n_files} copies" if n_files < len(pairs.sources) else ""
         raise PipelineError(
-            f"only {n_files} recording{'s' * (n_files != 1)}{copies}: a model needs at least {DATASET.min_files}, "
+            f"only {n_files} recording{'s' * (n_files != 1)}{copies}: a model needs at least {MIN_FILES}, "
             f"better {FEW_FILES}; add recordings and run stages 1 and 2 again"
         )
     spread_octaves = float(np.ptp(np.log2([tile.grain for tile in pairs.tiles])))

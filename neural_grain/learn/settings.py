@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 DEFAULT_MODEL_DIR = "grain_processor_v2_output"
 FINAL_NAME = "final_grain_processor_v2.pt"
+LATEST_NAME = "checkpoints/latest.pt"  # what an interrupted run is resumed from
+AUDIT_NAME = "audit.json"
+AUDIT_VERSION = 3
+MIN_FILES = 4  # recordings that a model needs; fewer leave no held-out file
 CONTROL_RANGE = 3.0  # octaves: the model is trained to move grain by at most this much in either direction
 CLAIM_OCTAVES = 0.3  # octaves: the smallest move that training asks for; less would be lost in measurement noise
 

@@ -42,7 +42,7 @@ from neural_grain.learn.figures import draw_history, draw_sample
 from neural_grain.learn.game import AuditGame, Judgement
 from neural_grain.learn.history import EpochScores, HeldOutScores, share_nearer, write_history
 from neural_grain.learn.model import KERNEL, GrainModel
-from neural_grain.learn.settings import TrainOptions
+from neural_grain.learn.settings import LATEST_NAME, TrainOptions
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class TrainingRun:
     @property
     def latest(self) -> Path:
         """The checkpoint that a run can be resumed from."""
-        return self.output_dir / "checkpoints" / "latest.pt"
+        return self.output_dir / LATEST_NAME
 
 
 class StoppedInEpoch(Exception):
@@ -169,7 +169,7 @@ def prepare_run(
     optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
     history, progress = [], None
     if resume:
-        latest = output_dir / "checkpoints" / "latest.pt"
+        latest = output_dir / LATEST_NAME
         content = read_checkpoint(latest)
         history, progress = load_state(content, latest, identity, model, optimizer)
     check_device(model, library.train)

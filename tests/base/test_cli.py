@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import signal
+import subprocess
+import sys
 
 import pytest
-from conftest import run
+from conftest import ROOT, run, write_library
 
 from neural_grain import __version__
 from neural_grain.base.cli import add_parallel_arguments, positive_int, run_stage
 from neural_grain.base.errors import PipelineError
+from neural_grain.base.progress import read_progress
 
 SCRIPTS = (
     "measure_audio_grain.py",
@@ -63,3 +66,45 @@ class TestRunStage:
         assert run_stage(lambda: signal.raise_signal(signal.SIGINT) or 0, lambda: "stopped") == 130
         assert capsys.readouterr().err == "\nstopped\n"
         assert signal.getsignal(signal.SIGINT) is handler_before
+
+
+class TestForProgramsThatRunAStage:
+    #: A stage that works until it is interrupted; with "deaf" it takes no notice.
+    STAGE = """
+import sys, time
+from neural_grain.base import cli
+cli.END_WITHIN_S = 0.3
+def body():
+    print("begun", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            if "deaf" not in sys.argv:
+                raise
+cli.exit_process(cli.run_stage(body, end_with_stdin=True))
+"""
+
+    @pytest.mark.parametrize("words", [[], ["deaf"]])
+    def test_a_stage_ends_when_its_stdin_ends(self, words):
+        stage = subprocess.Popen(
+            [sys.executable, "-c", self.STAGE, *words],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert stage.stdout.readline() == "begun\n"
+        assert stage.poll() is None
+        _, err = stage.communicate(timeout=60)  # closes stdin
+        assert stage.returncode == 130
+        assert err == ("" if words else "\ninterrupted; run the same command again\n")
+
+    def test_progress_comes_in_lines_and_nothing_else_changes(self, tmp_path):
+        write_library(tmp_path, 3, 0.5)
+        as_bar = run("measure_audio_grain.py", cwd=tmp_path)
+        (tmp_path / "metadata.json").unlink()
+        as_lines = run("measure_audio_grain.py", "--progress", "lines", cwd=tmp_path)
+        assert (as_lines.status, as_lines.out) == (as_bar.status, as_bar.out)
+        progress = [each for each in map(read_progress, as_lines.err.splitlines()) if each]
+        assert [(each.doing, each.total) for each in progress] == [("measuring", 3)] * len(progress)
+        assert (progress[0].done, progress[-1].done) == (0, 3)
+        others = [line for line in as_lines.err.splitlines() if not read_progress(line)]
+        assert others == [line for line in as_bar.err.splitlines() if line.startswith("warning: ")]

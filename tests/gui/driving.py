@@ -111,7 +111,8 @@ class Driver:
             show_folder=lambda folder: self.folders.append(folder) or "",
             show_text=lambda title, text: self.sheets.append((title, text)),
         )
-        self.window = GrainWindow(self.root, model, "cpu", source, self.dialogs, player, preferences_file)
+        models = preferences_file.parent / "models"
+        self.window = GrainWindow(self.root, model, "cpu", source, self.dialogs, player, preferences_file, models)
         self.session, self.playback = self.window.session, self.window.playback
         self.layout, self.panel, self.lane = self.window.layout, self.window.panel, self.window.lane.view
         self.slider, self.entry = self.layout.octave_slider.slider.canvas, self.layout.octave_slider.entry
@@ -210,6 +211,10 @@ class Driver:
         if not self.is_closed:
             self.window.dialogs = self.dialogs
             self.answers["should_save"] = False
+            # Tk 8.6 remembers a widget that had the focus when its window is destroyed, and crashes when another Tk
+            # of this process takes the focus by force.
+            self.root.focus_force()
+            self.receive_events()
             self.window.close()
 
 

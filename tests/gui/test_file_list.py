@@ -140,14 +140,14 @@ def test_the_start_page_offers_three_choices_and_the_demo_opens_as_a_list(start,
     d = start()
     page = d.layout.start_page
     assert page.frame.winfo_ismapped()
-    assert not d.layout.body.winfo_ismapped()
+    assert not d.layout.workspace.winfo_ismapped()
     assert d.parts_cut_off() == []
     monkeypatch.setattr(file_commands, "data_folder", lambda: tmp_path / "data")
     d.click(page.buttons["files.open_demo"])
     d.wait_until(lambda: d.session.opened is not None, timeout_s=120)
     d.settle()
     assert len(listed(d)) == len(list((tmp_path / "data" / "demo").rglob("*.flac"))) > 10
-    assert d.layout.body.winfo_ismapped()
+    assert d.layout.workspace.winfo_ismapped()
     assert not page.frame.winfo_ismapped()
     d.window.files.close_file()
     d.settle()

@@ -19,6 +19,7 @@ from neural_grain.app.actions import ACTIONS, shortcut_sheet
 from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.dialogs import system_dialogs
 from neural_grain.app.file_commands import FileCommands
+from neural_grain.app.learn_commands import LearnCommands
 from neural_grain.app.window import GrainWindow
 from neural_grain.dsp.settings import GrainSettings
 
@@ -124,7 +125,11 @@ def test_every_action_of_the_table_has_a_method_and_every_key_a_line_in_the_shee
     for action in ACTIONS:
         for name in filter(None, (action.command, action.release)):
             *part, method = name.split(".")
-            owner = {"curve": CurveCommands, "files": FileCommands}[part[0]] if part else GrainWindow
+            owner = (
+                {"curve": CurveCommands, "files": FileCommands, "learn": LearnCommands}[part[0]]
+                if part
+                else GrainWindow
+            )
             assert callable(getattr(owner, method))
         if action.key or action.gesture:
             assert f"{action.gesture or action.key_name('Control')}\t{action.help}" in sheet
@@ -164,7 +169,7 @@ def test_without_a_model_the_window_works_and_says_that_nothing_was_learned(star
     d = start()
     assert d.layout.status.label["text"].startswith("nothing learned yet")
     d.window.show_model()
-    assert "measure_audio_grain.py" in d.sheets[-1][1]
+    assert "Learn from my sounds" in d.sheets[-1][1]
     d.window.open(sound)
     d.wait_until(lambda: d.session.rendering is not None)
     d.drag_slider(-1.0)

@@ -11,6 +11,7 @@ import torch
 from learning import SETTINGS
 
 from neural_grain.base.errors import PipelineError
+from neural_grain.data.tiles import read_pairs
 from neural_grain.learn.checkpoint import CHECKPOINT_VERSION, load_model, load_state, read_checkpoint
 from neural_grain.learn.dataset import fingerprint
 from neural_grain.learn.model import GrainModel
@@ -23,7 +24,20 @@ def test_a_model_is_small_and_says_what_it_was_trained_on_and_how_it_did(project
     assert content["training"]["files"] == 12
     assert content["training"]["seed"] == 0
     assert "the slider is accurate to 0.05 octaves" in content["audit"]["verdict"]
-    assert load_model(project.model).settings == SETTINGS
+    loaded = load_model(project.model)
+    assert loaded.settings == SETTINGS
+    assert sum(loaded.grains.counts) == 12
+    low, *_, high = loaded.grains.log2_edges
+    assert all(
+        low <= math.log2(source.grain) <= high for source in read_pairs(project.folder / "training_pairs.json").sources
+    )
+
+
+def test_a_model_from_before_the_distribution_of_grain_was_stored_is_loaded(project, tmp_path):
+    content = torch.load(project.model, weights_only=True)
+    del content["grains"]
+    torch.save(content, tmp_path / "m.pt")
+    assert load_model(tmp_path / "m.pt").grains is None
 
 
 def test_no_code_from_a_checkpoint_ever_runs(tmp_path):
@@ -48,6 +62,8 @@ def test_no_code_from_a_checkpoint_ever_runs(tmp_path):
         ({"weights": {}}, "weights do not fit"),
         ({"settings": {}}, "settings: "),
         ({"training": []}, "field training is of type list"),
+        ({"grains": {}}, "grains: "),
+        ({"grains": {"first_octaves": -9.0, "step_octaves": 0.5, "counts": [1] * 1000}}, "grains.counts"),
         ({"audit": {"verdict": "x" * 10_000}}, "audit: field 'verdict'"),
     ],
 )
