@@ -334,6 +334,8 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise PipelineError("--curve-fit stretches a curve; give --curve as well")
     if args.over_time and args.match is None:
         raise PipelineError("--over-time follows a reference; give --match as well")
+    if args.demo and args.mix != 100:
+        raise PipelineError("--mix is for a rendering of yours; leave --demo out")
     if args.instrument and args.sweep is None:
         raise PipelineError("--instrument is made of the positions of --sweep; give that as well")
     if args.instrument and args.layer is not None:

@@ -24,10 +24,10 @@ FLOORS = {
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
         "targets processor report batch instrument report_picture meter mixer player playback messages model_shelf "
-        "worker library_state session curve_editor setting preferences theme hint picture panels slider "
+        "opening worker library_state session curve_editor setting preferences theme hint picture panels slider "
         "overview_strip meter_view library_strip lane_view lane start_page file_list status_row mix_controls actions "
-        "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state page learn_pages learn_view "
-        "learn_commands layout window desktop"
+        "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state page "
+        "learn_pages learn_view learn_commands layout setting_commands transport view_commands window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")

@@ -24,7 +24,7 @@ from neural_grain.base.errors import printable
 
 RENDER_POLL_S = 0.02  # the rendering thread looks at the playhead so often; the mixer renders 0.3 s ahead of it
 FADE_OUT_TIMEOUT_S = 0.3  # a stream that is closed may take so long to fade out; a device that hangs would take forever
-STALL_S = 2.0  # a device that takes no block for so long is gone, although its stream may say that it is active
+STALL_S = 5.0  # a device that takes no block for so long is gone, although its stream may say that it is active
 
 
 class Player:
@@ -64,8 +64,12 @@ class Player:
         """Numbers of the output devices by their names, in which a host API tells devices of one name apart."""
         if self._device is None:
             return {}
-        apis, default = self._device.query_hostapis(), self._device.default.device[1]
-        devices = [(i, info) for i, info in enumerate(self._device.query_devices()) if info["max_output_channels"] > 0]
+        try:
+            apis, infos = self._device.query_hostapis(), self._device.query_devices()
+            default = self._device.default.device[1]
+        except self._device.PortAudioError:  # it could not be started again
+            return {}
+        devices = [(i, info) for i, info in enumerate(infos) if info["max_output_channels"] > 0]
         counts = Counter(info["name"] for _, info in devices)
         outputs: dict[str, int] = {}
         for i, info in sorted(devices, key=lambda device: device[0] != default):

@@ -7,15 +7,13 @@ messages on a queue, which the window reads from its event loop; the two share n
 
 from __future__ import annotations
 
-import gc
 import queue
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,51 +29,28 @@ from neural_grain.app.messages import (
     Message,
     ModelLoaded,
     ModelSwitched,
-    Pictured,
     Progress,
     RenderingDone,
-    SoundFacts,
     TaskEnd,
     WorkCancelled,
     WorkFailed,
 )
-from neural_grain.app.model_shelf import ModelShelf, find_reaches
-from neural_grain.app.processor import GrainProcessor, checked_blocks
+from neural_grain.app.model_shelf import ModelShelf
+from neural_grain.app.opening import FileOpener
+from neural_grain.app.processor import checked_blocks
 from neural_grain.app.report import describe_left_behind
 from neural_grain.app.targets import RenderTarget, free_output
-from neural_grain.audio.formats import read_format
 from neural_grain.audio.limiter import CEILING
-from neural_grain.audio.sound import Sound, cached_sound, open_sound, sound_from_array
+from neural_grain.audio.sound import Sound, cached_sound
 from neural_grain.base.errors import PipelineError, printable
-from neural_grain.base.files import file_stamp, scratch_array
 from neural_grain.data.demo import write_demo
-from neural_grain.dsp.analysis import picture_and_loudness
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.mixdown import mix_down
 from neural_grain.dsp.move import Rendering, StoreSound, move_grain
 from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
-from neural_grain.dsp.overview import Overview
 from neural_grain.dsp.solver import AmountSolver
 
 PREPARING = "preparing the curve"
-PROGRESS_STEPS = 20  # progress messages while a file is read once
-
-
-@dataclass(frozen=True)
-class ReadingPass:
-    """One reading of a sound while it is opened, and which part of the work that is, within 0 to 1."""
-
-    activity: str
-    start: float
-    stop: float
-
-
-OPENING = (  # the parts are those of the time that the readings of ten minutes of stereo took
-    ReadingPass("reading", 0.0, 0.03),
-    ReadingPass("drawing", 0.03, 0.1),
-    ReadingPass("splitting tones and texture", 0.1, 0.8),
-    ReadingPass("analysing", 0.8, 1.0),
-)
 
 
 class Cancelled(Exception):
@@ -107,6 +82,7 @@ class Worker:
         self.messages: queue.Queue[Message] = queue.Queue()
         self._tasks: queue.Queue[Callable[[], TaskEnd] | None] = queue.Queue()
         self._models = ModelShelf(device, self._check)
+        self._opener = FileOpener(self._check, self.messages.put)
         self._opened: FileOpened | None = None  # the file that was opened last
         self.model_path = model_path
         self._newest_rendering = self._newest_estimate = self._newest_file = 0
@@ -211,35 +187,13 @@ class Worker:
         if self._stop.is_set() or self._is_overtaken():
             raise Cancelled
 
-    def _observed(self, sound: Sound, passes: Iterable[ReadingPass]) -> Sound:
-        """The same sound, whose first readings report their progress, and every reading stops when the task does."""
-        waiting = list(passes)
-
-        def blocks() -> Iterator[np.ndarray]:
-            current = waiting.pop(0) if waiting else None
-            n_read = n_reported = 0
-            for block in checked_blocks(sound.blocks(), self._check):
-                n_read += len(block)
-                if current and n_read - n_reported > sound.n_samples / PROGRESS_STEPS:
-                    n_reported = n_read
-                    share = current.start + (current.stop - current.start) * n_read / sound.n_samples
-                    self.messages.put(Progress(current.activity, share))
-                yield block
-
-        return replace(sound, blocks=blocks)
-
     def _load(self, path: Path | None) -> ModelLoaded:
-        processor, self.model_path = self._use_model(path), path
+        processor, self.model_path = self._models.load(path), path
         return ModelLoaded(processor)
-
-    def _use_model(self, path: Path | None) -> GrainProcessor:
-        if path is not None and "neural_grain.learn.checkpoint" not in sys.modules:
-            _import_torch()
-        return self._models.load(path)
 
     def _switch_model(self, path: Path | None) -> ModelSwitched:
         before, opened = self._models.current, self._opened
-        processor = self._use_model(path)
+        processor = self._models.load(path)
         try:
             if opened is None:
                 message = ModelSwitched(path, processor, None)
@@ -260,34 +214,16 @@ class Worker:
         if processor is None:
             raise PipelineError(f"{self.model_path}: no usable model; make one with: python cak_grain_processor.py")
         self._solved = self._rendering = None
-        try:
-            stamp = file_stamp(path)
-            y, sr, overview = self._read(path)
-            sound = self._observed(sound_from_array(y, sr), OPENING[1:])
-            picture, loudness_lufs = picture_and_loudness(sound, processor.settings, processor.threads)
-            facts = SoundFacts(read_format(path).subtype, overview, loudness_lufs)
-            self.messages.put(Pictured(path, picture, facts))
-            self._opened = None  # its memory is released before another is analysed
-            self._models.forget_sound()
-            solver = processor.solver(sound)
-            find_reaches(solver, self._check)
-            self._models.begin_sound(solver)
-            processor.adopt_solver(path, stamp, solver)
-        except PipelineError as err:
-            raise PipelineError(f"{path.name}: {err}") from err
-        self._opened = FileOpened(path, y, solver, facts, stamp)
-        return self._opened
+        opened = self._opener.open(path, processor, self._forget_sound)
+        self._models.begin_sound(opened.solver)
+        processor.adopt_solver(path, opened.stamp, opened.solver)
+        self._opened = opened
+        return opened
 
-    def _read(self, path: Path) -> tuple[np.ndarray, int, np.ndarray]:
-        """Samples of a file, shape (n_samples, channels), their rate, and the overview."""
-        sound = self._observed(open_sound(path), OPENING[:1])
-        y = scratch_array((sound.n_samples, sound.channels))
-        start, overview = 0, Overview(sound.n_samples)
-        for block in sound.blocks():
-            y[start : start + len(block)] = block
-            overview.add(block)
-            start += len(block)
-        return y, sound.sr, overview.extremes
+    def _forget_sound(self) -> None:
+        """Release the memory of the file that was opened last."""
+        self._opened = None
+        self._models.forget_sound()
 
     def _render(self, opened: FileOpened, target: RenderTarget, number: int) -> RenderingDone:
         self._is_overtaken = lambda: number != self._newest_rendering
@@ -401,23 +337,3 @@ class Worker:
 def describe_time_left(seconds: float) -> str:
     """Time that work will still take, rounded as far as anybody can know it."""
     return f"about {max(1, round(seconds))} s left" if seconds < 90 else f"about {round(seconds / 60)} min left"
-
-
-def _import_torch() -> None:
-    """Import torch without slowing the window down, now or later.
-
-    torch makes 200,000 objects that stay. Whenever the garbage collector went through them, during the import or
-    later, every thread would wait 0.2 s for it, so they are made without it and then exempted from it.
-
-    torch gets one thread for each small product and convolution. Several threads that have to wait for each other
-    on busy cores took up to thirty times as long; long sounds are divided by time instead (`map_in_order`).
-    """
-    from threadpoolctl import threadpool_limits
-
-    gc.disable()
-    try:
-        import neural_grain.learn.checkpoint  # noqa: F401
-    finally:
-        gc.freeze()
-        gc.enable()
-    threadpool_limits(1)

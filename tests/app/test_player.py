@@ -197,3 +197,19 @@ def test_real_outputs_are_listed_chosen_and_found_again(tmp_path, monkeypatch, m
     assert player.choose("headphones") == ""
     assert "the output headphones is not connected" in player.play(mixer)
     player.close()
+
+
+def test_where_portaudio_cannot_be_started_again_there_are_no_outputs_until_it_can(player, device, mixer, monkeypatch):
+    def fail() -> None:
+        raise device.PortAudioError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "_initialize", fail)
+        patch.setattr(device, "query_devices", fail)
+        player.output = "headphones"
+        player.refresh()
+        assert player.outputs == []
+        assert "headphones is not connected" in player.play(mixer) or not mixer.is_playing
+    player.choose("headphones")
+    assert player.play(mixer) == ""
+    assert output_of(device) == "headphones"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,9 +24,11 @@ from neural_grain.app.messages import (
     WorkCancelled,
     WorkFailed,
 )
+from neural_grain.app.opening import OPENING
 from neural_grain.app.targets import RenderTarget
-from neural_grain.app.worker import OPENING, PREPARING, Worker
+from neural_grain.app.worker import PREPARING, Worker
 from neural_grain.dsp.curve import GrainCurve
+from neural_grain.dsp.mix import NO_MIX, Mix
 
 Wanted = TypeVar("Wanted", bound=Message)
 
@@ -110,6 +113,23 @@ def test_a_rendering_that_is_done_keeps_no_audio_but_the_input(worker, tmp_path)
     assert rendering.achieved_octaves == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.parametrize("target", [RenderTarget(-1.0), RenderTarget(curve=GrainCurve(((0.5, -1.0), (2.5, 1.0))))])
+def test_another_mix_is_measured_without_moving_the_sound_again(worker, tmp_path, monkeypatch, target):
+    opened = opened_file(worker, tmp_path, 0.5 * drone(-40))
+    worker.render(opened, target)
+    wet = wait_for(worker, RenderingDone).rendering
+    for name in ("move_grain", "move_along"):
+        monkeypatch.setattr(f"neural_grain.app.worker.{name}", lambda *args, **options: pytest.fail("moved again"))
+    for mix in (Mix(0.5), Mix(0.5, -6.0), Mix(0.0), NO_MIX):
+        worker.render(opened, replace(target, mix=mix))
+        rendering = wait_for(worker, RenderingDone).rendering
+        assert rendering.mix == mix
+        assert rendering.amounts is wet.amounts
+        assert rendering.sound is opened.analysis.sound
+        assert rendering.level_db == pytest.approx(mix.gain_db, abs=0.5)
+    assert rendering == wet
+
+
 def opened_file(worker: Worker, folder: Path, y: np.ndarray) -> FileOpened:
     path = folder / "sound.wav"
     sf.write(path, y, SR, "PCM_16")
@@ -169,7 +189,7 @@ def test_an_unexpected_exception_is_reported_and_the_worker_continues(worker, tm
     sf.write(path, drone(-40), SR, "PCM_16")
     wait_for(worker, ModelLoaded)
     with monkeypatch.context() as patch:
-        patch.setattr("neural_grain.app.worker.open_sound", lambda path: 1 / 0)
+        patch.setattr("neural_grain.app.opening.open_sound", lambda path: 1 / 0)
         worker.open(path)
         reason = wait_for(worker, WorkFailed).reason
     assert reason.startswith(

@@ -287,6 +287,7 @@ ERRORS = [
     (("in.wav", "--grain", "1", "--gain", "-25"), "argument --gain: -25 is not within -24 to +24 dB"),
     (("in.wav", "--gain", "nan"), "argument --gain: nan is not within -24 to +24 dB"),
     (("--gain", "3"), "--gain needs an INPUT"),
+    (("--demo", "--mix", "50"), "--mix is for a rendering of yours; leave --demo out"),
     (("in.wav", "--mix", "50"), "--mix: only for rendering, not for the window; give one of --grain"),
     (("in.wav", "--target-grain", "much"), "argument --target-grain: much is not a number"),
     (("in.wav", "--sweep", "0,5"), "argument --sweep: 0,5 is not a number; write 0.5"),
