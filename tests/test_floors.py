@@ -26,8 +26,8 @@ FLOORS = {
         "targets processor report batch instrument report_picture meter mixer player playback messages model_shelf "
         "opening worker library_state session curve_editor setting preferences theme hint picture panels slider "
         "overview_strip meter_view library_strip lane_view lane start_page file_list status_row mix_controls actions "
-        "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state learn_view "
-        "learn_commands layout setting_commands transport view_commands window desktop"
+        "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state page "
+        "learn_pages learn_view learn_commands layout setting_commands transport view_commands window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
@@ -54,6 +54,8 @@ HOMES = {  # a third-party package, and the modules that may import it
             "menus",
             "lane_view",
             "lane",
+            "page",
+            "learn_pages",
             "learn_view",
             "learn_commands",
             "window",

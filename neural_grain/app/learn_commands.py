@@ -24,7 +24,7 @@ from neural_grain.app.learning import (
 )
 from neural_grain.app.messages import Message
 from neural_grain.app.models import NamedModel, begin_model, list_models
-from neural_grain.base.errors import PipelineError, printable
+from neural_grain.base.errors import PipelineError, printable, short_repr
 from neural_grain.learn.settings import TrainOptions
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ class LearnCommands:
 
     def open(self) -> None:
         """Show the learn window."""
-        from neural_grain.app.learn_view import LearnCallbacks, LearnView
+        from neural_grain.app.learn_pages import LearnCallbacks
+        from neural_grain.app.learn_view import LearnView
 
         if self.view is None:
             callbacks = LearnCallbacks(
@@ -288,10 +289,11 @@ class LearnCommands:
 
 def parse_epochs(text: str) -> int:
     """Number of epochs that the user typed."""
-    epochs = int(text) if text.strip().isdecimal() else 0
+    words = text.strip()
+    epochs = int(words) if words.isdecimal() and len(words) <= len(str(MAX_EPOCHS)) else 0
     if not 1 <= epochs <= MAX_EPOCHS:
         raise PipelineError(
-            f"epochs: {text.strip() or 'nothing'} is not a whole number from 1 to {MAX_EPOCHS}; "
+            f"epochs: {short_repr(words) if words else 'nothing'} is not a whole number from 1 to {MAX_EPOCHS}; "
             f"{TrainOptions.epochs} is a good choice"
         )
     return epochs

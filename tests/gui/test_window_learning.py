@@ -166,7 +166,7 @@ def test_what_can_not_be_learned_from_is_refused_in_one_line(start, sounds, tmp_
     for field, text, words in (
         (page.name_entry, "taken", "already a model named Taken"),
         (page.name_entry, "a/b", "can't have / in it"),
-        (page.epochs_entry, "many", "many is not a whole number"),
+        (page.epochs_entry, "many", "'many' is not a whole number"),
     ):
         type_into(d, field, text)
         d.xdotool("key", "Return")
