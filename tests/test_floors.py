@@ -27,7 +27,7 @@ FLOORS = {
         "opening worker library_state session curve_editor setting preferences theme hint picture panels slider "
         "overview_strip meter_view library_strip lane_view lane start_page file_list status_row mix_controls actions "
         "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state learn_view "
-        "learn_commands layout window desktop"
+        "learn_commands layout setting_commands transport view_commands window desktop"
     ),
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")

@@ -88,40 +88,40 @@ class Action:
 SLIDER_KEY = {"needs": Needs.FILE, "works_in_lane": False}
 MENUS = ("File", "Edit", "View", "Curve", "Sound", "Model", "Help")
 ACTIONS = (
-    Action("play, pause", "toggle_play", key="space", needs=Needs.FILE),
+    Action("play, pause", "transport.toggle_play", key="space", needs=Needs.FILE),
     Action(
         "switch before and after (held: back on release)",
-        "press_compare",
+        "transport.press_compare",
         key="b",
-        release="release_compare",
+        release="transport.release_compare",
         needs=Needs.FILE,
     ),
     Action(
         "switch between two settings, A and B",
-        "switch_slot",
+        "settings.switch_slot",
         key="a",
         menu="Edit",
         label="Switch A / B",
         needs=Needs.FILE,
     ),
-    Action("slider by 0.1 towards texture", "move_by", (-0.1,), "Left", **SLIDER_KEY),
-    Action("slider by 0.1 towards smooth", "move_by", (0.1,), "Right", **SLIDER_KEY),
-    Action("slider by 0.01 towards texture", "move_by", (-0.01,), "Shift-Left", **SLIDER_KEY),
-    Action("slider by 0.01 towards smooth", "move_by", (0.01,), "Shift-Right", **SLIDER_KEY),
-    Action("slider by 1 towards smooth", "move_by", (1.0,), "Prior", needs=Needs.FILE),
-    Action("slider by 1 towards texture", "move_by", (-1.0,), "Next", needs=Needs.FILE),
-    Action("slider to 0", "move_to", (0.0,), "Double-Button-1", needs=Needs.FILE, is_on_slider=True),
+    Action("slider by 0.1 towards texture", "settings.move_by", (-0.1,), "Left", **SLIDER_KEY),
+    Action("slider by 0.1 towards smooth", "settings.move_by", (0.1,), "Right", **SLIDER_KEY),
+    Action("slider by 0.01 towards texture", "settings.move_by", (-0.01,), "Shift-Left", **SLIDER_KEY),
+    Action("slider by 0.01 towards smooth", "settings.move_by", (0.01,), "Shift-Right", **SLIDER_KEY),
+    Action("slider by 1 towards smooth", "settings.move_by", (1.0,), "Prior", needs=Needs.FILE),
+    Action("slider by 1 towards texture", "settings.move_by", (-1.0,), "Next", needs=Needs.FILE),
+    Action("slider to 0", "settings.move_to", (0.0,), "Double-Button-1", needs=Needs.FILE, is_on_slider=True),
     Action("slider finely", gesture="drag with Shift"),
-    Action("go to the start of the sound", "seek", (0.0,), "Home", needs=Needs.FILE),
+    Action("go to the start of the sound", "transport.seek", (0.0,), "Home", needs=Needs.FILE),
     Action("go there", gesture="click in a picture"),
     Action("loop that part", gesture="drag in a picture"),
-    Action("stop looping", "select", (None,), "Escape"),
+    Action("stop looping", "transport.select", (None,), "Escape"),
     Action("zoom in time", gesture="wheel"),
     Action("move what is shown", gesture="drag in the overview"),
     *(
         Action(
             help=f"show {label}",
-            command="show_view",
+            command="view.show",
             arguments=(view,),
             key=key,
             menu="View",
@@ -129,20 +129,22 @@ ACTIONS = (
         )
         for view, label, key in VIEWS
     ),
-    Action("show the next of these three", "next_view", key="g"),
-    Action("mel or log frequency", "toggle_log", key="l", menu="View", label="Mel / log frequency"),
-    Action("show the whole sound", "show_all", key="0", menu="View", label="Whole sound"),
+    Action("show the next of these three", "view.show_next", key="g"),
+    Action("mel or log frequency", "view.toggle_log", key="l", menu="View", label="Mel / log frequency"),
+    Action("show the whole sound", "view.show_all", key="0", menu="View", label="Whole sound"),
     *(
-        Action(command="set_colours", arguments=(colours,), menu="View", label=label)
+        Action(command="view.set_colours", arguments=(colours,), menu="View", label=label)
         for colours, label in COLOUR_LABELS.items()
     ),
-    Action("undo: slider, curve, mix and model", "undo", key="Mod-z", menu="Edit", label="Undo", needs=Needs.UNDO),
-    Action("redo", "redo", key="Mod-y", menu="Edit", label="Redo", needs=Needs.REDO),
-    Action("redo", "redo", key="Mod-Shift-z", needs=Needs.REDO),
-    Action(command="ask_preset_name", menu="Edit", label="Save a preset ...", needs=Needs.FILE),
+    Action(
+        "undo: slider, curve, mix and model", "settings.undo", key="Mod-z", menu="Edit", label="Undo", needs=Needs.UNDO
+    ),
+    Action("redo", "settings.redo", key="Mod-y", menu="Edit", label="Redo", needs=Needs.REDO),
+    Action("redo", "settings.redo", key="Mod-Shift-z", needs=Needs.REDO),
+    Action(command="settings.ask_preset_name", menu="Edit", label="Save a preset ...", needs=Needs.FILE),
     Action(
         "show the curve, which moves the slider over time",
-        "toggle_curve",
+        "settings.toggle_curve",
         key="c",
         menu="Curve",
         label="Show / hide",
@@ -213,12 +215,14 @@ ACTIONS = (
         works_while_typing=True,
     ),
     Action("quit", "close", key="Mod-q", menu="File", label="Quit", works_while_typing=True),
-    Action(command="reset_clip", menu="Sound", label="Reset the clip light", needs=Needs.FILE),
-    Action("this sheet; Esc closes it", "show_help", key="F1", menu="Help", label="Shortcuts", works_while_typing=True),
+    Action(command="transport.reset_clip", menu="Sound", label="Reset the clip light", needs=Needs.FILE),
+    Action(
+        "this sheet; Esc closes it", "view.show_help", key="F1", menu="Help", label="Shortcuts", works_while_typing=True
+    ),
     Action(command="learn.open", menu="Model", label="Learn from my sounds ..."),
     Action(command="files.ask_model", menu="Model", label="Choose a model file ..."),
-    Action(command="show_model", menu="Model", label="About the model"),
-    Action(command="show_about", menu="Help", label="About"),
+    Action(command="view.show_model", menu="Model", label="About the model"),
+    Action(command="view.show_about", menu="Help", label="About"),
 )
 
 

@@ -142,14 +142,14 @@ class Layout:
         bar = ttk.Frame(self.outer)
         bar.pack(fill="x")
         self.open_button = self._button(bar, "Open", "files.ask_open")
-        self.play_button = self._button(bar, "Play", "toggle_play")
+        self.play_button = self._button(bar, "Play", "transport.toggle_play")
         self.play_button.configure(width=5)
         self.version_buttons = {version: ttk.Button(bar, text=version.capitalize()) for version in VERSIONS}
         for version, each in self.version_buttons.items():
             each.bind("<Button-1>", lambda _, version=version: self._callbacks.press_version(version))
             each.bind("<ButtonRelease-1>", lambda _: self._callbacks.release_version())
-        self.curve_button = self._button(bar, "Curve", "toggle_curve")
-        self.slot_button = self._button(bar, "A", "switch_slot")
+        self.curve_button = self._button(bar, "Curve", "settings.toggle_curve")
+        self.slot_button = self._button(bar, "A", "settings.switch_slot")
         self.slot_button.configure(width=2)
         self.save_button = self._button(bar, "Save", "files.ask_save")
         ends_of_groups = (self.play_button, self.version_buttons[VERSIONS[-1]], self.slot_button)
@@ -173,7 +173,7 @@ class Layout:
         row = ttk.Frame(self.workspace)
         row.pack(fill="x", pady=(self._px(8), self._px(4)))
         self.view_buttons = {
-            view: self._button(row, VIEW_NAMES[view], "show_view", view, style="Small.TButton") for view in VIEWS
+            view: self._button(row, VIEW_NAMES[view], "view.show", view, style="Small.TButton") for view in VIEWS
         }
         for button in reversed(self.view_buttons.values()):
             button.pack(side="right", padx=(self._px(2), 0))
@@ -219,7 +219,7 @@ class Layout:
             self._callbacks.playhead_s,
         )
         self.lane = CurveLane(body, palette, scale, lane)
-        self.meter = LevelMeterView(body, palette, scale, lambda: self._perform("reset_clip"))
+        self.meter = LevelMeterView(body, palette, scale, lambda: self._perform("transport.reset_clip"))
         self.overview.canvas.pack(fill="x")
         self.meter.canvas.pack(side="right", fill="y")
         self.panel.frame.pack(fill="both", expand=True, pady=(self._px(4), 0))

@@ -15,7 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neural_grain.app.actions import VIEWS, Action, shortcut_sheet
+from neural_grain.app.actions import Action
 from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.file_commands import FileCallbacks, FileCommands
 from neural_grain.app.learn_commands import QUIT_LEARNING, LearnCommands
@@ -33,12 +33,13 @@ from neural_grain.app.messages import (
 from neural_grain.app.models import models_folder
 from neural_grain.app.playback import Playback
 from neural_grain.app.player import Player
-from neural_grain.app.preferences import Preset, preferences_path, read_preferences, write_preferences
-from neural_grain.app.session import Session, describe_model
-from neural_grain.app.setting import Setting, SettingHistory, Slots
+from neural_grain.app.preferences import preferences_path, read_preferences, write_preferences
+from neural_grain.app.session import Session
+from neural_grain.app.setting_commands import SettingCallbacks, SettingCommands
 from neural_grain.app.targets import RenderTarget
+from neural_grain.app.transport import Transport
+from neural_grain.app.view_commands import ViewCommands
 from neural_grain.app.worker import Worker
-from neural_grain.dsp.mix import Mix
 
 if TYPE_CHECKING:
     import tkinter as tk
@@ -80,8 +81,10 @@ class GrainWindow:
     layout : Layout, with the widgets; its picture panel is also ``panel``, and its lane of the curve ``lane``
     curve : CurveCommands
     files : FileCommands
+    settings : SettingCommands
+    transport : Transport
+    view : ViewCommands
     learn : LearnCommands
-    history : SettingHistory
     preferences : Preferences
     """
 
@@ -107,11 +110,9 @@ class GrainWindow:
         self.worker = Worker(model_path, device)
         self.session = Session(self.worker)
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
-        self._wanted_model = model_path  # in use, or asked for
-        self._shows_curve = False
-        self._slots = Slots()
-        self.history = SettingHistory(Setting(model=model_path))
-        self.learn = LearnCommands(root, models or models_folder(), device, lambda: self.dialogs, self.use_model)
+        self.learn = LearnCommands(
+            root, models or models_folder(), device, lambda: self.dialogs, lambda path: self.settings.use_model(path)
+        )
         self._build_layout()
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
@@ -129,8 +130,8 @@ class GrainWindow:
 
         session = self.session
         panel = PanelCallbacks(
-            self.seek,
-            self.select,
+            lambda seconds: self.transport.seek(seconds),
+            lambda selection_s: self.transport.select(selection_s),
             lambda frames: session.gain_db_of_frames(self.target, frames),
             lambda frames: session.layer_levels(self.target, frames),
             self._on_marked,
@@ -141,10 +142,10 @@ class GrainWindow:
             press_version=self.playback.press,
             release_version=self.playback.release,
             slide=self._on_move,
-            set_mix=self._set_mix,
+            set_mix=lambda mix: self.settings.set_mix(mix),
             edit_curve=self._on_move,
-            edit_done=lambda: self.history.record(self.setting),
-            set_volume=self._set_volume,
+            edit_done=lambda: self.settings.record(),
+            set_volume=lambda volume: self.transport.set_volume(volume),
             playhead_s=lambda: self.playback.position_s,
             cancel=self.worker.cancel,
             panel=panel,
@@ -156,14 +157,18 @@ class GrainWindow:
         )
         dynamic: tuple[DynamicMenu, ...] = (
             DynamicMenu("File", "Recent", self._recent_entries, 1),
-            DynamicMenu("Edit", "Presets", self._preset_entries, 3),
-            DynamicMenu("Sound", "Output device", self._output_entries, 0),
-            DynamicMenu("Model", "Use", self._model_entries, 0),
+            DynamicMenu("Edit", "Presets", lambda: self.settings.preset_entries(), 3),
+            DynamicMenu("Sound", "Output device", lambda: self.transport.output_entries(), 0),
+            DynamicMenu("Model", "Use", lambda: self.settings.model_entries(self.learn.models()), 0),
         )
         self.layout = Layout(self.root, self.preferences, is_system_dark(), callbacks, dynamic)
         self.panel, self.lane = self.layout.panel, self.layout.lane
         self.panel.is_log = self.preferences.is_log
         self.learn.add_line(self.layout.outer, self.layout.scale, self.layout.status.frame)
+        self.transport = Transport(self.playback, self.panel, session, self.preferences, self._refresh)
+        self.view = ViewCommands(self.layout, session, self.preferences, lambda: self.dialogs, self._refresh)
+        callbacks = SettingCallbacks(lambda: self.dialogs, self._on_move, self._refresh, self._write_preferences)
+        self.settings = SettingCommands(self.layout, session, self.playback, self.preferences, callbacks)
         files = FileCallbacks(
             dialogs=lambda: self.dialogs,
             target=lambda: self.target,
@@ -172,7 +177,7 @@ class GrainWindow:
             closed=self._on_closed,
             after_idle=self.root.after_idle,
             show_list=self.layout.show_list,
-            use_model=self.use_model,
+            use_model=self.settings.use_model,
         )
         self.files = FileCommands(session, self.preferences, self.layout.file_list, files)
         self.curve = CurveCommands(self.lane, session, lambda: self.dialogs, lambda: self.files.folder, self._refresh)
@@ -183,17 +188,9 @@ class GrainWindow:
         return self.layout.octave_slider.octaves
 
     @property
-    def setting(self) -> Setting:
-        """What the user has chosen."""
-        points, mix = self.lane.editor.points, self.playback.mix
-        return Setting(self.octaves, points, self._shows_curve, mix, self._wanted_model)
-
-    @property
     def target(self) -> RenderTarget:
-        """What is heard and saved: the curve while it is shown and has points, else the position of the slider."""
-        curve = self.lane.editor.curve if self._shows_curve else None
-        octaves = self.octaves if curve is None else 0.0
-        return RenderTarget(octaves, curve=curve, mix=self.playback.mix)
+        """What is heard and saved."""
+        return self.settings.target
 
     @property
     def is_idle(self) -> bool:
@@ -203,7 +200,8 @@ class GrainWindow:
     def _view_state(self) -> ViewState:
         from neural_grain.app.view_state import ViewState
 
-        session, target = self.session, self.target
+        session, settings = self.session, self.settings
+        target = settings.target
         return ViewState(
             file_text=session.file_text,
             info_text=session.info_text(self.playback.position_s),
@@ -218,15 +216,15 @@ class GrainWindow:
             is_playing=self.playback.is_playing,
             listening=self.playback.listening,
             view=self.panel.view,
-            shows_curve=self._shows_curve,
+            shows_curve=settings.shows_curve,
             has_curve=target.curve is not None,
             contour=session.contour,
             is_contour_current=session.is_measured(target),
             zones=session.zones,
             measured_octaves=session.measured_octaves(target),
-            slot=self._slots.current,
-            can_undo=self.history.can_undo or self.setting != self.history.current,
-            can_redo=self.history.can_redo,
+            slot=settings.slots.current,
+            can_undo=settings.can_undo,
+            can_redo=settings.history.can_redo,
             has_list=bool(self.layout.file_list.paths),
             has_results=self.files.results is not None,
             library=session.library_state(target),
@@ -254,14 +252,6 @@ class GrainWindow:
         """Open a file, after asking what to do with unsaved work."""
         self.files.open(path)
 
-    def move_to(self, octaves: float) -> None:
-        """Move the slider to a position."""
-        self.layout.octave_slider.move_to(octaves)
-
-    def move_by(self, octaves: float) -> None:
-        """Move the slider by some octaves."""
-        self.move_to(self.octaves + octaves)
-
     def _on_move(self) -> None:
         """Make the solver's estimate heard and seen soon, and measure it when the slider or the curve rests."""
         self._cancel_settling()
@@ -286,45 +276,8 @@ class GrainWindow:
 
     def _measure(self) -> None:
         self._cancel_settling()
-        self.history.record(self.setting)
+        self.settings.record()
         self.session.measure(self.target)
-        self._refresh()
-
-    def undo(self) -> None:
-        """Go back to the setting before."""
-        self.history.record(self.setting)
-        self.apply(self.history.undo())
-
-    def redo(self) -> None:
-        """Go to the setting that was undone last."""
-        self.apply(self.history.redo())
-
-    def apply(self, setting: Setting) -> None:
-        """Choose a setting as if by hand."""
-        if setting.points != self.lane.editor.points:
-            self.lane.edit(lambda: self.lane.editor.replace(setting.points))
-        if setting.shows_curve != self._shows_curve:
-            self.toggle_curve()
-        if setting.octaves != self.octaves:
-            slider = self.layout.octave_slider.slider
-            slider.is_enabled = True  # also one that a curve replaces keeps its position
-            slider.move_to(setting.octaves)
-        if setting.mix != self.playback.mix:
-            self._set_mix(setting.mix)
-        if setting.model != self._wanted_model:
-            self.use_model(setting.model)
-        self._refresh()
-
-    def _set_mix(self, mix: Mix) -> None:
-        """Hear and measure another mix."""
-        self.playback.set_mix(mix)
-        self.layout.mix_controls.set(mix)
-        self._on_move()
-
-    def use_model(self, path: Path | None) -> None:
-        """Use another model, or the built-in pattern for None, while the sound plays on."""
-        self._wanted_model = path
-        self.session.switch_model(path)
         self._refresh()
 
     def _chosen_model(self) -> Path | None:
@@ -332,148 +285,10 @@ class GrainWindow:
         path = Path(self.preferences.model)
         return path if self.preferences.model and path.is_file() else None
 
-    def _model_entries(self) -> list[Entry]:
-        from neural_grain.app.menus import Entry
-
-        wanted = self._wanted_model and self._wanted_model.absolute()
-        names: dict[Path | None, str] = {None: "Built-in pattern"}
-        names |= {model.path.absolute(): model.name for model in self.learn.models()}
-        names.setdefault(wanted, str(wanted))  # chosen as a file
-        return [Entry(name, partial(self.use_model, path), is_on=path == wanted) for path, name in names.items()]
-
-    def switch_slot(self) -> None:
-        """Change between two settings, A and B."""
-        self.apply(self._slots.switch(self.setting))
-
-    def ask_preset_name(self) -> None:
-        """Ask for a name and keep the slider and the curve under it."""
-        if name := self.dialogs.text("Save a preset", "Name of the preset:").strip():
-            setting, mix = self.setting, self.playback.mix
-            preset = Preset(name, setting.octaves, setting.points, setting.shows_curve, mix.wet, mix.gain_db)
-            self.preferences.add_preset(preset)
-            self._write_preferences()
-            self.session.set_status(f"saved the preset {name}")
-            self._refresh()
-
-    def _preset_entries(self) -> list[Entry]:
-        from neural_grain.app.menus import Entry
-
-        def use(preset: Preset) -> None:
-            if self.session.opened is not None:
-                mix = Mix(preset.wet, preset.gain_db)
-                self.apply(Setting(preset.octaves, preset.points, preset.shows_curve, mix, self._wanted_model))
-
-        def remove(preset: Preset) -> None:
-            self.preferences.remove_preset(preset.name)
-            self._write_preferences()
-
-        presets = self.preferences.presets
-        uses = [Entry(each.name, partial(use, each)) for each in presets]
-        return uses + [Entry(f"Remove {each.name}", partial(remove, each)) for each in presets]
-
-    def _output_entries(self) -> list[Entry]:
-        from neural_grain.app.menus import Entry
-
-        player = self.playback.player
-        player.refresh()
-        names = ["", *player.outputs]
-        return [
-            Entry(name or "Default device", partial(self.choose_output, name), is_on=name == player.output)
-            for name in names
-        ]
-
     def _recent_entries(self) -> list[Entry]:
         from neural_grain.app.menus import Entry
 
         return [Entry(name, partial(self.open, Path(name))) for name in self.preferences.recent]
-
-    def toggle_play(self) -> None:
-        """Play or pause."""
-        if fault := self.playback.toggle():
-            self.session.set_status(fault, is_error=True)
-        self._refresh()
-
-    def choose_output(self, name: str) -> None:
-        """Play on another output device, or the default one for an empty name, and remember it."""
-        self.preferences.output = name
-        if fault := self.playback.choose_output(name):
-            self.session.set_status(fault, is_error=True)
-        self._refresh()
-
-    def press_compare(self) -> None:
-        """Press the key that switches between before and after."""
-        self.playback.press_key()
-
-    def release_compare(self) -> None:
-        """Release that key."""
-        self.playback.release_key()
-
-    def _set_volume(self, volume: float) -> None:
-        self.preferences.volume = volume
-        if self.playback.mixer is not None:
-            self.playback.mixer.volume = volume
-
-    def reset_clip(self) -> None:
-        """Turn the clip light off."""
-        self.playback.reset_clip()
-
-    def seek(self, seconds: float) -> None:
-        """Continue from another place in the sound."""
-        self.playback.seek(seconds)
-        self.panel.mark(self.playback.position_s)
-
-    def select(self, selection_s: tuple[float, float] | None) -> None:
-        """Select and loop a part of the sound, or nothing."""
-        self.panel.selection_s = selection_s
-        self.playback.loop(selection_s)
-        self.panel.mark(self.playback.position_s)
-
-    def show_view(self, view: str) -> None:
-        """Show other pictures: one of `VIEWS`."""
-        self.panel.view = view
-        self.panel.draw_soon()
-        self._refresh()
-
-    def next_view(self) -> None:
-        """Show the next pictures."""
-        views = [view for view, _, _ in VIEWS]
-        self.show_view(views[(views.index(self.panel.view) + 1) % len(views)])
-
-    def toggle_log(self) -> None:
-        """Change between a mel and a logarithmic frequency axis."""
-        self.panel.is_log = self.preferences.is_log = not self.preferences.is_log
-        self.panel.draw_soon()
-
-    def set_colours(self, colours: str) -> None:
-        """Choose "light" or "dark" colours, or those of the "system"."""
-        self.preferences.colours = colours
-        self.layout.paint()
-
-    def toggle_curve(self) -> None:
-        """Show the curve, which takes the place of the slider, or hide it."""
-        self._shows_curve = not self._shows_curve
-        if self._shows_curve:
-            self.session.prepare_curve()
-        self._refresh()
-        self._on_move()
-
-    def show_all(self) -> None:
-        """Show the whole sound."""
-        self.panel.show_all()
-
-    def show_help(self) -> None:
-        """Show the keys."""
-        self.dialogs.show_text("Shortcuts", shortcut_sheet(self.layout.modifier))
-
-    def show_model(self) -> None:
-        """Show what the model was trained on, and its audit."""
-        self.dialogs.show_text("The model", describe_model(self.session.processor))
-
-    def show_about(self) -> None:
-        """Show versions."""
-        from neural_grain.app.dialogs import about_text
-
-        self.dialogs.show_text("About", about_text())
 
     def _on_closed(self) -> None:
         self.playback.close()
@@ -527,7 +342,7 @@ class GrainWindow:
         self.files.handle(message)
         if isinstance(message, ModelSwitched):
             self.preferences.model = "" if message.path is None else str(message.path.absolute())
-            self.history.record(self.setting)
+            self.settings.record()
         match message:
             case Pictured():
                 self.playback.close()
@@ -538,7 +353,7 @@ class GrainWindow:
             case ModelSwitched(opened=opened) if opened is not None:
                 self._continue_with_model(opened)
             case WorkFailed() | WorkCancelled():
-                self._wanted_model = self.session.model_path
+                self.settings.model = self.session.model_path
             case RenderingDone() | CurveEstimated():
                 self._update_sound()
             case BatchDone(failures=failures, left_behind=left_behind) if failures or left_behind:
@@ -550,20 +365,12 @@ class GrainWindow:
         """Hear and measure the open file with another model."""
         if opened is self.session.opened:
             self.playback.set_solver(opened.solver, self.session.amounts(self.target))
-            if self._shows_curve:
-                self.session.prepare_curve()
+            self.settings.prepare_curve()
             self._on_move()
 
     def _begin_file(self, opened: FileOpened) -> None:
-        self.history.record(self.setting)
         self.playback.close()
         self.playback.open(opened.y, opened.analysis.sound.sr, opened.solver, self.preferences.volume)
         self.preferences.add_recent(opened.path)
-        self.lane.begin(self.panel.duration_s)
-        self._slots = Slots()
-        self._refresh()  # the slider can't be moved before it is enabled
-        self.layout.octave_slider.end_typing()
-        self.move_to(0.0)
+        self.settings.begin_file(self.panel.duration_s)
         self._measure()
-        if self._shows_curve:
-            self.session.prepare_curve()

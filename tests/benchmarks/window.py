@@ -87,7 +87,7 @@ def print_freezes(model: Path, folder: Path) -> None:
             octaves = next(moves, None)
             if octaves is None:
                 return True
-            window.move_to(float(octaves))
+            window.settings.move_to(float(octaves))
         return False
 
     beat()
@@ -96,7 +96,7 @@ def print_freezes(model: Path, folder: Path) -> None:
     run_until(lambda: session.visible, "open 10 minutes, to a picture")
     run_until(lambda: session.opened, "... until the slider works")
     run_until(lambda: window.is_idle, "measure at 0")
-    window.toggle_play()
+    window.transport.toggle_play()
     run_until(has_moved_enough, "move while it plays")
     print(f"  not ready in time while moving: {window.playback.mixer.underruns} blocks")
     run_until(lambda: window.is_idle, "measure when the slider rests")

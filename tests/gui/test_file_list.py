@@ -80,7 +80,7 @@ def test_a_sound_that_is_not_left_stays_selected(start, takes):
     d.window.files.open_all(takes)
     d.wait_until(lambda: d.has_open(takes[0]))
     d.settle()
-    d.window.move_to(-1.0)
+    d.window.settings.move_to(-1.0)
     d.settle()
     d.answers["should_save"] = None  # cancel
     d.layout.file_list.tree.selection_set("2")
@@ -94,7 +94,7 @@ def test_the_list_is_rendered_with_its_tree_and_the_results_can_be_shown(start, 
     d.window.files.open_all([takes[0].parent])
     d.wait_until(lambda: d.has_open(takes[0]))
     d.settle()
-    d.window.move_to(-1.0)
+    d.window.settings.move_to(-1.0)
     d.settle()
     d.answers["folder"] = str(tmp_path / "out")
     d.click(d.layout.file_list.render_button)
@@ -126,7 +126,7 @@ def test_a_folder_without_audio_is_one_line(start, tmp_path):
 
 def test_the_result_is_saved_next_to_the_original_and_never_over_anything(start, takes):
     d = start(takes[0])
-    d.window.move_to(-1.0)
+    d.window.settings.move_to(-1.0)
     d.settle()
     d.root.focus_force()
     for name in ("a_grain-1.0.wav", "a_grain-1.0 (2).wav"):

@@ -229,7 +229,7 @@ def test_a_drawn_curve_is_heard_while_the_sound_plays_and_saved_as_it_is_heard(s
     hand.double_click(2.5, 1.5)
     d.settle()
     amounts = d.session.rendering.amounts
-    d.window._set_volume(1.0)
+    d.window.transport.set_volume(1.0)
     d.click(d.layout.play_button)
     d.wait_until(lambda: d.playback.position_s > 2.5)
     assert d.playback.mixer.source.amounts is amounts

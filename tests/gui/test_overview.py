@@ -36,8 +36,8 @@ def test_the_overview_shows_what_is_zoomed_looped_and_played(start, sound):
     overview = d.layout.overview
     assert marks(d, "window") == []
     d.panel.zoom(1.0, 1 / 3)
-    d.window.select((1.0, 1.5))
-    d.window.seek(1.2)
+    d.window.transport.select((1.0, 1.5))
+    d.window.transport.seek(1.2)
     d.settle()
     start_s, stop_s = d.panel.span
     assert marks(d, "window")[::2] == pytest.approx([overview.x_at(start_s), overview.x_at(stop_s)], abs=1.5)
@@ -124,9 +124,9 @@ def test_the_clip_light_stays_until_it_is_clicked(start, tmp_path):
     d = start(loud, player=Player(FakeDevice()))
     meter = d.layout.meter
     assert not meter.has_clipped
-    d.window.toggle_play()
+    d.window.transport.toggle_play()
     d.wait_until(lambda: meter.has_clipped)
-    d.window.toggle_play()
+    d.window.transport.toggle_play()
     d.settle()
     assert meter.has_clipped
     light = [round(each) for each in meter.canvas.bbox("light")]
@@ -156,7 +156,7 @@ def test_mix_and_gain_are_heard_measured_saved_and_undone(start, sound, tmp_path
     before, after = (sf.read(path)[0] for path in (sound, output))
     level_db = 10 * np.log10(np.square(after).mean() / np.square(before).mean())
     assert level_db == pytest.approx(-6.0, abs=1.0)
-    d.window.undo()
+    d.window.settings.undo()
     d.settle()
     assert d.window.target.mix != Mix(0.5, -6.0)
     d.xdotool("mousemove", *d.centre(controls.gain), "click", "--repeat", 2, "--delay", 20, 1)

@@ -74,15 +74,15 @@ def test_a_slot_may_hold_a_curve(start, sound):
     d.drag_slider(1.0)
     d.settle()
     position = d.octaves
-    d.window.switch_slot()
-    d.window.toggle_curve()
+    d.window.settings.switch_slot()
+    d.window.settings.toggle_curve()
     d.window.lane.edit(lambda: d.lane.editor.replace(CURVE.points))
     d.settle()
-    d.window.switch_slot()
+    d.window.settings.switch_slot()
     d.settle()
     assert d.window.target == RenderTarget(position)
     assert not d.lane.canvas.winfo_ismapped()
-    d.window.switch_slot()
+    d.window.settings.switch_slot()
     d.settle()
     assert d.window.target.curve == CURVE
     assert d.lane.canvas.winfo_ismapped()
@@ -92,13 +92,13 @@ def test_a_new_sound_begins_with_empty_slots(start, sound):
     d = start(sound)
     d.drag_slider(-1.0)
     d.settle()
-    d.window.switch_slot()
+    d.window.settings.switch_slot()
     d.answers["should_save"] = False
     d.window.open(sound)
     d.wait_until(lambda: d.session.n_tasks == 0 and d.octaves == 0)
     d.settle()
     assert d.layout.slot_button["text"] == "A"
-    d.window.switch_slot()
+    d.window.settings.switch_slot()
     d.settle()
     assert d.octaves == 0
 
@@ -133,23 +133,23 @@ def test_keys_undo_and_redo_moves_of_the_slider_and_edits_of_the_curve(start, so
 
 def test_undo_works_before_the_last_move_was_measured(start, sound):
     d = start(sound)
-    d.window.move_to(-1.0)
-    d.window.undo()
+    d.window.settings.move_to(-1.0)
+    d.window.settings.undo()
     d.settle()
     assert d.octaves == 0
 
 
 def test_a_preset_keeps_slider_and_curve_across_sessions(start, sound):
     d = start(sound)
-    d.window.move_to(-1.25)
-    d.window.toggle_curve()
+    d.window.settings.move_to(-1.25)
+    d.window.settings.toggle_curve()
     d.window.lane.edit(lambda: d.lane.editor.replace(CURVE.points))
     d.settle()
     d.answers["text"] = "swell"
-    d.window.ask_preset_name()
+    d.window.settings.ask_preset_name()
     preferences = read_preferences(d.window._preferences_file)
     assert [preset.name for preset in preferences.presets] == ["swell"]
-    d.window.undo()
+    d.window.settings.undo()
     d.settle()
     assert d.window.target.curve is None
     d.choose_from("Presets", "swell")

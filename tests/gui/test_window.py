@@ -20,10 +20,21 @@ from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.dialogs import system_dialogs
 from neural_grain.app.file_commands import FileCommands
 from neural_grain.app.learn_commands import LearnCommands
+from neural_grain.app.setting_commands import SettingCommands
+from neural_grain.app.transport import Transport
+from neural_grain.app.view_commands import ViewCommands
 from neural_grain.app.window import GrainWindow
 from neural_grain.dsp.settings import GrainSettings
 
 pytest_plugins = ["driving"]
+OWNERS = {  # of the commands of actions
+    "curve": CurveCommands,
+    "files": FileCommands,
+    "learn": LearnCommands,
+    "settings": SettingCommands,
+    "transport": Transport,
+    "view": ViewCommands,
+}
 
 
 def test_open_slide_and_save_give_a_file_that_obeys_the_law(start, sound, tmp_path):
@@ -125,11 +136,7 @@ def test_every_action_of_the_table_has_a_method_and_every_key_a_line_in_the_shee
     for action in ACTIONS:
         for name in filter(None, (action.command, action.release)):
             *part, method = name.split(".")
-            owner = (
-                {"curve": CurveCommands, "files": FileCommands, "learn": LearnCommands}[part[0]]
-                if part
-                else GrainWindow
-            )
+            owner = OWNERS[part[0]] if part else GrainWindow
             assert callable(getattr(owner, method))
         if action.key or action.gesture:
             assert f"{action.gesture or action.key_name('Control')}\t{action.help}" in sheet
@@ -153,7 +160,7 @@ def test_f1_opens_the_help_sheet_and_a_key_closes_it(start):
 
 def test_preferences_are_kept_and_a_damaged_file_of_them_is_no_error(start, sound, tmp_path):
     d = start(sound)
-    d.window.set_colours("dark")
+    d.window.view.set_colours("dark")
     d.settle()
     d.window.close()
     path = tmp_path / "preferences" / "window.json"
@@ -168,7 +175,7 @@ def test_preferences_are_kept_and_a_damaged_file_of_them_is_no_error(start, soun
 def test_without_a_model_the_window_works_and_says_that_nothing_was_learned(start, sound):
     d = start()
     assert d.layout.status.label["text"].startswith("nothing learned yet")
-    d.window.show_model()
+    d.window.view.show_model()
     assert "Learn from my sounds" in d.sheets[-1][1]
     d.window.open(sound)
     d.wait_until(lambda: d.session.rendering is not None)
@@ -186,7 +193,7 @@ def test_a_model_can_be_chosen_and_the_open_file_is_then_analysed_with_it(start,
     d.settle()
     assert d.session.processor.loaded is not None
     assert "nothing learned" not in d.layout.status.label["text"]
-    d.window.show_model()
+    d.window.view.show_model()
     assert d.sheets[-1][1].startswith("trained on 12 files")
     d.drag_slider(-1.0)
     d.settle()

@@ -35,7 +35,7 @@ def test_saving_needs_no_second_analysis_and_writes_what_the_command_writes(
     source, saved, other = (tmp_path / name for name in ("in.wav", "saved.wav", "other.wav"))
     sf.write(source, 0.3 * drone(texture_db), SR, "PCM_16")
     d = start(source)
-    d.window.move_to(octaves)
+    d.window.settings.move_to(octaves)
     d.settle()
     assert d.session.rendering.within_reach is within_reach
     d.answers["save"] = str(saved)
@@ -57,7 +57,7 @@ def test_saving_needs_no_second_analysis_and_writes_what_the_command_writes(
 def test_saving_can_be_cancelled_and_leaves_no_file(start, sound, tmp_path, monkeypatch):
     may_render, render = threading.Event(), GainField.render
     d = start(sound)
-    d.window.move_to(-1.5)
+    d.window.settings.move_to(-1.5)
     d.settle()
     monkeypatch.setattr(GainField, "render", lambda *args: may_render.wait(60) and render(*args))
     d.answers["save"] = str(tmp_path / "saved.wav")

@@ -63,7 +63,7 @@ def test_a_click_seeks_a_drag_loops_and_the_wheel_zooms(start, sound):
 
 def test_escape_ends_the_loop(start, sound):
     d = start(sound)
-    d.window.select((0.5, 1.0))
+    d.window.transport.select((0.5, 1.0))
     d.root.focus_force()
     d.xdotool("key", "Escape")
     d.wait_until(lambda: d.panel.selection_s is None)
@@ -113,7 +113,7 @@ def test_the_readout_describes_the_point_under_the_mouse_and_follows_the_slider(
     assert level_db < -50
     before = point(2.0, view.top + 5)
     assert before[1:] == [pytest.approx(14_500, rel=0.05), pytest.approx(-90, abs=10), 0]
-    d.window.move_to(-2.0)  # the mouse stays
+    d.window.settings.move_to(-2.0)  # the mouse stays
     d.settle()
     assert numbers()[:3] == before[:3]
     assert numbers()[3] > 0.5

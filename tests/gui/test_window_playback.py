@@ -29,7 +29,7 @@ def test_keys_play_slide_and_switch_with_a_real_stream(start, sound, tmp_path, m
     sounddevice._initialize()
     player = Player()
     d = start(sound, player=player)
-    d.window.select((0.0, 2.9))
+    d.window.transport.select((0.0, 2.9))
     d.root.focus_force()
     d.xdotool("mousemove", *d.centre(d.panel.before.canvas))
     d.xdotool("key", "space")
@@ -48,7 +48,7 @@ def test_keys_play_slide_and_switch_with_a_real_stream(start, sound, tmp_path, m
 def test_a_short_press_on_before_stays_and_a_long_one_ends_on_release(start, sound):
     d = start(sound, player=Player(FakeDevice()))
     d.root.focus_force()
-    d.window.toggle_play()
+    d.window.transport.toggle_play()
     d.xdotool("mousemove", *d.centre(d.panel.before.canvas))
     difference = d.layout.version_buttons["difference"]
     for press, release, version, hold_s in (
@@ -126,7 +126,7 @@ def test_the_window_plays_what_it_saves(start, tmp_path, mix):
     d.answers["save"] = str(saved)
     d.xdotool("key", "ctrl+s")
     d.wait_for_status("saved ")
-    d.window._set_volume(1.0)
+    d.window.transport.set_volume(1.0)
     d.xdotool("key", "space")
     d.wait_until(lambda: d.playback.position_s > 1.4)
     z, heard = sf.read(saved)[0], np.concatenate(device.streams[0].heard)[:, 0]
@@ -166,7 +166,7 @@ def test_six_channels_are_opened_played_and_saved(start, tmp_path):
 def test_home_goes_to_the_start(start, sound):
     d = start(sound)
     view = d.panel.after
-    d.window.seek(1.5)
+    d.window.transport.seek(1.5)
     assert view.canvas.coords("mark")[0] > view.x_at(1.4)
     d.root.focus_force()
     d.xdotool("key", "Home")
@@ -177,18 +177,18 @@ def test_home_goes_to_the_start(start, sound):
 def test_another_model_is_heard_while_the_sound_plays_on(start, project, sound):
     device = FakeDevice()
     d = start(sound, player=Player(device), model=project.model)
-    d.window.select((0.5, 2.5))
+    d.window.transport.select((0.5, 2.5))
     d.drag_slider(-2.5)
     d.settle()
     octaves, analysis = d.octaves, d.session.opened.analysis
-    d.window.toggle_play()
+    d.window.transport.toggle_play()
     d.wait_until(lambda: d.playback.position_s > 0.7)
     mixer, before = d.playback.mixer, d.session.opened.solver
     for model in (None, project.model):
         d.answers["model"] = str(model or "")
         d.window.files.ask_model()  # does nothing without a name
         if model is None:
-            d.window.use_model(None)
+            d.window.settings.use_model(None)
         d.settle()
         solver = d.session.opened.solver
         d.wait_until(lambda solver=solver: mixer.source.after and mixer.source.after.field is solver.field)
@@ -207,12 +207,12 @@ def test_another_model_is_heard_while_the_sound_plays_on(start, project, sound):
 def test_a_device_that_vanishes_is_reported_and_playing_works_again(start, sound):
     device = FakeDevice()
     d = start(sound, player=Player(device))
-    d.window.toggle_play()
+    d.window.transport.toggle_play()
     d.wait_until(lambda: d.playback.position_s > 0)
     device.streams[-1].vanish()
     d.wait_until(lambda: "no sound: the device stopped" in d.layout.status.label["text"])
     assert d.layout.play_button["text"] == "Play"
-    d.window.toggle_play()
+    d.window.transport.toggle_play()
     d.wait_until(lambda: d.playback.is_playing)
 
 
@@ -220,23 +220,23 @@ def test_an_output_is_remembered_and_another_can_be_chosen_when_it_disappears(st
     device = FakeDevice(outputs=("interface", "headphones", "speakers"))
     d = start(sound, player=Player(device))
     assert d.playback.player.outputs[0] == "speakers"
-    d.window.toggle_play()
+    d.window.transport.toggle_play()
     d.wait_until(lambda: d.playback.position_s > 0.2)
-    d.window.choose_output("interface")
+    d.window.transport.choose_output("interface")
     assert d.playback.is_playing
     assert d.playback.position_s > 0.2
     assert device.streams[-1].output["name"] == "interface"
     device.connected = ("headphones", "speakers")
     device.streams[-1].vanish()
     d.wait_until(lambda: "no sound: the output interface stopped" in d.layout.status.label["text"])
-    d.window.choose_output("headphones")
-    d.window.toggle_play()
+    d.window.transport.choose_output("headphones")
+    d.window.transport.toggle_play()
     d.wait_until(lambda: d.playback.is_playing)
     assert device.streams[-1].output["name"] == "headphones"
     d.close()
     d = start(sound, player=Player(FakeDevice(outputs=("interface", "speakers"))))
     assert d.window.preferences.output == "headphones"
-    d.window.toggle_play()
+    d.window.transport.toggle_play()
     assert "the output headphones is not connected; playing on the default one" in d.layout.status.label["text"]
     assert d.playback.is_playing
 

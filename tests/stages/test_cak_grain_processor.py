@@ -60,7 +60,7 @@ class TestReports:
         monkeypatch.setattr(training, "train", lambda *args, **options: None)
         monkeypatch.setattr(dataset, "DATASET", replace(dataset.DATASET, max_train_tiles=5, max_held_out_tiles=2))
         pairs = read_pairs(project.folder / "training_pairs.json")
-        args = argparse.Namespace(device="cpu", output_dir=Path("unused"), resume=False)
+        args = argparse.Namespace(device="cpu", output_dir=Path("unused"), resume=False, progress="bar")
         cak_grain_processor.train_model(args, pairs, TrainOptions())
         expected = (
             f"training on 7 of {len(pairs.tiles)} tiles, drawn evenly over their grain, of 12 files, device cpu\n"

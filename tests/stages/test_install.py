@@ -34,6 +34,20 @@ def test_an_installed_command_runs_and_names_its_version(installed, tmp_path, co
     assert done.stderr == ""
 
 
+def test_the_window_finds_the_installed_stages(installed, tmp_path):
+    program = (
+        "from neural_grain.app.learning import STAGES\n"
+        "from neural_grain.app.stage_process import find_script\n"
+        "print(*(find_script(stage.script) for stage in STAGES))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    names = ("measure_audio_grain.py", "convert_to_spectrograms.py", "cak_grain_processor.py")
+    assert done.stdout.split() == [str((installed / name).resolve()) for name in names]
+
+
 def test_the_installed_package_holds_every_module(installed):
     def modules(root):
         return {path.relative_to(root) for path in (root / "neural_grain").rglob("*.py")}
