@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from neural_grain.app.theme import Palette
 
 MAX_EPOCHS = 10_000
+MAX_NAME_IN_LINE = 24  # characters of the name of a model in the line of the main window
 QUIT_LEARNING = "A model is being learned. Quit and stop it? What is done is kept, and it can be continued."
 OVER = (Phase.STOPPED, Phase.FAILED, Phase.DONE)
 
@@ -127,6 +128,8 @@ class LearnCommands:
         if self._phase is Phase.CHOOSING or (self.view is not None and self.view.is_shown):
             return ""
         name = printable(self.learning.model.name)
+        if len(name) > MAX_NAME_IN_LINE:
+            name = f"{name[:MAX_NAME_IN_LINE]} ..."
         if self._phase in OVER:
             end = {Phase.DONE: "is learned", Phase.FAILED: "could not be learned", Phase.STOPPED: "was stopped"}
             return "" if self._is_seen else f"{name} {end[self._phase]}"

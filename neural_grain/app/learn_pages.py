@@ -93,6 +93,8 @@ class ChoosePage:
         self.hint = ttk.Label(bar, style="Muted.TLabel")
         self.hint.pack(side="left", padx=round(12 * scale))
         form = add_frame(self.frame, scale)
+        form.columnconfigure(1, weight=0)
+        form.columnconfigure(2, weight=1)
         self.name_entry = ttk.Entry(form, width=30)
         self.epochs_entry = ttk.Entry(form, width=8)
         self.epochs_entry.insert(0, str(TrainOptions.epochs))

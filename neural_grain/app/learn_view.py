@@ -106,10 +106,10 @@ class LearnLine:
 
     def __init__(self, parent: ttk.Frame, scale: float, show: Callable[[], None], **place: object):
         self.frame, self._place = ttk.Frame(parent), place
+        self.button = ttk.Button(self.frame, text="Show", style="Small.TButton", command=show)
+        self.button.pack(side="left", padx=(0, round(8 * scale)))
         self.label = ttk.Label(self.frame)
         self.label.pack(side="left")
-        self.button = ttk.Button(self.frame, text="Show", style="Small.TButton", command=show)
-        self.button.pack(side="left", padx=round(12 * scale))
 
     def show(self, text: str) -> None:
         """Show a text, or nothing if it is empty."""
