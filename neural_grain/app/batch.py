@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from neural_grain.app.processor import FileRendering, GrainProcessor
+from neural_grain.app.outputs import FileRendering
+from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget, output_name
 from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, unreadable_formats
 from neural_grain.base.errors import PipelineError, printable

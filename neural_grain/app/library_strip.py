@@ -84,7 +84,7 @@ class LibraryStrip:
         for (low, high), count in zip(pairwise(np.exp2(histogram.log2_edges)), histogram.counts, strict=True):
             if count:
                 box = self.x_of(high) + 1, base - max(2, room * count / largest), self.x_of(low), base
-                self.canvas.create_rectangle(*box, fill=self.palette.surface, outline="", tags="histogram")
+                self.canvas.create_rectangle(*box, fill=self.palette.line, outline="", tags="histogram")
 
     def _draw_mark(self, grain: float, name: str, colour: str, base: int, *, is_low: bool) -> None:
         canvas, px, x = self.canvas, self._px, self.x_of(grain)

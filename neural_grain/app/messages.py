@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_grain.app.processor import FileRendering, GrainProcessor
+from neural_grain.app.outputs import FileRendering
+from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
 from neural_grain.dsp.analysis import Analysis, Picture
 from neural_grain.dsp.gains import AmountCurve, Amounts

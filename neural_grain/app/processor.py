@@ -5,8 +5,6 @@ grain of samples or of a whole file by a number of octaves, or to a grain (`Rend
 measured:
 
     grain(out) = grain(in) * 2 ** -octaves
-
-This module also refuses unsafe outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_grain.app.targets import MAX_NAME_BYTES, RenderTarget
+from neural_grain.app.outputs import FileRendering, check_output, rendering_warnings
+from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.embedded import copy_embedded
 from neural_grain.audio.formats import (
     Copy,
@@ -63,19 +62,6 @@ NOTHING_LEARNED = (
 )
 
 
-@dataclass(frozen=True)
-class FileRendering:
-    """A file that was rendered."""
-
-    input: Path
-    output: Path
-    rendering: Rendering | CurveRendering | None  # None for a copy of a file that has no grain, such as silence
-    left_behind: tuple[str, ...] = ()  # what the input holds besides samples and the output has no place for
-    layer: str | None = None  # the part of the rendering that the output holds, None for all of it
-    warnings: tuple[str, ...] = ()
-    mix: Mix = NO_MIX
-
-
 @dataclass
 class _FileSolver:
     """The solver of one version of a file."""
@@ -92,19 +78,6 @@ class _FileSolver:
         """The solver of its curves, which is made when it is first needed."""
         self._curve_solver = self._curve_solver or CurveSolver(self.solver)
         return self._curve_solver
-
-
-def check_output(source: Path, output: Path, overwrite: bool) -> None:
-    """Raise PipelineError if ``output`` is the input, a folder, too long a name, or exists and must not be replaced."""
-    if len(os.fsencode(output.name)) > MAX_NAME_BYTES:
-        raise PipelineError(f"{output}: the name is longer than {MAX_NAME_BYTES} bytes; give a shorter one")
-    if output.exists():
-        if output.samefile(source):
-            raise PipelineError(f"{output}: is the input itself, which is never overwritten; choose another name")
-        if output.is_dir():
-            raise PipelineError(f"{output}: is a folder; end it with / to write into it")
-        if not overwrite:
-            raise PipelineError(f"{output}: exists already; give --overwrite to replace it")
 
 
 def find_model(path: Path | None) -> Path | None:
@@ -314,7 +287,7 @@ class GrainProcessor:
                 rendering = self._measured_copy(rendering, copy, temporary)
             check_unchanged(source, stamp)
         rendering = rendering and replace(rendering, sound=open_sound(output))
-        warnings = _warnings(target, sound)
+        warnings = rendering_warnings(target, sound)
         return FileRendering(source, output, rendering, tuple(left_behind), target.layer, warnings, target.mix)
 
     def _render_to(
@@ -378,14 +351,6 @@ def _amplified(sound: Sound, gain: float) -> Iterator[np.ndarray]:
         pass
     blocks = (np.float32(gain) * block for block in sound.blocks())
     return limit_peaks(blocks, max(1.0, level.peak), sound)
-
-
-def _warnings(target: RenderTarget, sound: Sound) -> tuple[str, ...]:
-    """What is worth to be said about a target and the sound that it was rendered from."""
-    duration_s = sound.n_samples / sound.sr
-    if isinstance(target.curve, GrainCurve) and target.curve.end_s > duration_s:
-        return (f"the curve goes on to {target.curve.end_s:g} s, the sound ends at {duration_s:.2f} s",)
-    return ()
 
 
 def _sound_of(y: ArrayLike, sr: int) -> Sound:

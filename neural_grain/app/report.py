@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from neural_grain.app.processor import FileRendering
+from neural_grain.app.outputs import FileRendering
 from neural_grain.dsp.curve import SLIDER_RANGE
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.mix import describe_mix

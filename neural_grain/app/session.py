@@ -196,7 +196,7 @@ class Session:
         before = self.opened.analysis.grain
         if self.is_measured(target):
             return replace(state, before=before, after=self.rendering.grain_after, is_measured=True)
-        if target.curve is not None or target.is_unmoved:
+        if target.curve is not None or target.is_unmoved or target.mix.wet != 1:
             return replace(state, before=before)
         return replace(state, before=before, after=before * 2.0**-target.octaves)
 

@@ -26,7 +26,17 @@ def path(tmp_path) -> Path:
 def test_what_is_written_is_read(path):
     recent = ["/x/a.wav", "/x/not UTF-8 \udcff.wav"]
     presets = [Preset("swell", -1.25, ((0.0, -1.0), (2.0, 1.0)), shows_curve=True), Preset("dust", -2.0)]
-    preferences = Preferences("/x", "900x600", 0.25, "dark", True, recent, presets, "Kopfhörer (ALSA)")
+    preferences = Preferences(
+        folder="/x",
+        model="/x/a.pt",
+        geometry="900x600",
+        volume=0.25,
+        colours="dark",
+        is_log=True,
+        recent=recent,
+        presets=presets,
+        output="Kopfhörer (ALSA)",
+    )
     write_preferences(path, preferences)
     assert read_preferences(path) == preferences
 
@@ -63,7 +73,9 @@ def test_a_missing_or_damaged_file_gives_the_defaults(path, text):
     ],
 )
 def test_a_field_of_the_wrong_type_or_out_of_range_takes_its_default_and_the_others_are_kept(path, name, value):
-    content = vars(Preferences("/x", "900x600", 0.5, "dark", True, ["/x/a.wav"]))
+    content = vars(
+        Preferences(folder="/x", geometry="900x600", volume=0.5, colours="dark", is_log=True, recent=["/x/a.wav"])
+    )
     path.parent.mkdir()
     path.write_text(json.dumps(content | {name: value}))
     assert vars(read_preferences(path)) == content | {name: getattr(Preferences(), name)}

@@ -13,6 +13,7 @@ from conftest import SR, FakeDevice, drone, noise
 
 from measure_audio_grain import measure_file
 from neural_grain.app.player import Player
+from neural_grain.dsp.mix import NO_MIX, Mix
 from neural_grain.dsp.settings import GrainSettings
 
 pytest_plugins = ["driving"]
@@ -107,7 +108,8 @@ def test_the_level_meter_follows_the_sound(start, tmp_path):
     d.wait_until(lambda: meter.level_db == -60)
 
 
-def test_the_window_plays_what_it_saves(start, tmp_path):
+@pytest.mark.parametrize("mix", [NO_MIX, Mix(0.6, 3.0)])
+def test_the_window_plays_what_it_saves(start, tmp_path, mix):
     """Strokes of a loud tone: towards texture their peaks pass full scale, and the limiter takes energy away."""
     t = np.arange(2 * SR) % (SR // 2)
     y = np.sin(2 * np.pi * 600 * t / SR) * np.exp(-t / 1_500) * np.minimum(1, t / 20)
@@ -117,8 +119,10 @@ def test_the_window_plays_what_it_saves(start, tmp_path):
     d = start(path, player=Player(device))
     d.root.focus_force()
     d.xdotool("key", "Next", "Next", "Next")
+    d.window._set_mix(mix)
     d.settle()
-    assert d.session.rendering.limited_db > 6
+    assert d.session.rendering.limited_db > 3
+    assert d.session.rendering.mix == mix
     d.answers["save"] = str(saved)
     d.xdotool("key", "ctrl+s")
     d.wait_for_status("saved ")
@@ -130,6 +134,7 @@ def test_the_window_plays_what_it_saves(start, tmp_path):
     window = slice(SR // 4, SR)
     heard = heard[max(0, start_of_sound) :][window]
     assert np.abs(heard).max() <= 1
+    assert f"-> {measure_file(saved, GrainSettings()).grain:.3g} " in d.session.grain_text(d.window.target)
     assert 20 * math.log10(np.std(heard) / np.std(z[window])) == pytest.approx(0, abs=0.1)
     assert d.playback.mixer.underruns == 0
 
