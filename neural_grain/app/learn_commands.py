@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
     from neural_grain.app.dialogs import Dialogs
     from neural_grain.app.learn_view import LearnLine, LearnView
+    from neural_grain.app.theme import Palette
 
 MAX_EPOCHS = 10_000
+MAX_NAME_IN_LINE = 24  # characters of the name of a model in the line of the main window
 QUIT_LEARNING = "A model is being learned. Quit and stop it? What is done is kept, and it can be continued."
 OVER = (Phase.STOPPED, Phase.FAILED, Phase.DONE)
 
@@ -49,6 +51,7 @@ class LearnCommands:
     device : str, to train on
     dialogs : returns the `Dialogs` to ask with
     use : called with the path of a model to hear
+    palette : returns the palette in use
 
     Attributes
     ----------
@@ -62,13 +65,16 @@ class LearnCommands:
         root: tk.Misc,
         folder: Path | None,
         device: str,
+        *,
         dialogs: Callable[[], Dialogs],
         use: Callable[[Path], None],
+        palette: Callable[[], Palette],
     ):
         self.folder, self.learning = folder, None
         self.view: LearnView | None = None
         self.line: LearnLine | None = None
         self._root, self._device, self._dialogs, self._use = root, device, dialogs, use
+        self._palette = palette
         self._counts, self._counted = FolderCounts(), queue.Queue()
         self._phase, self._name, self._fault, self._reasons = Phase.CHOOSING, "", "", ()
         self._stages = StageLines()
@@ -122,6 +128,8 @@ class LearnCommands:
         if self._phase is Phase.CHOOSING or (self.view is not None and self.view.is_shown):
             return ""
         name = printable(self.learning.model.name)
+        if len(name) > MAX_NAME_IN_LINE:
+            name = f"{name[:MAX_NAME_IN_LINE]} ..."
         if self._phase in OVER:
             end = {Phase.DONE: "is learned", Phase.FAILED: "could not be learned", Phase.STOPPED: "was stopped"}
             return "" if self._is_seen else f"{name} {end[self._phase]}"
@@ -148,7 +156,7 @@ class LearnCommands:
                 show_remarks=self.show_remarks,
                 close=self.hide,
             )
-            self.view = LearnView(self._root, callbacks)
+            self.view = LearnView(self._root, callbacks, self._palette)
         if self._phase is Phase.CHOOSING:
             self._find_unfinished()
         self._is_seen = True
@@ -190,7 +198,9 @@ class LearnCommands:
             self.add_folders([Path(name)])
 
     def add_folders(self, folders: list[Path]) -> None:
-        """Add folders and count their files."""
+        """Add folders and count their files; while something is learned, nothing can be added."""
+        if self._phase is not Phase.CHOOSING:
+            return
         for folder in folders:
             if self._counts.add(folder.absolute()):
                 count_in_background(folder.absolute(), self._counted)

@@ -6,6 +6,7 @@ Both only show a `LearnState`; what the user does goes to `LearnCallbacks`.
 
 from __future__ import annotations
 
+import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,21 @@ INTRODUCTION = (
     "Choose folders of recordings. The program measures their grain, splits them into tones and texture, and learns "
     "what their texture is like. The recordings are only read."
 )
+LEARN_HINTS = {
+    "add": "Choose a folder; the folders inside it are searched, too",
+    "name": "The model is kept under this name, and chosen by it in the menu Model",
+    "epochs": "How often the training goes over the sounds",
+    "start": "Begin; you can go on working with the main window meanwhile",
+    "warnings": "Files that were left out, and other remarks",
+    "cancel": "Stop; what is done is kept, and can be continued at any time",
+    "hide": "Close this window; the main window says how far it is",
+    "go on": "Learn from these sounds as they are",
+    "stop": "Stop here, for example to add sounds",
+    "resume": "Continue where it stopped",
+    "choose": "Change the folders; what is done of those that stay is kept",
+    "another": "Learn another model; this one is kept",
+    "use": "Hear the open sound with this model",
+}
 ENDS = {Phase.DONE: "is learned", Phase.FAILED: "could not be learned", Phase.STOPPED: "was stopped"}
 
 
@@ -77,6 +93,8 @@ class ChoosePage:
         self.hint = ttk.Label(bar, style="Muted.TLabel")
         self.hint.pack(side="left", padx=round(12 * scale))
         form = add_frame(self.frame, scale)
+        form.columnconfigure(1, weight=0)
+        form.columnconfigure(2, weight=1)
         self.name_entry = ttk.Entry(form, width=30)
         self.epochs_entry = ttk.Entry(form, width=8)
         self.epochs_entry.insert(0, str(TrainOptions.epochs))
@@ -104,6 +122,15 @@ class ChoosePage:
     def first_widget(self) -> ttk.Widget:
         """What gets the keyboard."""
         return self.add_button
+
+    def hinted(self) -> dict[str, tk.Misc]:
+        """What has a hint, by its name in LEARN_HINTS."""
+        return {
+            "add": self.add_button,
+            "name": self.name_entry,
+            "epochs": self.epochs_entry,
+            "start": self.start_button,
+        }
 
     def _start(self) -> None:
         self._callbacks.start(self.name_entry.get(), self.epochs_entry.get())
@@ -212,6 +239,20 @@ class RunPage:
     def first_widget(self) -> ttk.Widget | None:
         """What gets the keyboard: the button that goes on, but no button while it learns."""
         return self._buttons[self._phase][-1] if self._phase not in (Phase.RUNNING, Phase.STOPPING) else None
+
+    def hinted(self) -> dict[str, tk.Misc]:
+        """What has a hint, by its name in LEARN_HINTS."""
+        return {
+            "warnings": self.remarks_button,
+            "cancel": self.cancel_button,
+            "hide": self.hide_button,
+            "go on": self.go_on_button,
+            "stop": self.stop_button,
+            "resume": self.resume_button,
+            "choose": self.choose_button,
+            "another": self.another_button,
+            "use": self.use_button,
+        }
 
     def show(self, state: LearnState) -> None:
         """Show how far it is, or how it ended."""

@@ -6,9 +6,10 @@ import tkinter as tk
 from collections.abc import Callable
 from tkinter import ttk
 
-from neural_grain.app.learn_pages import TITLE, ChoosePage, LearnCallbacks, RunPage
+from neural_grain.app.hint import Hint
+from neural_grain.app.learn_pages import LEARN_HINTS, TITLE, ChoosePage, LearnCallbacks, RunPage
 from neural_grain.app.learn_state import LearnState, Phase
-from neural_grain.app.theme import SPACE, screen_scale
+from neural_grain.app.theme import SPACE, Palette, screen_scale
 
 
 class LearnView:
@@ -18,6 +19,7 @@ class LearnView:
     ----------
     root : tk.Misc, the main window
     callbacks : LearnCallbacks
+    palette : returns the palette in use, for the hints
 
     Attributes
     ----------
@@ -27,7 +29,7 @@ class LearnView:
     is_shown : bool, whether it is open
     """
 
-    def __init__(self, root: tk.Misc, callbacks: LearnCallbacks):
+    def __init__(self, root: tk.Misc, callbacks: LearnCallbacks, palette: Callable[[], Palette]):
         scale = screen_scale(root)
         self.window = window = tk.Toplevel(root)
         window.withdraw()
@@ -40,6 +42,9 @@ class LearnView:
         outer.pack(fill="both", expand=True)
         self.choose_page = ChoosePage(outer, scale, callbacks)
         self.run_page = RunPage(outer, scale, callbacks)
+        for page in (self.choose_page, self.run_page):
+            for name, widget in page.hinted().items():
+                Hint(widget, LEARN_HINTS[name], palette, scale)
         self.is_shown = False
         self._page: ChoosePage | RunPage | None = None
         self._phase: Phase | None = None
@@ -101,10 +106,10 @@ class LearnLine:
 
     def __init__(self, parent: ttk.Frame, scale: float, show: Callable[[], None], **place: object):
         self.frame, self._place = ttk.Frame(parent), place
+        self.button = ttk.Button(self.frame, text="Show", style="Small.TButton", command=show)
+        self.button.pack(side="left", padx=(0, round(8 * scale)))
         self.label = ttk.Label(self.frame)
         self.label.pack(side="left")
-        self.button = ttk.Button(self.frame, text="Show", style="Small.TButton", command=show)
-        self.button.pack(side="left", padx=round(12 * scale))
 
     def show(self, text: str) -> None:
         """Show a text, or nothing if it is empty."""

@@ -111,7 +111,12 @@ class GrainWindow:
         self.session = Session(self.worker)
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
         self.learn = LearnCommands(
-            root, models or models_folder(), device, lambda: self.dialogs, lambda path: self.settings.use_model(path)
+            root,
+            models or models_folder(),
+            device,
+            dialogs=lambda: self.dialogs,
+            use=lambda path: self.settings.use_model(path),
+            palette=lambda: self.layout.palette,
         )
         self._build_layout()
         root.protocol("WM_DELETE_WINDOW", self.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import sys
 from contextlib import suppress
@@ -14,7 +15,7 @@ import pytest
 from msgspec import Meta
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.base.records import json_record, parse_record, read_json, write_json
+from neural_grain.base.records import json_record, parse_record, read_json, relative_posix, write_json
 
 
 @dataclass(frozen=True)
@@ -110,3 +111,11 @@ def test_a_number_that_is_not_finite_or_absurdly_long_is_refused(tmp_path, numbe
     with pytest.raises(PipelineError, match=r"x\.json: not readable as JSON") as caught:
         read_json(tmp_path / "x.json", 1, "a command")
     assert len(str(caught.value)) < 300
+
+
+def test_a_path_on_another_drive_of_windows_is_stored_as_it_is(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "path", ntpath)
+        patch.setattr(os, "sep", ntpath.sep)
+        stored = [relative_posix(path, "D:\\models") for path in ("D:\\sounds\\a.wav", "E:\\sounds\\a.wav")]
+    assert stored == ["../sounds/a.wav", "E:/sounds/a.wav"]

@@ -10,6 +10,7 @@ import pytest
 from conftest import write_library
 
 from neural_grain.app.learn_commands import QUIT_LEARNING
+from neural_grain.app.learn_pages import LEARN_HINTS
 from neural_grain.app.learn_state import Phase
 from neural_grain.app.models import begin_model, list_models
 from neural_grain.app.stage_process import StageProcess
@@ -190,11 +191,19 @@ def test_what_can_not_be_learned_from_is_refused_in_one_line(start, sounds, tmp_
     assert [model.name for model in list_models(models)] == ["Lost"]
 
 
-def test_everything_can_be_reached_with_the_keyboard(start, sounds):
+def texts_of(widget: tk.Misc) -> list[str]:
+    """The texts of all labels."""
+    own = [widget["text"]] if widget.winfo_class() == "Label" else []
+    return own + [text for child in widget.winfo_children() for text in texts_of(child)]
+
+
+def test_everything_can_be_reached_with_the_keyboard_and_has_a_hint(start, sounds):
     d = start()
     learn = d.window.learn
     open_learning(d)
     page = learn.view.choose_page
+    d.xdotool("mousemove", *d.centre(page.epochs_entry))
+    d.wait_until(lambda: LEARN_HINTS["epochs"] in texts_of(d.root))
     d.answers["folder"] = str(sounds)
     reached = []
     for _ in range(6):
