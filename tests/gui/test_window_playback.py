@@ -119,7 +119,8 @@ def test_the_window_plays_what_it_saves(start, tmp_path, mix):
     d = start(path, player=Player(device))
     d.root.focus_force()
     d.xdotool("key", "Next", "Next", "Next")
-    d.window._set_mix(mix)
+    d.layout.mix_controls.wet.set(mix.wet)
+    d.layout.mix_controls.gain.set(mix.gain_db)
     d.settle()
     assert d.session.rendering.limited_db > 3
     assert d.session.rendering.mix == mix
