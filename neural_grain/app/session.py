@@ -338,7 +338,7 @@ class Session:
         self.saved_target, self._saved_with = target, self.processor
 
     def _begin_file(self, opened: FileOpened) -> None:
-        self.close_file()
+        self._forget_file()
         self.opened = opened
         self.mark_saved(RenderTarget())
 
@@ -346,6 +346,11 @@ class Session:
         self.set_status(self.idle_status or f"model ready: {audit_verdict(self.processor)}")
 
     def close_file(self) -> None:
+        """Close the open file."""
+        self.worker.close_file()
+        self._forget_file()
+
+    def _forget_file(self) -> None:
         """Forget the open file, and the one that is being opened."""
         self.preview = self.opened = self.rendering = self.curve_amounts = None
 
@@ -359,7 +364,7 @@ class Session:
                 self.set_background_status(f"{text} ...")
                 self.progress = share
             case Pictured():
-                self.close_file()
+                self._forget_file()
                 self.preview, self.progress = message, None
             case ModelLoaded(processor):
                 self.processor, self.model_path = processor, self.worker.model_path

@@ -84,6 +84,7 @@ class Worker:
         self._models = ModelShelf(device, self._check)
         self._opener = FileOpener(self._check, self.messages.put)
         self._opened: FileOpened | None = None  # the file that was opened last
+        self._is_file_closed = False  # whether the window has closed it since
         self.model_path = model_path
         self._newest_rendering = self._newest_estimate = self._newest_file = 0
         self._solved: tuple[AmountSolver, RenderTarget] | None = None  # of what the rendering below is
@@ -109,7 +110,12 @@ class Worker:
         """Read and analyse a file; ends with `FileOpened`."""
         self._newest_rendering += 1
         self._newest_file += 1
+        self._is_file_closed = False
         self._tasks.put(lambda: self._open(path))
+
+    def close_file(self) -> None:
+        """Another model need not care about the file that was opened last."""
+        self._is_file_closed = True
 
     def render(self, opened: FileOpened, target: RenderTarget) -> None:
         """Render and measure at a position of the slider or along a curve; ends with `RenderingDone`."""
@@ -192,7 +198,7 @@ class Worker:
         return ModelLoaded(processor)
 
     def _switch_model(self, path: Path | None) -> ModelSwitched:
-        before, opened = self._models.current, self._opened
+        before, opened = self._models.current, None if self._is_file_closed else self._opened
         processor = self._models.load(path)
         try:
             if opened is None:
@@ -206,7 +212,7 @@ class Worker:
             if before is not None:
                 self._models.use(before)
             raise
-        self._opened, self.model_path = message.opened, path
+        self._opened, self.model_path = message.opened or self._opened, path
         return message
 
     def _open(self, path: Path) -> FileOpened:

@@ -186,10 +186,20 @@ def test_a_file_that_is_opened_while_a_model_is_switched_gets_that_model(session
     wait_until_idle(session)
     assert session.worker.model_path == models[1]
     assert session.opened.solver is session.worker._models.solver(session.opened.analysis, sound, session.opened.stamp)
-    session.close_file()
-    session.switch_model(models[0])
+
+
+def test_a_file_that_was_closed_is_not_opened_again_for_another_model(session, sound, models):
+    session.open(sound)
     wait_until_idle(session)
-    assert session.opened is None
+    session.close_file()
+    for model in (models[1], models[2]):  # the second has other settings
+        session.switch_model(model)
+        (switched,) = wait_until_idle(session)
+        assert switched.opened is None
+        assert session.opened is None
+    session.open(sound)
+    wait_until_idle(session)
+    assert session.opened.analysis.settings.dynamic_range_db == 90
 
 
 def test_the_shelf_keeps_a_few_models_and_reads_one_that_has_changed(models, tmp_path):
