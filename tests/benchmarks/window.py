@@ -1,8 +1,8 @@
 """How quickly the window answers: when it opens, how long it freezes, and how soon a move of the slider is heard.
 
-    xvfb-run python tests/benchmarks/window.py [--model PATH]
+    xvfb-run python tests/benchmarks/window.py [--model PATH] [--busy]
 
-Frozen frames are the gaps of a 5 ms timer while a stereo file of 10 minutes is opened, moved, played and saved. The
+Frozen frames are the gaps of a 5 ms timer while a stereo file of 10 minutes is opened, moved, played and saved, and a model is learned. The
 delay from a move to the first changed sample is measured with a stream that stands in for sounddevice and calls back
 at real block times of 512 samples; the delay of a real device comes on top. The same stream counts the blocks that
 are not ready in time while the slider moves for 60 s.
@@ -11,6 +11,8 @@ are not ready in time while the slider moves for 60 s.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,7 @@ import soundfile as sf
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conftest import FakeDevice
+from conftest import FakeDevice, write_library
 from speed import SR, music
 
 from neural_grain.app.mixer import Mixer
@@ -61,7 +63,7 @@ def print_freezes(model: Path, folder: Path) -> None:
             file.write(music(60))
     root = tk.Tk()
     player, preferences_file = Player(FakeDevice()), folder / "window.json"
-    window = GrainWindow(root, model, "cpu", player=player, preferences_file=preferences_file)
+    window = GrainWindow(root, model, "cpu", player=player, preferences_file=preferences_file, models=folder / "models")
     session, beats = window.session, []
 
     def beat() -> None:
@@ -100,9 +102,24 @@ def print_freezes(model: Path, folder: Path) -> None:
     run_until(has_moved_enough, "move while it plays")
     print(f"  not ready in time while moving: {window.playback.mixer.underruns} blocks")
     run_until(lambda: window.is_idle, "measure when the slider rests")
+    for _ in range(3):
+        window.view.show_next()
+        run_until(lambda: window.panel.is_drawn, f"show {window.panel.view}")
+    window.settings.toggle_curve()
+    window.curve.shape("sine")
+    run_until(lambda: window.is_idle, "a curve over 10 minutes")
+    window.settings.toggle_curve()
     window.dialogs = SimpleNamespace(save_name=lambda *_: str(folder / "saved.wav"), should_save=lambda: False)
     window.files.ask_save()
     run_until(lambda: window.is_idle, "save")
+    library = write_library(folder / "library", duration_s=10.0)
+    window.learn.open()
+    window.learn.add_folders([library])
+    run_until(lambda: window.learn.state().can_start, "count the files to learn from")
+    window.learn.start("benchmark", "2")
+    moves = iter(np.sin(np.arange(10_000) / 15) * 2.5)
+    run_until(lambda: has_moved_enough() or not window.learn.is_learning, "move while a model is learned")
+    print(f"  largest memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
     window.close()
 
 
@@ -155,11 +172,21 @@ def print_underruns(model: Path, duration_s: float = 60.0) -> None:
     )
 
 
+def keep_busy() -> None:
+    """Compute without end, as another program on the same machine would."""
+    rng = np.random.default_rng(0)
+    while True:
+        np.fft.rfft(rng.standard_normal(1 << 16))
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL))
+    parser.add_argument("--busy", action="store_true", help="keep one core busy with other work meanwhile")
     args = parser.parse_args()
+    if args.busy:
+        multiprocessing.Process(target=keep_busy, daemon=True).start()
     print(f"from the command to the window: {start_s(args.model.absolute()):.2f} s")
     print_latency(args.model)
     print_underruns(args.model)
