@@ -23,7 +23,7 @@ FLOORS = {
     "data": "metadata histogram tiles incremental pictures demo",
     "learn": "settings auditor model dataset game history checkpoint device audit figures training",
     "app": (
-        "targets outputs processor report batch instrument report_picture meter mixer player playback messages model_shelf "
+        "colours targets outputs processor report batch instrument report_picture meter mixer player playback messages model_shelf "
         "opening worker library_state session curve_editor setting preferences theme hint picture panels slider "
         "overview_strip meter_view library_strip lane_view lane start_page file_list status_row mix_controls actions "
         "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state page "

@@ -14,8 +14,9 @@ from tkinter import ttk
 
 import numpy as np
 
+from neural_grain.app.colours import colour_map, level_colours
 from neural_grain.app.picture import ColourBar, PictureView
-from neural_grain.app.theme import Palette, colour_map, level_colours
+from neural_grain.app.theme import Palette
 from neural_grain.dsp.analysis import Picture
 from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.settings import DYNAMIC_RANGE_DB
@@ -251,17 +252,13 @@ class PicturePanel:
 
     def _draw(self) -> None:
         self._redraw = None
+        if self._picture is None:
+            return
         for part in (self.before, self.after, self.bar):
             part.palette = self.palette
-        has_sound = self._picture is not None
-        if has_sound:
-            self._draw_pictures()
-            self.mark(self._playhead_s)
-        else:
-            for view, title in zip((self.before, self.after), VIEWS["after"], strict=True):
-                view.title = title
-                view.draw(None, level_colours())
-        if self.view == "gain" and has_sound:
+        self._draw_pictures()
+        self.mark(self._playhead_s)
+        if self.view == "gain":
             self.bar.draw(colour_map(self.palette.gain_map), PANEL.gain_range_db, -PANEL.gain_range_db, "+.0f")
         else:
             self.bar.draw(level_colours(), 0, -DYNAMIC_RANGE_DB * (1 - self._floor), ".0f")

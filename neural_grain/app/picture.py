@@ -93,22 +93,20 @@ class PictureView:
         """Mel band at a pixel row."""
         return np.abs(self._centres_hz - np.asarray(self.hz_at(y))[..., None]).argmin(axis=-1)
 
-    def draw(self, levels: np.ndarray | None, colours: np.ndarray) -> None:
+    def draw(self, levels: np.ndarray, colours: np.ndarray) -> None:
         """Show a picture with its axes.
 
         Parameters
         ----------
-        levels : np.ndarray, shape (n_mels, columns), within 0 to 1, or None for empty axes
+        levels : np.ndarray, shape (n_mels, columns), within 0 to 1
         colours : np.ndarray, shape (256, 3), uint8
         """
         width, height = self.size
-        axes = (self.size, self.span, self.is_log, self.band_edges_hz, self.title, self.palette, levels is None)
+        axes = (self.size, self.span, self.is_log, self.band_edges_hz, self.title, self.palette)
         if axes != self._drawn_axes:
             self._drawn_axes, self._drawn_marks = axes, None
-            self._band_of_row = None if levels is None else self.band_at(self.top + np.arange(height))
-            self._draw_axes(is_empty=levels is None)
-        if levels is None:
-            return
+            self._band_of_row = self.band_at(self.top + np.arange(height))
+            self._draw_axes()
         columns = np.arange(width) * levels.shape[1] // width
         bands = colours[np.clip(levels * 255, 0, 255).astype(np.uint8)[:, columns]]
         picture = Image.fromarray(np.take(bands, self._band_of_row, axis=0))
@@ -118,7 +116,7 @@ class PictureView:
         self._image = ImageTk.PhotoImage(picture, master=self.canvas)
         self.canvas.itemconfigure("picture", image=self._image)
 
-    def _draw_axes(self, *, is_empty: bool) -> None:
+    def _draw_axes(self) -> None:
         canvas, palette, px = self.canvas, self.palette, self.px
         canvas.delete("all")
         canvas.configure(background=palette.background)
@@ -126,9 +124,6 @@ class PictureView:
         right, bottom = self.left + width, self.top + height
         small = {"fill": palette.muted, "font": SMALL_FONT}
         canvas.create_text(self.left, self.top / 2, text=self.title, anchor="w", fill=palette.text, font=BODY_FONT)
-        if is_empty:
-            canvas.create_rectangle(self.left, self.top, right, bottom, outline=palette.line)
-            return
         image = {} if self._image is None else {"image": self._image}
         canvas.create_image(self.left, self.top, anchor="nw", tags="picture", **image)
         for hz in TICKS_HZ:

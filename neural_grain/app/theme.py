@@ -1,4 +1,4 @@
-"""The visual language of the window: palettes, type sizes, spacing, the styles of the ttk widgets, and colour maps.
+"""The visual language of the window: palettes, type sizes, spacing, and the styles of the ttk widgets.
 
 A `Palette` names the colours that differ between light and dark. `Theme` makes a ttk theme of each; their buttons,
 fields and bars are images with round corners, drawn for the resolution of the screen. Classic Tk widgets (menus and
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import tkinter as tk
 from dataclasses import dataclass
-from functools import cache
 from tkinter import font, ttk
 
-import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageTk
 
-from neural_grain.base.caches import provide_cache_folders
+from neural_grain.app.colours import GAIN_MAP_DARK, GAIN_MAP_LIGHT
 
 STANDARD_DPI = 96  # pixels that the layout is given in belong to a screen of this resolution
 POINTS_PER_INCH = 72
@@ -58,7 +56,7 @@ LIGHT = Palette(
     far_zone="#ead6c4",
     achieved="#12727f",
     error="#b00020",
-    gain_map="RdBu_r",
+    gain_map=GAIN_MAP_LIGHT,
 )
 DARK = Palette(
     name="dark",
@@ -75,7 +73,7 @@ DARK = Palette(
     far_zone="#483426",
     achieved="#5cc8d6",
     error="#ff8a80",
-    gain_map="berlin",
+    gain_map=GAIN_MAP_DARK,
 )
 
 
@@ -294,24 +292,3 @@ def paint_menu(menu: tk.Menu, palette: Palette) -> None:
         borderwidth=0,
         relief="flat",
     )
-
-
-@cache
-def colour_map(name: str) -> np.ndarray:
-    """Colours of a matplotlib colour map, shape (256, 3), uint8."""
-    provide_cache_folders()
-    from matplotlib import colormaps
-
-    return np.round(255 * colormaps[name](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
-
-
-LEVEL_MAP, LEVEL_EXPONENT = "inferno", 1.3
-
-
-@cache
-def level_colours() -> np.ndarray:
-    """Colours of levels from the floor to the loudest, shape (256, 3), uint8.
-
-    The lower half stays dark, so that what rises from the floor stands out: most of a spectrogram is its floor.
-    """
-    return colour_map(LEVEL_MAP)[np.round(255 * np.linspace(0, 1, 256) ** LEVEL_EXPONENT).astype(int)]

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
+from neural_grain.app.colours import load_colour_maps
 from neural_grain.app.instrument import write_presets
 from neural_grain.app.messages import (
     BatchDone,
@@ -195,6 +196,7 @@ class Worker:
 
     def _load(self, path: Path | None) -> ModelLoaded:
         processor, self.model_path = self._models.load(path), path
+        load_colour_maps()  # the first picture needs them soon
         return ModelLoaded(processor)
 
     def _switch_model(self, path: Path | None) -> ModelSwitched:
