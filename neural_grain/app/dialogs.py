@@ -160,5 +160,8 @@ def _text_widget(sheet: tk.Toplevel, text: str) -> tk.Text:
         spacing3=em // 4,
     )
     words.insert("1.0", text)
+    if any(first_column):  # a long line goes on in its column
+        words.tag_add("columns", "1.0", "end")
+        words.tag_configure("columns", lmargin2=max(first_column) + 2 * em)
     words.configure(state="disabled")
     return words

@@ -74,12 +74,15 @@ class FileListView:
         self.tree.bind("<<TreeviewSelect>>", lambda _: self._choose())
 
     def set_files(self, sources: Sequence[Path], paths: Sequence[Path]) -> None:
-        """Show other files; they have the names below the folder that all of them are in."""
+        """Show other files, in the folders below the one that all of them are in."""
         self.sources, self.paths = tuple(sources), tuple(paths)
         self.tree.delete(*self.tree.get_children())
-        names = short_names(self.paths)
-        for number, name in enumerate(names):
-            self.tree.insert("", "end", str(number), text=printable(name))
+        for number, name in enumerate(short_names(self.paths)):
+            folder, _, file = name.rpartition("/")
+            parent = f"{folder}/" if folder else ""  # no number, so that it can't be taken for a file
+            if parent and not self.tree.exists(parent):
+                self.tree.insert("", "end", parent, text=printable(folder), open=True)
+            self.tree.insert(parent, "end", str(number), text=printable(file))
         self.title.configure(text=f"{len(self.paths)} sounds")
 
     def mark(self, path: Path | None) -> None:
@@ -97,7 +100,8 @@ class FileListView:
         return self.paths[number] if 0 <= number < len(self.paths) else None
 
     def _choose(self) -> None:
-        if selection := self.tree.selection():
+        selection = self.tree.selection()
+        if selection and selection[0].isdigit():  # a folder is not opened
             self._callbacks.open(self.paths[int(selection[0])])
 
 

@@ -28,8 +28,13 @@ def takes(tmp_path) -> list[Path]:
 
 
 def listed(d) -> list[str]:
+    """Texts of the list; those in a folder have its name before them."""
     tree = d.layout.file_list.tree
-    return [tree.item(item, "text") for item in tree.get_children()]
+    texts = []
+    for item in tree.get_children():
+        text, inside = tree.item(item, "text"), tree.get_children(item)
+        texts += [f"{text}/{tree.item(each, 'text')}" for each in inside] if inside else [text]
+    return texts
 
 
 def test_names_are_relative_to_the_deepest_folder_that_all_share():
