@@ -343,7 +343,7 @@ class Session:
         self.mark_saved(RenderTarget())
 
     def _report_model(self) -> None:
-        self.set_status(self.idle_status or f"model ready: {audit_verdict(self.processor)}")
+        self.set_background_status(self.idle_status or f"model ready: {audit_verdict(self.processor)}")
 
     def close_file(self) -> None:
         """Close the open file."""

@@ -24,6 +24,7 @@ from neural_grain.app.messages import (
     CurveEstimated,
     FileOpened,
     Message,
+    ModelLoaded,
     ModelSwitched,
     Pictured,
     RenderingDone,
@@ -106,7 +107,8 @@ class GrainWindow:
         self.preferences = read_preferences(self._preferences_file)
         self.playback = Playback(player or Player(), root.after, root.after_cancel, self._refresh)
         self.playback.player.output = self.preferences.output
-        model_path = model_path or self._chosen_model()
+        self._remembered_model = None if model_path else self._chosen_model()
+        model_path = model_path or self._remembered_model
         self.worker = Worker(model_path, device)
         self.session = Session(self.worker)
         self._settle: str | None = None  # the callback that measures when the slider or the curve rests
@@ -121,8 +123,7 @@ class GrainWindow:
         self._build_layout()
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
-        if source is not None:
-            self.open(source)
+        self._source = source  # to open once there is a model
         self._poll_id = root.after(WINDOW.poll_ms, self._poll)
 
     def _build_layout(self) -> None:
@@ -345,6 +346,9 @@ class GrainWindow:
     def _handle(self, message: Message) -> None:
         self.session.handle(message)
         self.files.handle(message)
+        if isinstance(message, ModelLoaded | ModelSwitched) and self._source is not None:
+            self.open(self._source)
+            self._source = None
         if isinstance(message, ModelSwitched):
             self.preferences.model = "" if message.path is None else str(message.path.absolute())
             self.settings.record()
@@ -357,6 +361,11 @@ class GrainWindow:
                 self._begin_file(opened)
             case ModelSwitched(opened=opened) if opened is not None:
                 self._continue_with_model(opened)
+            case WorkFailed(reason) if self.session.processor is None and self._remembered_model is not None:
+                # Nobody asked for this model today, so the window works without it.
+                self._remembered_model = None
+                self.settings.use_model(None)
+                self.session.set_status(f"{reason}; the built-in pattern is used", is_error=True)
             case WorkFailed() | WorkCancelled():
                 self.settings.model = self.session.model_path
             case RenderingDone() | CurveEstimated():

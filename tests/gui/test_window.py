@@ -20,6 +20,7 @@ from neural_grain.app.curve_commands import CurveCommands
 from neural_grain.app.dialogs import system_dialogs
 from neural_grain.app.file_commands import FileCommands
 from neural_grain.app.learn_commands import LearnCommands
+from neural_grain.app.preferences import Preferences, write_preferences
 from neural_grain.app.setting_commands import SettingCommands
 from neural_grain.app.transport import Transport
 from neural_grain.app.view_commands import ViewCommands
@@ -207,6 +208,17 @@ def test_a_damaged_model_is_reported_in_the_window(start, sound, tmp_path):
     d.settle()
     assert "cut.pt" in d.layout.status.label["text"]
     assert "disabled" in d.layout.open_button.state()
+
+
+def test_a_remembered_model_that_is_damaged_does_not_keep_the_window_from_working(start, sound, tmp_path):
+    (tmp_path / "cut.pt").write_bytes(b"PK")
+    write_preferences(tmp_path / "preferences/window.json", Preferences(model=str(tmp_path / "cut.pt")))
+    d = start()
+    assert d.session.processor.loaded is None
+    assert "cut.pt" in d.layout.status.label["text"]
+    assert d.layout.status.label["text"].endswith("the built-in pattern is used")
+    d.window.open(sound)
+    d.wait_until(lambda: d.has_open(sound))
 
 
 def test_closing_while_the_worker_is_busy_ends_its_thread(start, sound):

@@ -107,7 +107,7 @@ def test_a_picture_is_shown_while_the_sound_is_split(is_cancelled, start, sound,
     if is_cancelled:
         assert d.session.status == "cancelled"
         assert (d.session.opened, d.layout.file_label["text"]) == (None, " ")
-        assert not canvas.find_withtag("picture")
+        assert d.layout.start_page.frame.winfo_ismapped()
     else:
         assert d.has_open(other)
         assert d.octaves == 0
