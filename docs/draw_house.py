@@ -1,6 +1,6 @@
 """Draws the house from the code: floors, their modules, and how many imports lead from each floor to those below.
 
-    python docs/draw_house.py        (writes docs/house.svg)
+python docs/draw_house.py        (writes docs/house.svg)
 """
 
 from __future__ import annotations
