@@ -11,11 +11,10 @@ import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from neural_grain.app.canvas_view import SHIFT
 from neural_grain.app.lane_view import LaneView
 from neural_grain.app.panels import PANEL
 from neural_grain.app.theme import Palette
-
-SHIFT = 1  # the bit of the key in the state of a Tk event
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tkinter as tk
 from bisect import bisect_left, bisect_right
 
+from neural_grain.app.canvas_view import CanvasView
 from neural_grain.app.curve_editor import CurveEditor
 from neural_grain.app.picture import time_ticks
 from neural_grain.app.theme import BODY_FONT, SMALL_FONT, Palette
@@ -21,7 +22,7 @@ POINT_RADIUS, DENSE_RADIUS = 4, 2  # in pixels of a standard screen
 ROOM = 24  # of a point; points with less are drawn smaller
 
 
-class LaneView:
+class LaneView(CanvasView):
     """A canvas with the curve, its points, and the contour that was measured.
 
     Parameters
@@ -35,14 +36,13 @@ class LaneView:
     editor : CurveEditor, whose points are shown
     span : tuple of float, first and last second shown
     is_enabled : bool, whether there is a sound that the curve belongs to
-    palette : Palette
     """
 
     LEFT, TOP, RIGHT, BOTTOM = 40, 20, 62, 18  # margins: those of the pictures, and of their colour bar on the right
     HEIGHT = 156
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float):
-        self.palette, self._scale = palette, scale
+        super().__init__(parent, palette, scale, 300, self.HEIGHT, takefocus=True)
         self.editor = CurveEditor()
         self.span = (0.0, 1.0)
         self.is_enabled = False
@@ -51,14 +51,9 @@ class LaneView:
         self._playhead_s: float | None = None
         self._pointer_s: float | None = None  # time under the mouse
         self._redraw: str | None = None
-        self.canvas = tk.Canvas(parent, highlightthickness=0, width=300, height=self.px(self.HEIGHT), takefocus=True)
         self.canvas.bind("<Configure>", lambda _: self.draw_soon())
         self.canvas.bind("<Motion>", lambda event: self._point_at(self.seconds_at(event.x)))
         self.canvas.bind("<Leave>", lambda _: self._point_at(None))
-
-    def px(self, n: float) -> int:
-        """Pixels of this screen for ``n`` of a standard screen."""
-        return round(n * self._scale)
 
     @property
     def _box(self) -> tuple[int, int, int, int]:

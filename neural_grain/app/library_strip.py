@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from neural_grain.app.canvas_view import CanvasView
 from neural_grain.app.library_state import LibraryState
 from neural_grain.app.theme import SMALL_FONT, Palette
 from neural_grain.data.histogram import GrainHistogram
@@ -21,7 +22,7 @@ GRAINS = (0.1, 0.01, 0.001, 0.0001)  # that have a label
 RANGE = (0.6, 0.00004)  # grain at both ends: white noise reads 0.56
 
 
-class LibraryStrip:
+class LibraryStrip(CanvasView):
     """A canvas with the histogram and the marks.
 
     Parameters
@@ -29,26 +30,18 @@ class LibraryStrip:
     parent : tk.Misc
     palette : Palette
     scale : float, pixels of this screen for one of a standard screen
-
-    Attributes
-    ----------
-    palette : Palette
     """
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float):
-        self.palette, self._scale = palette, scale
+        super().__init__(parent, palette, scale, 300, HEIGHT)
         self._state = LibraryState()
-        self.canvas = tk.Canvas(parent, highlightthickness=0, width=300, height=self._px(HEIGHT))
         self.canvas.bind("<Configure>", lambda _: self.draw())
-
-    def _px(self, n: float) -> int:
-        return round(n * self._scale)
 
     def x_of(self, grain: float) -> float:
         """Pixel column of a grain; beyond the axis it is that of the nearest end."""
         first, last = (math.log2(each) for each in RANGE)
         share = (math.log2(max(grain, 1e-12)) - first) / (last - first)
-        margin = self._px(MARGIN)
+        margin = self.px(MARGIN)
         return margin + (self.canvas.winfo_width() - 2 * margin) * min(max(share, 0.0), 1.0)
 
     def show(self, state: LibraryState) -> None:
@@ -59,9 +52,8 @@ class LibraryStrip:
 
     def draw(self) -> None:
         """Draw everything."""
-        canvas, p, px, state = self.canvas, self.palette, self._px, self._state
-        canvas.delete("all")
-        canvas.configure(background=p.background)
+        canvas, p, px, state = self.canvas, self.palette, self.px, self._state
+        self.clear()
         base = px(HEIGHT - AXIS)
         small = {"font": SMALL_FONT, "fill": p.muted}
         canvas.create_line(px(MARGIN), base, canvas.winfo_width() - px(MARGIN), base, fill=p.line)
@@ -80,14 +72,14 @@ class LibraryStrip:
             self._draw_mark(state.after, "after", colour, base, is_low=True)
 
     def _draw_histogram(self, histogram: GrainHistogram, base: int) -> None:
-        largest, room = max(1, *histogram.counts), base - self._px(4)
+        largest, room = max(1, *histogram.counts), base - self.px(4)
         for (low, high), count in zip(pairwise(np.exp2(histogram.log2_edges)), histogram.counts, strict=True):
             if count:
                 box = self.x_of(high) + 1, base - max(2, room * count / largest), self.x_of(low), base
                 self.canvas.create_rectangle(*box, fill=self.palette.line, outline="", tags="histogram")
 
     def _draw_mark(self, grain: float, name: str, colour: str, base: int, *, is_low: bool) -> None:
-        canvas, px, x = self.canvas, self._px, self.x_of(grain)
+        canvas, px, x = self.canvas, self.px, self.x_of(grain)
         canvas.create_line(x, px(4), x, base, fill=colour, width=px(2), tags=("mark", name))
         is_right = x < canvas.winfo_width() - px(90)
         place = x + (px(5) if is_right else -px(5)), px(14 if is_low else 1)

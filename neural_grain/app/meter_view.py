@@ -6,22 +6,17 @@ import math
 import tkinter as tk
 from collections.abc import Callable
 
+from neural_grain.app.canvas_view import CanvasView
 from neural_grain.app.theme import SMALL_FONT, Palette
 
 RANGE_DB = 60.0
 TICKS_DB = (0, -6, -12, -24, -36, -48, -60)
 HOLD_FRAMES = 40  # that the mark stays at a peak, at some 30 frames a second
-WIDTH, BAR, TOP, BOTTOM, LIGHT, TICK_ROOM = (
-    44,
-    8,
-    20,
-    18,
-    10,
-    14,
-)  # pixels of a standard screen; margins are those of the pictures
+# In pixels of a standard screen; the margins at the top and at the bottom are those of the pictures.
+WIDTH, MIN_HEIGHT, BAR, TOP, BOTTOM, LIGHT, TICK_ROOM = 44, 60, 8, 20, 18, 10, 14
 
 
-class LevelMeterView:
+class LevelMeterView(CanvasView):
     """A canvas with the meter.
 
     Parameters
@@ -33,22 +28,17 @@ class LevelMeterView:
 
     Attributes
     ----------
-    palette : Palette
     level_db : float, what is shown, from -60 to 0
     has_clipped : bool, whether the light is on
     """
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float, reset: Callable[[], None]):
-        self.palette, self._scale = palette, scale
+        super().__init__(parent, palette, scale, WIDTH, MIN_HEIGHT)
         self.level_db = self._hold_db = -RANGE_DB
         self.has_clipped = False
         self._n_held = 0
-        self.canvas = tk.Canvas(parent, highlightthickness=0, width=self._px(WIDTH), height=self._px(60))
         self.canvas.bind("<Configure>", lambda _: self.draw())
         self.canvas.tag_bind("light", "<Button-1>", lambda _: reset())
-
-    def _px(self, n: float) -> int:
-        return round(n * self._scale)
 
     def show(self, level_db: float, *, has_clipped: bool) -> None:
         """Show a peak level in dB of full scale."""
@@ -62,14 +52,13 @@ class LevelMeterView:
             self._draw_level()
 
     def _y_at(self, level_db: float) -> float:
-        top, bottom = self._px(TOP), self.canvas.winfo_height() - self._px(BOTTOM)
+        top, bottom = self.px(TOP), self.canvas.winfo_height() - self.px(BOTTOM)
         return top + (bottom - top) * -level_db / RANGE_DB
 
     def draw(self) -> None:
         """Draw everything."""
-        canvas, p, px = self.canvas, self.palette, self._px
-        canvas.delete("all")
-        canvas.configure(background=p.background)
+        canvas, p, px = self.canvas, self.palette, self.px
+        self.clear()
         canvas.create_rectangle(px(4), self._y_at(0), px(4 + BAR), self._y_at(-RANGE_DB), fill=p.surface, outline="")
         last_y = -math.inf
         for level_db in TICKS_DB:
@@ -82,7 +71,7 @@ class LevelMeterView:
         self._draw_level()
 
     def _draw_level(self) -> None:
-        canvas, p, px = self.canvas, self.palette, self._px
+        canvas, p, px = self.canvas, self.palette, self.px
         canvas.delete("level", "light")
         left, right, bottom = px(4), px(4 + BAR), self._y_at(-RANGE_DB)
         if self.level_db > -RANGE_DB:

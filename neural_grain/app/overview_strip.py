@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageColor, ImageTk
 
+from neural_grain.app.canvas_view import CanvasView
 from neural_grain.app.theme import Palette
 
 HEIGHT, MARGIN = 44, 40  # pixels of a standard screen; the margin left is that of the pictures
@@ -33,7 +34,7 @@ class OverviewCallbacks:
     pan: Callable[[float], None]
 
 
-class OverviewStrip:
+class OverviewStrip(CanvasView):
     """A canvas with the waveform of a whole sound.
 
     Parameters
@@ -42,15 +43,11 @@ class OverviewStrip:
     palette : Palette
     scale : float, pixels of this screen for one of a standard screen
     callbacks : OverviewCallbacks
-
-    Attributes
-    ----------
-    palette : Palette
     """
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float, callbacks: OverviewCallbacks):
-        self.palette, self._scale, self._callbacks = palette, scale, callbacks
-        self.canvas = tk.Canvas(parent, highlightthickness=0, width=300, height=self._px(HEIGHT))
+        super().__init__(parent, palette, scale, 300, HEIGHT)
+        self._callbacks = callbacks
         self._peaks: np.ndarray | None = None
         self._duration_s = 0.0
         self._span = (0.0, 1.0)
@@ -64,14 +61,11 @@ class OverviewStrip:
         bind("<B1-Motion>", self._on_drag)
         bind("<ButtonRelease-1>", self._on_release)
 
-    def _px(self, n: float) -> int:
-        return round(n * self._scale)
-
     @property
     def _box(self) -> tuple[int, int]:
         """First pixel column of the waveform, and the one after the last."""
-        left = self._px(MARGIN)
-        return left, max(left + 1, self.canvas.winfo_width() - self._px(10))
+        left = self.px(MARGIN)
+        return left, max(left + 1, self.canvas.winfo_width() - self.px(10))
 
     def x_at(self, seconds: float) -> float:
         """Pixel column of a time."""
@@ -108,11 +102,10 @@ class OverviewStrip:
     def draw(self) -> None:
         """Draw everything."""
         canvas = self.canvas
-        canvas.delete("all")
-        canvas.configure(background=self.palette.background)
+        self.clear()
         if self._peaks is not None:
             left, right = self._box
-            picture = waveform_picture(self._peaks, (right - left, self._px(HEIGHT)), self.palette)
+            picture = waveform_picture(self._peaks, (right - left, self.px(HEIGHT)), self.palette)
             self._image = ImageTk.PhotoImage(picture, master=canvas)
             canvas.create_image(left, 0, image=self._image, anchor="nw", tags="waveform")
         self._draw_marks()
@@ -120,7 +113,7 @@ class OverviewStrip:
     def _draw_marks(self) -> None:
         """Shade what the pictures do not show, and frame the loop."""
         canvas, p, (left, right) = self.canvas, self.palette, self._box
-        bottom = self._px(HEIGHT)
+        bottom = self.px(HEIGHT)
         canvas.delete("mark")
         if self._peaks is None:
             return
@@ -131,11 +124,11 @@ class OverviewStrip:
                     a, 0, b, bottom, fill=p.background, outline="", stipple="gray50", tags=("mark", "outside")
                 )
             frame = start, 0, stop - 1, bottom - 1
-            canvas.create_rectangle(*frame, outline=p.muted, width=self._px(1), tags=("mark", "window"))
+            canvas.create_rectangle(*frame, outline=p.muted, width=self.px(1), tags=("mark", "window"))
         if self._selection_s is not None:
             a, b = (self.x_at(s) for s in self._selection_s)
-            y = self._px(2)
-            canvas.create_line(a, y, max(b, a + 1), y, fill=p.accent, width=self._px(4), tags=("mark", "loop"))
+            y = self.px(2)
+            canvas.create_line(a, y, max(b, a + 1), y, fill=p.accent, width=self.px(4), tags=("mark", "loop"))
         self._draw_playhead()
 
     def _draw_playhead(self) -> None:
@@ -143,8 +136,8 @@ class OverviewStrip:
         canvas.delete("playhead")
         if self._playhead_s is not None and self._peaks is not None:
             x = round(self.x_at(self._playhead_s))
-            line = x, 0, x, self._px(HEIGHT)
-            canvas.create_line(*line, fill=self.palette.text, width=self._px(1), tags="playhead")
+            line = x, 0, x, self.px(HEIGHT)
+            canvas.create_line(*line, fill=self.palette.text, width=self.px(1), tags="playhead")
 
     @property
     def _is_zoomed(self) -> bool:

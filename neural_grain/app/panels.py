@@ -137,9 +137,11 @@ class PicturePanel:
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float, callbacks: PanelCallbacks):
         self._callbacks, self.palette = callbacks, palette
-        self.frame = frame = ttk.Frame(parent)
-        self.readout = ttk.Label(frame, style="Small.TLabel")
-        self.readout.grid(row=1, column=0, columnspan=3, sticky="w")
+        self.frame = ttk.Frame(parent)
+        self.readout = ttk.Label(self.frame, style="Small.TLabel")
+        self.readout.pack(side="bottom", anchor="w")
+        frame = ttk.Frame(self.frame)
+        frame.pack(fill="both", expand=True)
         frame.rowconfigure(0, weight=1)
         self.before, self.after = (PictureView(frame, title, palette, scale) for title in ("before", "after"))
         for column, view in enumerate((self.before, self.after)):

@@ -13,11 +13,12 @@ import tkinter as tk
 import numpy as np
 from PIL import Image, ImageTk
 
+from neural_grain.app.canvas_view import CanvasView
 from neural_grain.app.theme import BODY_FONT, SMALL_FONT, Palette
 from neural_grain.data.pictures import TICKS_HZ
 
 
-class PictureView:
+class PictureView(CanvasView):
     """A spectrogram with axes, playhead and selection.
 
     Parameters
@@ -38,8 +39,8 @@ class PictureView:
     LEFT, TOP, RIGHT, BOTTOM = 40, 20, 10, 18  # margins of the axes, in pixels of a standard screen
 
     def __init__(self, parent: tk.Misc, title: str, palette: Palette, scale: float):
-        self.canvas = tk.Canvas(parent, highlightthickness=0, width=200, height=60)
-        self.title, self.palette, self.scale = title, palette, scale
+        super().__init__(parent, palette, scale, 100, 30)
+        self.title = title
         self.left, self.top = self.px(self.LEFT), self.px(self.TOP)
         self.span = (0.0, 1.0)
         self.is_log = False
@@ -49,10 +50,6 @@ class PictureView:
         self._drawn_axes: tuple | None = None  # everything that the axes on the canvas depend on
         self._drawn_marks: list[float | None] | None = None  # pixels of the playhead and of both ends of the selection
         self._band_of_row: np.ndarray | None = None
-
-    def px(self, n: float) -> int:
-        """Pixels of this screen for ``n`` of a standard screen."""
-        return round(n * self.scale)
 
     @property
     def size(self) -> tuple[int, int]:

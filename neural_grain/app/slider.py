@@ -12,13 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from tkinter import ttk
 
+from neural_grain.app.canvas_view import SHIFT, CanvasView
 from neural_grain.app.hint import Hint
 from neural_grain.app.report import describe_zones
 from neural_grain.app.theme import SMALL_FONT, SPACE, VALUE_FONT, Palette
 from neural_grain.dsp.curve import SLIDER_RANGE
 from neural_grain.dsp.solver import SliderZones
-
-SHIFT = 1  # the bit of the key in the state of a Tk event
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class SliderSettings:
 SLIDER = SliderSettings()
 
 
-class GrainSlider:
+class GrainSlider(CanvasView):
     """A slider on a canvas.
 
     Parameters
@@ -53,12 +52,12 @@ class GrainSlider:
     Attributes
     ----------
     octaves : float, the position
-    palette : Palette
     is_enabled : bool
     """
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float, on_change: Callable[[], None]):
-        self.palette, self._scale, self._on_change = palette, scale, on_change
+        super().__init__(parent, palette, scale, 200, SLIDER.height, takefocus=True)
+        self._on_change = on_change
         self.octaves = 0.0
         self.is_enabled = True
         self._zones: SliderZones | None = None
@@ -66,9 +65,6 @@ class GrainSlider:
         self._shown_measured: float | None = None  # where the mark is on its way there
         self._drag: tuple[int, float] | None = None  # pixel column of the mouse, and the position before rounding
         self._settling: str | None = None
-        self.canvas = tk.Canvas(
-            parent, highlightthickness=0, width=self._px(200), height=self._px(SLIDER.height), takefocus=True
-        )
         bind = self.canvas.bind
         bind("<Configure>", lambda _: self.draw())
         bind("<FocusIn>", lambda _: self.draw())
@@ -89,12 +85,9 @@ class GrainSlider:
     def _hint_text(self) -> str:
         return self._hint if self._zones is None else f"{self._hint}\n{describe_zones(self._zones)}"
 
-    def _px(self, n: float) -> int:
-        return round(n * self._scale)
-
     def x_of(self, octaves: float) -> float:
         """Pixel column of a position."""
-        margin = self._px(SLIDER.margin)
+        margin = self.px(SLIDER.margin)
         width = max(1, self.canvas.winfo_width() - 2 * margin)
         return margin + width * (octaves + SLIDER_RANGE) / (2 * SLIDER_RANGE)
 
@@ -154,7 +147,7 @@ class GrainSlider:
         if not self.is_enabled:
             return
         self._drag = event.x, self.octaves
-        if abs(event.x - self.x_of(self.octaves)) > self._px(SLIDER.grip):
+        if abs(event.x - self.x_of(self.octaves)) > self.px(SLIDER.grip):
             self._drag = event.x, self._octaves_at(event.x)
             self.move_to(_stepped(self._drag[1], event))
 
@@ -176,24 +169,22 @@ class GrainSlider:
 
     def draw(self) -> None:
         """Draw everything."""
-        canvas, p = self.canvas, self.palette
-        canvas.delete("all")
-        canvas.configure(background=p.background)
+        self.clear()
         self._draw_trough()
         self._draw_scale()
         self._draw_grip()
         self._draw_measured()
 
     def _draw_trough(self) -> None:
-        p, y = self.palette, self._px(SLIDER.trough_y)
+        p, y = self.palette, self.px(SLIDER.trough_y)
 
         def bar(low: float, high: float, colour: str, tag: str) -> None:
             low, high = (min(max(each, -SLIDER_RANGE), SLIDER_RANGE) for each in (low, high))
             if high > low:
                 ends = self.x_of(low), y, self.x_of(high), y
-                self.canvas.create_line(*ends, fill=colour, width=self._px(SLIDER.trough), tags=("zone", tag))
+                self.canvas.create_line(*ends, fill=colour, width=self.px(SLIDER.trough), tags=("zone", tag))
 
-        round_ends = {"fill": p.surface, "width": self._px(SLIDER.trough), "capstyle": "round"}
+        round_ends = {"fill": p.surface, "width": self.px(SLIDER.trough), "capstyle": "round"}
         self.canvas.create_line(self.x_of(-SLIDER_RANGE), y, self.x_of(SLIDER_RANGE), y, **round_ends)
         bar(-SLIDER_RANGE, SLIDER_RANGE, p.surface, "range")
         if self._zones is not None:
@@ -201,42 +192,40 @@ class GrainSlider:
             bar(-self._zones.texture[0], self._zones.texture[1], p.zone, "texture")
         if self.is_enabled and self.octaves:
             ends = self.x_of(0), y, self.x_of(self.octaves), y
-            self.canvas.create_line(*ends, fill=p.accent, width=self._px(4), tags="moved")
+            self.canvas.create_line(*ends, fill=p.accent, width=self.px(4), tags="moved")
 
     def _draw_scale(self) -> None:
         canvas, p = self.canvas, self.palette
-        top, bottom = (self._px(SLIDER.trough_y + sign * SLIDER.trough / 2) for sign in (-1, 1))
+        top, bottom = (self.px(SLIDER.trough_y + sign * SLIDER.trough / 2) for sign in (-1, 1))
         ends = {-SLIDER_RANGE: "texture", SLIDER_RANGE: "smooth"}
         for octaves in range(-round(SLIDER_RANGE), round(SLIDER_RANGE) + 1):
             x, text = self.x_of(octaves), f"{octaves:+d}" if octaves else "0"
-            canvas.create_line(
-                x, bottom + self._px(3), x, bottom + self._px(8), fill=p.text if octaves == 0 else p.line
-            )
+            canvas.create_line(x, bottom + self.px(3), x, bottom + self.px(8), fill=p.text if octaves == 0 else p.line)
             if octaves in ends:
                 text = f"{text} {ends[octaves]}" if octaves < 0 else f"{ends[octaves]} {text}"
-                anchor, x = ("nw", self._px(2)) if octaves < 0 else ("ne", canvas.winfo_width() - self._px(2))
+                anchor, x = ("nw", self.px(2)) if octaves < 0 else ("ne", canvas.winfo_width() - self.px(2))
             else:
                 anchor = "n"
-            y = bottom + self._px(10)
+            y = bottom + self.px(10)
             canvas.create_text(x, y, text=text, anchor=anchor, font=SMALL_FONT, fill=p.muted, tags="scale")
         x = self.x_of(0)
-        canvas.create_line(x, top, x, bottom, fill=p.text, width=self._px(1))
+        canvas.create_line(x, top, x, bottom, fill=p.text, width=self.px(1))
 
     def _draw_grip(self) -> None:
-        p, x, y, r = self.palette, self.x_of(self.octaves), self._px(SLIDER.trough_y), self._px(SLIDER.grip)
+        p, x, y, r = self.palette, self.x_of(self.octaves), self.px(SLIDER.trough_y), self.px(SLIDER.grip)
         has_focus = str(self.canvas.tk.call("focus")) == str(self.canvas)
         fill = p.button if self.is_enabled else p.surface
         outline = p.text if has_focus and self.is_enabled else p.accent if self.is_enabled else p.line
         box = x - r, y - r, x + r, y + r
-        self.canvas.create_oval(*box, fill=fill, outline=outline, width=self._px(3), tags="grip")
+        self.canvas.create_oval(*box, fill=fill, outline=outline, width=self.px(3), tags="grip")
 
     def _draw_measured(self) -> None:
         """A small mark above the trough; it lies over the grip once they agree."""
         canvas, p = self.canvas, self.palette
         canvas.delete("measured")
         if self._shown_measured is not None and abs(self._shown_measured) <= SLIDER_RANGE + 0.05:
-            x, size = self.x_of(self._shown_measured), self._px(5)
-            y = self._px(SLIDER.trough_y - SLIDER.grip) + self._px(1)
+            x, size = self.x_of(self._shown_measured), self.px(5)
+            y = self.px(SLIDER.trough_y - SLIDER.grip) + self.px(1)
             mark = x, y, x - size, y - 1.5 * size, x + size, y - 1.5 * size
             canvas.create_polygon(*mark, fill=p.achieved, outline=p.background, tags="measured")
 

@@ -75,9 +75,10 @@ import sys, time
 from neural_grain.base import cli
 cli.END_WITHIN_S = 0.3
 def body():
-    print("begun", flush=True)
+    said = False
     while True:
         try:
+            said = said or print("begun", flush=True) is None
             time.sleep(60)
         except KeyboardInterrupt:
             if "deaf" not in sys.argv:

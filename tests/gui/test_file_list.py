@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import SR, drone
 from neural_grain.app import file_commands
 from neural_grain.app.desktop import accept_drops
 from neural_grain.app.file_list import short_names
+from neural_grain.data import demo
 
 pytest_plugins = ["driving"]
 
@@ -148,10 +150,11 @@ def test_the_start_page_offers_three_choices_and_the_demo_opens_as_a_list(start,
     assert not d.layout.workspace.winfo_ismapped()
     assert d.parts_cut_off() == []
     monkeypatch.setattr(file_commands, "data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(demo, "DEMO", replace(demo.DEMO, files_per_folder=2))
     d.click(page.buttons["files.open_demo"])
     d.wait_until(lambda: d.session.opened is not None, timeout_s=120)
     d.settle()
-    assert len(listed(d)) == len(list((tmp_path / "data" / "demo").rglob("*.flac"))) > 10
+    assert len(listed(d)) == len(list((tmp_path / "data" / "demo").rglob("*.flac"))) == 6
     assert d.layout.workspace.winfo_ismapped()
     assert not page.frame.winfo_ismapped()
     d.window.files.close_file()
