@@ -88,11 +88,9 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
     if args.instrument:
         check_presets(plan.jobs, overwrite=args.overwrite)
     subtype = None if args.subtype is None else check_subtype(args.subtype)
-    # The other machines of a cluster may not have the accelerator of this one.
-    device = "cpu" if args.dask is not None and args.device == "auto" else args.device
     if args.model is None:
         warn(NOTHING_LEARNED)
-    processor = GrainProcessor.load(args.model, device)
+    processor = GrainProcessor.load(args.model, args.device)
     for folder in {job.output.parent for job in plan.jobs if job.output.parent.is_dir()}:
         remove_leftovers(folder)
     report = BatchReport(len(plan.jobs), args.json)
@@ -240,7 +238,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--model", type=Path, metavar="PATH", help=f"(default: {DEFAULT_MODEL}, or a built-in pattern without it)"
     )
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where a model computes: auto and cpu start at once, cuda and mps load torch first (default: %(default)s)",
     )
     return parser
 

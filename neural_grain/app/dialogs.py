@@ -11,7 +11,6 @@ import sys
 import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tkinter import filedialog, font, messagebox, simpledialog, ttk
 

@@ -9,8 +9,6 @@ In: paths of models, and the `Analysis` of the open sound. Out: `GrainProcessor`
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +60,6 @@ class ModelShelf:
         stamp = _stamp_of(path)
         found = next((each for each in self._kept if (each.path, each.stamp) == (path, stamp)), None)
         if found is None:
-            if path is not None and "neural_grain.learn.checkpoint" not in sys.modules:
-                import_torch()
             found = _Kept(path, stamp, GrainProcessor.load(path, self.device))
             found.processor.check = self.check
         self._kept = [*(each for each in self._kept if each is not found), found][-MAX_MODELS:]
@@ -125,23 +121,3 @@ def _stamp_of(path: Path | None) -> tuple[int, int] | None:
         return None if path is None else file_stamp(path)
     except PipelineError:
         return None
-
-
-def import_torch() -> None:
-    """Import torch without slowing other threads down, now or later.
-
-    torch makes 200,000 objects that stay. Whenever the garbage collector went through them, during the import or
-    later, every thread would wait 0.2 s for it, so they are made without it and then exempted from it.
-
-    torch gets one thread for each small product and convolution. Several threads that have to wait for each other
-    on busy cores took up to thirty times as long; long sounds are divided by time instead (`map_in_order`).
-    """
-    from threadpoolctl import threadpool_limits
-
-    gc.disable()
-    try:
-        import neural_grain.learn.checkpoint  # noqa: F401
-    finally:
-        gc.freeze()
-        gc.enable()
-    threadpool_limits(1)

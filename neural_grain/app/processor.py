@@ -49,12 +49,11 @@ from neural_grain.dsp.move import Rendering, move_grain
 from neural_grain.dsp.move_curve import CurveRendering, CurveSolver, move_along
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
 from neural_grain.dsp.solver import AmountSolver
+from neural_grain.learn.model_file import LoadedModel, load_model
 from neural_grain.learn.settings import DEFAULT_MODEL_DIR, FINAL_NAME
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    from neural_grain.learn.checkpoint import LoadedModel
 
 DEFAULT_MODEL = f"{DEFAULT_MODEL_DIR}/{FINAL_NAME}"
 NOTHING_LEARNED = (
@@ -139,16 +138,19 @@ class GrainProcessor:
         Parameters
         ----------
         path : of the model, or None for the built-in pattern
-        device : "auto", "cpu", "cuda" or "mps"
+        device : "auto" or "cpu", or "cuda" or "mps", which need torch
         """
         if path is None:
             return cls()
-        # torch is imported here and not at the top, so that --help and the window appear without waiting for it.
-        from neural_grain.learn.checkpoint import load_model
+        path = Path(path)
+        find_model(path)
+        if device in ("auto", "cpu"):
+            return cls(load_model(path))
+        # torch is imported here and not at the top: it takes seconds, and only these devices need it.
+        from neural_grain.learn.checkpoint import load_on_device
         from neural_grain.learn.device import choose_device
 
-        find_model(Path(path))
-        return cls(load_model(Path(path), choose_device(device)))
+        return cls(load_on_device(path, choose_device(device)))
 
     def measure(self, y: ArrayLike, sr: int) -> float:
         """Grain of samples, given as to `render`, which says what is raised."""

@@ -124,6 +124,8 @@ class GrainWindow:
         root.protocol("WM_DELETE_WINDOW", self.close)
         self._refresh()
         self._source = source  # to open once there is a model
+        # Once the window is drawn: both would compete for the interpreter.
+        self._start_id = root.after(1, root.after_idle, self.worker.start)
         self._poll_id = root.after(WINDOW.poll_ms, self._poll)
 
     def _build_layout(self) -> None:
@@ -317,6 +319,7 @@ class GrainWindow:
             self.preferences.geometry = f"{width}x{height}"
         self._write_preferences()
         self.root.after_cancel(self._poll_id)
+        self.root.after_cancel(self._start_id)
         self._cancel_settling()
         self.playback.cancel_release()
         self.layout.close()

@@ -59,7 +59,7 @@ class Cancelled(Exception):
 
 
 class Worker:
-    """Does tasks on a thread of its own.
+    """Does tasks on a thread of its own, once it is started.
 
     Of several renderings in the queue only the last one is done. One that is under way stops when `render` or
     `abandon_rendering` is called. The same holds for estimates, but one that is under way stops only when another file
@@ -77,9 +77,6 @@ class Worker:
     """
 
     def __init__(self, model_path: Path | None, device: str):
-        # The thread needs this module. If it were imported there, the window would stop for 0.3 s.
-        import scipy.optimize  # noqa: F401
-
         self.messages: queue.Queue[Message] = queue.Queue()
         self._tasks: queue.Queue[Callable[[], TaskEnd] | None] = queue.Queue()
         self._models = ModelShelf(device, self._check)
@@ -94,8 +91,11 @@ class Worker:
         self._is_closed = False
         self._is_overtaken: Callable[[], bool] = lambda: False  # whether a later rendering replaces this task
         self._thread = threading.Thread(target=self._work, name="grain worker", daemon=True)
-        self._thread.start()
         self.load(model_path)
+
+    def start(self) -> None:
+        """Start the thread, which begins with the model."""
+        self._thread.start()
 
     def load(self, model_path: Path | None) -> None:
         """Load a model; ends with `ModelLoaded`."""
@@ -169,7 +169,8 @@ class Worker:
         self._is_closed = True
         self._tasks.put(None)
         self._stop.set()
-        self._thread.join(timeout=10)
+        if self.is_alive:
+            self._thread.join(timeout=10)
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None and not self._is_closed:

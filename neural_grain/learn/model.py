@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,19 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neural_grain.dsp.generation import GENERATION, WHITE_NOISE, GeneratedTexture
-from neural_grain.dsp.settings import CELL_FRAMES, NEPER_PER_DB, STEP_FRAMES, SpectrogramSettings
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """The shape of the detector D."""
-
-    channels: int = 16
-    kernel_bands: int = 5
-    dilations: tuple[int, ...] = (1, 4, 16)  # together the three layers see 85 of 128 bands
-    context_cells: int = 8  # on both sides, whose mean the detector sees as well: 3 s
-    chunk_cells: int = 512  # of a long sound that are processed at once, to bound the memory
-    range_db: float = 30.0  # the pattern lies within this much of the texture, on both sides
+from neural_grain.dsp.settings import NEPER_PER_DB, SpectrogramSettings
+from neural_grain.learn.detector import DETECTOR, texture_in_chunks
 
 
 @dataclass(frozen=True)
@@ -49,7 +39,6 @@ class KernelSettings:
     start_scale_db: float = 4.0  # of the texture for an octave, typical of real libraries
 
 
-DETECTOR = DetectorSettings()
 KERNEL = KernelSettings()
 
 
@@ -67,11 +56,10 @@ class PatternDetector(nn.Module):
 
     def __init__(self, settings: SpectrogramSettings, channels: int = DETECTOR.channels):
         super().__init__()
-        n_inputs = 6
         self.register_buffer("frequency", torch.linspace(-1, 1, settings.n_mels)[:, None], persistent=False)
         self.unit = 2 / (NEPER_PER_DB * settings.dynamic_range_db)
         self.layers = nn.ModuleList(
-            nn.Conv1d(channels if i else n_inputs, channels, DETECTOR.kernel_bands, dilation=dilation)
+            nn.Conv1d(channels if i else DETECTOR.inputs, channels, DETECTOR.kernel_bands, dilation=dilation)
             for i, dilation in enumerate(DETECTOR.dilations)
         )
         self.mix = nn.Conv1d(channels, 1, 1)
@@ -176,32 +164,20 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def cell_levels(level_db: np.ndarray) -> np.ndarray:
-    """Levels of cells, (n_mels, cells), as natural logarithms, from those of steps, (n_mels, steps), in dB."""
-    size = CELL_FRAMES // STEP_FRAMES
-    power = np.exp(NEPER_PER_DB * level_db)
-    starts = np.arange(0, power.shape[1], size)
-    counts = np.diff(np.append(starts, power.shape[1]))
-    return np.log(np.add.reduceat(power, starts, axis=1) / counts).astype(np.float32)
+def detect(model: GrainModel, tones: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """What the detector of a model says for levels (n_mels, cells), computed where its weights are, in dB."""
+    device = model.spectrum_db.device
+    with torch.inference_mode(), one_torch_thread():
+        levels = (torch.tensor(level)[None].to(device) for level in (tones, texture))
+        return model.detector(*levels)[0].cpu().numpy()
 
 
 def generated_texture(model: GrainModel, tones_db: np.ndarray, texture_db: np.ndarray) -> GeneratedTexture:
-    """The texture that a model would give a whole sound, computed in chunks so that memory does not grow with its length.
+    """The texture that a model would give a whole sound.
 
     Parameters
     ----------
-    model : GrainModel
     tones_db, texture_db : np.ndarray, shape (n_mels, steps), dB
     """
-    device, context = next(model.parameters()).device, DETECTOR.context_cells
-    levels = np.stack([cell_levels(tones_db), cell_levels(texture_db)])
-    chunks = []
-    with torch.inference_mode(), one_torch_thread():
-        for start in range(0, levels.shape[2], DETECTOR.chunk_cells):
-            first = max(0, start - context)
-            chunk = torch.from_numpy(levels[..., first : start + DETECTOR.chunk_cells + context].copy()).to(device)
-            pattern = model.detector(chunk[:1], chunk[1:])[0, :, start - first :]
-            chunks.append(pattern[:, : DETECTOR.chunk_cells].cpu().numpy())
-    return GeneratedTexture(
-        model.spectrum_db.cpu().numpy()[:, None] + np.concatenate(chunks, axis=1), float(model.crest_db)
-    )
+    spectrum_db, crest_db = model.spectrum_db.cpu().numpy(), float(model.crest_db)
+    return texture_in_chunks(partial(detect, model), spectrum_db, crest_db, tones_db, texture_db)

@@ -35,13 +35,14 @@ from torch import Tensor, nn
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.tiles import TrainingPairs
-from neural_grain.learn.checkpoint import EpochProgress, load_state, model_content, read_checkpoint, save_checkpoint
+from neural_grain.learn.checkpoint import EpochProgress, load_state, model_content, save_checkpoint
 from neural_grain.learn.dataset import Library, Tiles, fingerprint, load_library
 from neural_grain.learn.device import check_device
 from neural_grain.learn.figures import draw_history, draw_sample
 from neural_grain.learn.game import AuditGame, Judgement
 from neural_grain.learn.history import EpochScores, HeldOutScores, share_nearer, write_history
 from neural_grain.learn.model import KERNEL, GrainModel
+from neural_grain.learn.model_file import read_checkpoint
 from neural_grain.learn.settings import LATEST_NAME, TrainOptions
 
 

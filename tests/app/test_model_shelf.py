@@ -61,6 +61,7 @@ def sound(tmp_path) -> Path:
 @pytest.fixture
 def session(models) -> Iterator[Session]:
     worker = Worker(models[0], "cpu")
+    worker.start()
     yield Session(worker)
     worker.close()
 

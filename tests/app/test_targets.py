@@ -49,6 +49,7 @@ def test_a_long_name_keeps_its_number(tmp_path):
 @pytest.fixture
 def session() -> Iterator[Session]:
     worker = Worker(None, "cpu")
+    worker.start()
     yield Session(worker)
     worker.close()
 

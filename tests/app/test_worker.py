@@ -36,6 +36,7 @@ Wanted = TypeVar("Wanted", bound=Message)
 @pytest.fixture
 def worker() -> Iterator[Worker]:
     worker = Worker(None, "cpu")
+    worker.start()
     yield worker
     worker.close()
     assert not worker.is_alive

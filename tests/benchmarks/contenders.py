@@ -31,8 +31,9 @@ from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES, SpectrogramSett
 from neural_grain.dsp.stft import frame_blocks, hann_window, overlap_add, pad_edges
 from neural_grain.learn import game
 from neural_grain.learn.dataset import Tiles
+from neural_grain.learn.detector import cell_levels
 from neural_grain.learn.game import AuditGame
-from neural_grain.learn.model import GrainModel, cell_levels, generated_texture
+from neural_grain.learn.model import GrainModel, generated_texture
 from neural_grain.learn.settings import TrainOptions
 from neural_grain.learn.training import TRAINING, train_epoch
 

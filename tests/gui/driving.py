@@ -244,7 +244,8 @@ def start(display, tmp_path):
         errors += driver.errors
         del driver
     # Tk objects must be freed on this thread, not by a worker that happens to collect garbage. What stays is exempted
-    # from later collections, because going through the 200,000 objects of torch takes 0.3 s.
+    # from later collections, because going through the 200,000 objects of torch, with which models are trained for the
+    # tests, takes 0.3 s.
     gc.collect()
     gc.freeze()
     assert not errors

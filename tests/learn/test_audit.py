@@ -16,7 +16,8 @@ from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.learn import audit
 from neural_grain.learn.audit import AUDIT, AuditRow, audit_file, audit_model, summarise_audit, tones_moved
-from neural_grain.learn.checkpoint import load_model
+from neural_grain.learn.checkpoint import model_of
+from neural_grain.learn.model_file import load_model
 
 
 def test_the_slider_is_accurate_and_monotone_on_files_that_were_not_learned_from(project):
@@ -38,7 +39,7 @@ def test_what_was_achieved_is_measured_on_the_rendered_sound_with_the_function_o
         audit, "move_grain", lambda *args, **options: renderings.append(move(*args, **options)) or renderings[-1]
     )
     path = project.folder / "Drone/Static/sound 06.wav"
-    rows = audit_file(path, "name", loaded.model, loaded.settings)
+    rows = audit_file(path, "name", model_of(loaded), loaded.settings)
     before = measure_grain(open_sound(path), loaded.settings.grain)
     for row, rendering in zip(rows, renderings, strict=True):
         after = measure_grain(rendering.sound, loaded.settings.grain)
@@ -117,7 +118,7 @@ def test_files_of_one_name_in_two_folders_are_two_files(project, tmp_path):
     loaded = load_model(project.model)
     pairs = TrainingPairs(loaded.settings, tuple(sources))
     report = audit_model(
-        pairs, loaded.model, held_out_violation=0.02, nearer_than_one_gain=0.1, seed=0, folder=tmp_path
+        pairs, model_of(loaded), held_out_violation=0.02, nearer_than_one_gain=0.1, seed=0, folder=tmp_path
     )
     assert report.failures == []
     assert report.summary.files == 2

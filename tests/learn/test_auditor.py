@@ -16,7 +16,7 @@ from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts
 from neural_grain.learn.auditor import bands_of, log2_grain, log_flatness
-from neural_grain.learn.model import cell_levels
+from neural_grain.learn.detector import cell_levels
 
 
 def grain_change(tones: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

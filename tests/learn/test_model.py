@@ -11,8 +11,9 @@ from learning import SETTINGS, random_levels, randomised
 
 from neural_grain.dsp.generation import GeneratedTexture
 from neural_grain.dsp.settings import NEPER_PER_DB
-from neural_grain.learn import model as model_module
-from neural_grain.learn.model import DETECTOR, GrainModel, cell_levels, generated_texture, move_texture
+from neural_grain.learn import detector as detector_module
+from neural_grain.learn.detector import DETECTOR, NumpyDetector, cell_levels, texture_in_chunks, weight_shapes
+from neural_grain.learn.model import GrainModel, generated_texture, move_texture
 
 ABSENT = torch.full((3, 128, 8), -100 * NEPER_PER_DB)
 
@@ -52,9 +53,29 @@ class TestPattern:
         model = randomised()
         whole = generated_texture(model, *steps).spectrum_db
         assert whole.any()
-        monkeypatch.setattr(model_module, "DETECTOR", replace(DETECTOR, chunk_cells=8))
+        monkeypatch.setattr(detector_module, "DETECTOR", replace(DETECTOR, chunk_cells=8))
         np.testing.assert_allclose(generated_texture(model, *steps).spectrum_db, whole, atol=1e-3)
         assert whole.shape == (128, 47)
+
+    @pytest.mark.parametrize("cells", [1, 8, 600])
+    def test_numpy_computes_the_same_as_torch(self, cells):
+        """600 cells are more than one chunk and not a multiple of a block."""
+        steps = np.random.default_rng(cells).uniform(-100, 0, (2, 128, 8 * cells - 3)).astype(np.float32)
+        steps[1, 40:] = -100
+        model = randomised(cells)
+        weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        spectrum_db = weights["spectrum_db"] = np.linspace(0, -30, 128, dtype=np.float32)
+        model.spectrum_db[:] = torch.tensor(spectrum_db)
+        expected = generated_texture(model, *steps).spectrum_db
+        found = texture_in_chunks(NumpyDetector(weights, SETTINGS), spectrum_db, 0.0, *steps).spectrum_db
+        assert found.dtype == np.float32
+        assert np.ptp(expected - spectrum_db[:, None]) > 1.0
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("channels", [1, 16])
+    def test_the_weights_that_are_expected_of_a_file_are_those_of_the_model(self, channels):
+        weights = GrainModel(SETTINGS, channels=channels).state_dict()
+        assert weight_shapes(SETTINGS, channels) == {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
     def test_a_cell_has_the_mean_power_of_its_steps(self):
         level_db = np.random.default_rng(0).uniform(-80, 0, (128, 19))

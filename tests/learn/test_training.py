@@ -19,11 +19,11 @@ from learning import BANDS, BREATH_BAND, SETTINGS, breathy_tiles, output_folder
 from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.settings import NEPER_PER_DB
 from neural_grain.learn import training
-from neural_grain.learn.checkpoint import read_checkpoint
 from neural_grain.learn.dataset import load_library
 from neural_grain.learn.game import AuditGame
 from neural_grain.learn.history import share_nearer
 from neural_grain.learn.model import KERNEL, GrainModel
+from neural_grain.learn.model_file import read_checkpoint
 from neural_grain.learn.settings import TrainOptions
 from neural_grain.learn.training import TRAINING, judge, n_batches, train, train_epoch
 

@@ -53,6 +53,20 @@ class TestModel:
         assert all(f"{script}.py" in line for script in SCRIPTS[:3])
         assert "got x0.50" in done.stdout
 
+    def test_rendering_with_one_on_the_cpu_needs_no_torch(self, project, tmp_path):
+        """Importing torch takes longer than rendering ten seconds of sound."""
+        sf.write(tmp_path / "in.wav", drone(-40, 1.0), SR)
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.modules['torch'] = None  # importing it fails\n"
+            "import neural_audio_processor as stage4; arguments = ['in.wav', '--model', sys.argv[1], '--overwrite']\n"
+            "for device in ('auto', 'cpu'):\n"
+            "    for target in (['--grain', '-1'], ['--lfo', '1:1', '--report', f'{device}.png']):\n"
+            "        assert stage4.main([*arguments, '--device', device, *target]) == 0"
+        )
+        command = [sys.executable, "-c", code, project.model]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
     def test_the_default_one_is_used_where_it_exists_and_earlier_renderings_are_then_outdated(
         self, render, project, tmp_path
     ):
