@@ -110,6 +110,8 @@ def show_folder(folder: Path) -> str:
 
 def about_text() -> str:
     """Name of the program and versions of what it runs on."""
+    from importlib.metadata import version
+
     lines = [f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in PACKAGES)]
     return f"{TITLE}\n\n" + "\n".join(lines)
 
