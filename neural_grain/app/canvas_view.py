@@ -38,6 +38,12 @@ class CanvasView:
         """Pixels of this screen for ``n`` of a standard screen."""
         return round(n * self._scale)
 
+    @property
+    def has_focus(self) -> bool:
+        """Whether the keyboard has its focus here, which is to be seen."""
+        # `focus_get` raises KeyError while a dialog of the system has the focus.
+        return str(self.canvas.tk.call("focus")) == str(self.canvas)
+
     def clear(self) -> None:
         """Remove everything, and paint the ground."""
         self.canvas.delete("all")

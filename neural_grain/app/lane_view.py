@@ -51,7 +51,8 @@ class LaneView(CanvasView):
         self._playhead_s: float | None = None
         self._pointer_s: float | None = None  # time under the mouse
         self._redraw: str | None = None
-        self.canvas.bind("<Configure>", lambda _: self.draw_soon())
+        for event in ("<Configure>", "<FocusIn>", "<FocusOut>"):
+            self.canvas.bind(event, lambda _: self.draw_soon())
         self.canvas.bind("<Motion>", lambda event: self._point_at(self.seconds_at(event.x)))
         self.canvas.bind("<Leave>", lambda _: self._point_at(None))
 
@@ -175,7 +176,7 @@ class LaneView(CanvasView):
         canvas.create_text(left, top / 2, text="curve", anchor="w", fill=palette.text, font=BODY_FONT)
         small = {"fill": palette.muted, "font": SMALL_FONT}
         canvas.create_text(right, top / 2, text=self._readout_text(), anchor="e", tags="readout", **small)
-        canvas.create_rectangle(left, top, right, bottom, outline=palette.line)
+        canvas.create_rectangle(left, top, right, bottom, outline=palette.accent if self.has_focus else palette.line)
         if not self.is_enabled:
             return
         for octaves in range(-int(SLIDER_RANGE), int(SLIDER_RANGE) + 1):

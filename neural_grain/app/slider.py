@@ -213,9 +213,8 @@ class GrainSlider(CanvasView):
 
     def _draw_grip(self) -> None:
         p, x, y, r = self.palette, self.x_of(self.octaves), self.px(SLIDER.trough_y), self.px(SLIDER.grip)
-        has_focus = str(self.canvas.tk.call("focus")) == str(self.canvas)
         fill = p.button if self.is_enabled else p.surface
-        outline = p.text if has_focus and self.is_enabled else p.accent if self.is_enabled else p.line
+        outline = p.text if self.has_focus and self.is_enabled else p.accent if self.is_enabled else p.line
         box = x - r, y - r, x + r, y + r
         self.canvas.create_oval(*box, fill=fill, outline=outline, width=self.px(3), tags="grip")
 

@@ -321,3 +321,22 @@ def test_another_sound_begins_without_a_curve_and_undo_brings_it_back(hand, tmp_
     hand.d.settle()
     assert hand.points == drawn
     assert hand.d.session.rendering.curve.points == tuple(drawn)
+
+
+def test_points_are_selected_added_and_stretched_without_a_mouse(hand):
+    hand.draw((0.5, -1.0), (1.0, 1.0))
+    hand.lane.canvas.focus_force()
+    hand.d.settle()
+    hand.keys("bracketleft", "bracketleft")
+    assert hand.d.lane.editor.selected == 0
+    hand.keys("bracketright")
+    assert hand.d.lane.editor.selected == 1
+    hand.keys("Down")
+    assert hand.points[1:2] == near((1.0, 0.95))
+    hand.d.window.transport.seek(2.0)
+    hand.keys("Insert")
+    assert hand.points[2:] == near((2.0, 0.95))
+    hand.d.window.curve.stretch()
+    assert [seconds for seconds, _ in hand.points] == pytest.approx([0.75, 1.5, 3.0], abs=0.05)
+    hand.keys("ctrl+z", "ctrl+z")
+    assert len(hand.points) == 2

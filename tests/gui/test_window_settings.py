@@ -158,3 +158,23 @@ def test_a_preset_keeps_slider_and_curve_across_sessions(start, sound):
     assert d.octaves == -1.25
     d.choose_from("Presets", "Remove swell")
     assert read_preferences(d.window._preferences_file).presets == []
+
+
+def test_two_slots_compare_two_models_at_the_same_measured_grain(start, project, sound):
+    d = start(sound, model=project.model)
+    d.window.settings.move_to(-1.5)
+    d.settle()
+    of_model = d.session.rendering
+    d.window.settings.switch_slot()
+    d.window.settings.use_model(None)
+    d.settle()
+    of_pattern = d.session.rendering
+    assert d.session.processor.loaded is None
+    assert of_pattern.grain_after == pytest.approx(of_model.grain_after, rel=0.03)
+    d.window.settings.switch_slot()
+    d.settle()
+    assert d.session.model_path == project.model
+    assert d.session.rendering.grain_after == pytest.approx(of_model.grain_after, rel=1e-6)
+    d.window.settings.undo()
+    d.settle()
+    assert d.session.model_path is None
