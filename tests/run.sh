@@ -26,5 +26,7 @@ fi
 [ -x .venv-tests/bin/python ] || python3 -m venv .venv-tests
 .venv-tests/bin/python -m pip install -q -r tests/requirements.txt
 .venv-tests/bin/ruff check .
+# The tests start the commands hundreds of times, and each start would compile all modules again.
+unset PYTHONDONTWRITEBYTECODE
 # Two processes, each with whole files of tests: the tests of a file share what is slow to make.
 exec .venv-tests/bin/python -m pytest -n 2 --dist loadfile "$@"
