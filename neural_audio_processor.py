@@ -6,10 +6,10 @@ One slider s from -3 (texture) through 0 to +3 (smooth) counts octaves of measur
     grain(out) = grain(in) * 2 ** -s
 
 With --grain, --target-grain, --match, --sweep, --curve, --lfo, --layer or --gain it renders files. Without them it
-opens a window. At 0 the output has the samples of the input, bit for bit. --curve and --lfo move the slider over time; the law
-then holds for each second, and --report draws what was requested and achieved. --layer writes only the tones or only
-the texture of the result; both files add up to it. Alone, it splits the sound as it is. --mix mixes the result with the
-input and --gain changes its level; grain is reported as it is measured on what is written.
+opens a window. At 0 the output has the samples of the input, bit for bit. --curve and --lfo move the slider over time;
+the law then holds for each second, and --report draws what was requested and achieved. --layer writes only the tones or
+only the texture of the result; both files add up to it. Alone, it splits the sound as it is. --mix mixes the result
+with the input and --gain changes its level; grain is reported as it is measured on what is written.
 
 Reads: a model that stage 3 made, if there is one, and audio files
 Writes: NAME_grain-2.0.wav in the current folder, or where -o says; never an input
@@ -54,6 +54,7 @@ from neural_grain.base.cli import (
     exit_process,
     exit_status,
     number,
+    number_within,
     progress_bar,
     run_stage,
     warn,
@@ -158,43 +159,11 @@ class BatchReport:
         return 0 if not self._failed else 1 if len(self._failed) < self._n_jobs else 2
 
 
-def grain_argument(text: str) -> float:
-    """Parse ``--grain``: a number within the range of the slider."""
-    value = number(text)
-    if not abs(value) <= SLIDER_RANGE:
-        raise argparse.ArgumentTypeError(f"{text} is not within -{SLIDER_RANGE:g} to +{SLIDER_RANGE:g}")
-    return value
-
-
 def target_argument(text: str) -> float:
     """Parse ``--target-grain``: a grain, which is within 0 to 1."""
     value = number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no grain: not within 0 to 1")
-    return value
-
-
-def sweep_argument(text: str) -> float:
-    """Parse ``--sweep``: a step in octaves."""
-    value = number(text)
-    if not MIN_SWEEP_STEP <= value <= SLIDER_RANGE:
-        raise argparse.ArgumentTypeError(f"{text} is not within {MIN_SWEEP_STEP:g} to {SLIDER_RANGE:g} octaves")
-    return value
-
-
-def mix_argument(text: str) -> float:
-    """Parse ``--mix``: percent of the moved sound."""
-    value = number(text)
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not within 0 to 100 percent")
-    return value
-
-
-def gain_argument(text: str) -> float:
-    """Parse ``--gain``: decibels."""
-    value = number(text)
-    if not abs(value) <= MAX_GAIN_DB:
-        raise argparse.ArgumentTypeError(f"{text} is not within -{MAX_GAIN_DB:g} to +{MAX_GAIN_DB:g} dB")
     return value
 
 
@@ -250,7 +219,10 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
     """Add the options that say how far grain is moved."""
     one = group.add_mutually_exclusive_group()
     one.add_argument(
-        "--grain", type=grain_argument, metavar="S", help="-3 (texture) .. 0 .. +3 (smooth), in octaves of grain"
+        "--grain",
+        type=number_within(-SLIDER_RANGE, SLIDER_RANGE, f"-{SLIDER_RANGE:g} to +{SLIDER_RANGE:g}"),
+        metavar="S",
+        help="-3 (texture) .. 0 .. +3 (smooth), in octaves of grain",
     )
     one.add_argument(
         "--target-grain",
@@ -261,7 +233,7 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
     one.add_argument("--match", type=Path, metavar="REFERENCE", help="reach the grain of this file")
     one.add_argument(
         "--sweep",
-        type=sweep_argument,
+        type=number_within(MIN_SWEEP_STEP, SLIDER_RANGE, f"{MIN_SWEEP_STEP:g} to {SLIDER_RANGE:g} octaves"),
         nargs="?",
         const=1.0,
         metavar="STEP",
@@ -300,12 +272,17 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--mix",
-        type=mix_argument,
+        type=number_within(0, 100, "0 to 100 percent"),
         default=100.0,
         metavar="PERCENT",
         help="mix the result with the input: 0 is the input, 100 the result (default)",
     )
-    group.add_argument("--gain", type=gain_argument, metavar="DB", help="output gain, after the mix (default: 0)")
+    group.add_argument(
+        "--gain",
+        type=number_within(-MAX_GAIN_DB, MAX_GAIN_DB, f"-{MAX_GAIN_DB:g} to +{MAX_GAIN_DB:g} dB"),
+        metavar="DB",
+        help="output gain, after the mix (default: 0)",
+    )
 
 
 def _targets(args: argparse.Namespace) -> list[RenderTarget]:

@@ -24,7 +24,7 @@ FLOORS = {
     "learn": "settings archive detector model_file auditor model dataset game history checkpoint device audit figures training",
     "app": (
         "colours targets outputs processor report batch instrument report_picture meter mixer player playback messages model_shelf "
-        "opening worker library_state session curve_editor setting preferences theme canvas_view hint picture panels slider "
+        "opening worker library_state captions session views curve_editor setting preferences theme canvas_view hint picture panels slider "
         "overview_strip meter_view library_strip lane_view lane start_page file_list status_row mix_controls actions "
         "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state page "
         "learn_pages learn_view learn_commands layout setting_commands transport view_commands window desktop"

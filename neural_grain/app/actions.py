@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from neural_grain.app.curve_editor import SHAPES
+from neural_grain.app.views import VIEWS
 
-VIEWS = (  # what the two pictures show: name, menu entry and key
-    ("after", "before and after", "1"),
-    ("layers", "tones and texture", "2"),
-    ("gain", "before and gain", "3"),
-)
 COLOUR_LABELS = {"system": "Colours of the system", "light": "Light colours", "dark": "Dark colours"}
 KEY_NAMES = {
     "space": "Space",
@@ -120,14 +116,14 @@ ACTIONS = (
     Action("move what is shown", gesture="drag in the overview"),
     *(
         Action(
-            help=f"show {label}",
+            help=f"show {view.description}",
             command="view.show",
-            arguments=(view,),
-            key=key,
+            arguments=(view.name,),
+            key=view.key,
             menu="View",
-            label=f"Show {label}",
+            label=f"Show {view.description}",
         )
-        for view, label, key in VIEWS
+        for view in VIEWS
     ),
     Action("show the next of these three", "view.show_next", key="g"),
     Action("mel or log frequency", "view.toggle_log", key="l", menu="View", label="Mel / log frequency"),

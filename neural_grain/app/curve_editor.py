@@ -102,9 +102,7 @@ class CurveEditor:
 
     def replace(self, points: Points) -> None:
         """Take other points in place of all."""
-        self.selected = None
-        if points != self.points:
-            self.points = points
+        self.selected, self.points = None, points
 
     def _bounds(self, before: int, after: int) -> tuple[float, float]:
         """Times between which a point has room between two others, given by their numbers."""

@@ -11,7 +11,7 @@ REST_MS = 600  # that the pointer rests before a hint appears
 OFFSET = 16  # pixels of a standard screen, from the pointer
 
 HINTS = {
-    "open": "Open a sound, or several as a list (Ctrl+O)",
+    "open": "Open a sound, or several as a list",
     "play": "Play or pause (space)",
     "before": "Listen to the sound as it is; hold the button to listen only while it is down",
     "after": "Listen to the result",
@@ -19,7 +19,7 @@ HINTS = {
     "tones": "Listen to the tones of the result, which the slider leaves as they are",
     "texture": "Listen to the texture of the result, noise and transients, which the slider moves",
     "curve": "Draw the slider over time (C)",
-    "save": "Save the result, or the part of it that you listen to (Ctrl+S)",
+    "save": "Save the result, or the part of it that you listen to",
     "volume": "How loud it is played; what is saved keeps its level",
     "level": "Peak level of what is played; click the red light to turn it off",
     "slider": "Left for more texture, right for a smoother sound; Shift for fine steps, double-click for 0",

@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 
 from neural_grain.app.canvas_view import CanvasView
 from neural_grain.app.curve_editor import CurveEditor
-from neural_grain.app.picture import time_ticks
+from neural_grain.app.picture import ColourBar, PictureView, time_ticks
 from neural_grain.app.theme import BODY_FONT, SMALL_FONT, Palette
 from neural_grain.dsp.curve import SLIDER_RANGE
 from neural_grain.dsp.move_curve import MISSED, OUT_OF_REACH, SILENT, GrainContour
@@ -38,7 +38,9 @@ class LaneView(CanvasView):
     is_enabled : bool, whether there is a sound that the curve belongs to
     """
 
-    LEFT, TOP, RIGHT, BOTTOM = 40, 20, 62, 18  # margins: those of the pictures, and of their colour bar on the right
+    # Margins: those of the pictures, and of their colour bar on the right.
+    LEFT, TOP, BOTTOM = PictureView.LEFT, PictureView.TOP, PictureView.BOTTOM
+    RIGHT = PictureView.RIGHT + ColourBar.WIDTH
     HEIGHT = 156
 
     def __init__(self, parent: tk.Misc, palette: Palette, scale: float):

@@ -22,18 +22,18 @@ from neural_grain.app.meter_view import LevelMeterView
 from neural_grain.app.mix_controls import MixControls
 from neural_grain.app.mixer import VERSIONS
 from neural_grain.app.overview_strip import OverviewCallbacks, OverviewStrip
-from neural_grain.app.panels import VIEWS, PanelCallbacks, PicturePanel
+from neural_grain.app.panels import PanelCallbacks, PicturePanel
 from neural_grain.app.preferences import Preferences
 from neural_grain.app.slider import OctaveSlider
 from neural_grain.app.start_page import StartPage
 from neural_grain.app.status_row import StatusRow
 from neural_grain.app.theme import DARK, LIGHT, SPACE, TITLE_FONT, Palette, Theme, screen_scale
 from neural_grain.app.view_state import ViewState
+from neural_grain.app.views import VIEWS
 from neural_grain.dsp.mix import Mix
 
 MIN_SIZE = (900, 600)  # of the window, in pixels of a standard screen
 KEY_TAG = "GrainKeys"  # for which the keys are bound; every widget has it as its first bind tag
-VIEW_NAMES = {"after": "Before / after", "layers": "Tones / texture", "gain": "Gain"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class Layout:
         row = ttk.Frame(self.workspace)
         row.pack(fill="x", pady=(self._px(8), self._px(4)))
         self.view_buttons = {
-            view: self._button(row, VIEW_NAMES[view], "view.show", view, style="Small.TButton") for view in VIEWS
+            view.name: self._button(row, view.label, "view.show", view.name, style="Small.TButton") for view in VIEWS
         }
         for button in reversed(self.view_buttons.values()):
             button.pack(side="right", padx=(self._px(2), 0))
@@ -189,7 +189,7 @@ class Layout:
         row = ttk.Frame(parent, height=2 * self.theme.line_height(TITLE_FONT))
         row.pack_propagate(False)
         row.pack(side="bottom", fill="x")
-        self.grain_label = ttk.Label(row, style="Grain.TLabel")
+        self.grain_label = ttk.Label(row, style="Title.TLabel")
         self.mix_controls = MixControls(row, scale, self._callbacks.set_mix)
         self.mix_controls.frame.pack(side="right", anchor="n")
         self.grain_label.pack(side="left", anchor="nw")

@@ -309,9 +309,7 @@ class RunPage:
     def _add_stage(self, i: int) -> None:
         title, text = ttk.Label(self.stage_rows), ttk.Label(self.stage_rows, width=42)
         title.grid(row=i, column=0, sticky="w", pady=round(4 * self._scale))
-        bar = ttk.Progressbar(
-            self.stage_rows, length=round(BAR_WIDTH * self._scale), style="Accent.Horizontal.TProgressbar"
-        )
+        bar = ttk.Progressbar(self.stage_rows, length=round(BAR_WIDTH * self._scale))
         bar.grid(row=i, column=1, padx=round(12 * self._scale))
         text.grid(row=i, column=2, sticky="w")
         self.bars.append(bar)

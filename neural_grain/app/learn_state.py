@@ -21,6 +21,7 @@ from neural_grain.app.learning import (
 from neural_grain.app.messages import Message
 from neural_grain.app.models import NamedModel
 from neural_grain.base.errors import printable
+from neural_grain.base.progress import describe_time_left
 from neural_grain.data.metadata import FEW_FILES
 from neural_grain.learn.settings import MIN_FILES
 
@@ -217,18 +218,6 @@ class FolderCounts:
 def describe_count(n: int) -> str:
     """A number of audio files in words."""
     return "no audio files" if n == 0 else f"{n} file{'s' * (n != 1)}"
-
-
-def describe_time_left(seconds: float) -> str:
-    """A rough time in words, as exact as an estimate can be."""
-    if seconds < 10:
-        return "a few seconds left"
-    if seconds < 90:
-        return f"about {10 * round(seconds / 10)} s left"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"about {minutes} min left"
-    return f"about {minutes // 60} h {10 * (minutes % 60 // 10)} min left"
 
 
 def short_path(path: Path) -> str:

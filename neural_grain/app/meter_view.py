@@ -7,13 +7,13 @@ import tkinter as tk
 from collections.abc import Callable
 
 from neural_grain.app.canvas_view import CanvasView
+from neural_grain.app.picture import PictureView
 from neural_grain.app.theme import SMALL_FONT, Palette
 
 RANGE_DB = 60.0
 TICKS_DB = (0, -6, -12, -24, -36, -48, -60)
 HOLD_FRAMES = 40  # that the mark stays at a peak, at some 30 frames a second
-# In pixels of a standard screen; the margins at the top and at the bottom are those of the pictures.
-WIDTH, MIN_HEIGHT, BAR, TOP, BOTTOM, LIGHT, TICK_ROOM = 44, 60, 8, 20, 18, 10, 14
+WIDTH, MIN_HEIGHT, BAR, LIGHT, TICK_ROOM = 44, 60, 8, 10, 14  # pixels of a standard screen
 
 
 class LevelMeterView(CanvasView):
@@ -52,7 +52,7 @@ class LevelMeterView(CanvasView):
             self._draw_level()
 
     def _y_at(self, level_db: float) -> float:
-        top, bottom = self.px(TOP), self.canvas.winfo_height() - self.px(BOTTOM)
+        top, bottom = self.px(PictureView.TOP), self.canvas.winfo_height() - self.px(PictureView.BOTTOM)
         return top + (bottom - top) * -level_db / RANGE_DB
 
     def draw(self) -> None:

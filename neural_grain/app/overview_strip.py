@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image, ImageColor, ImageTk
 
 from neural_grain.app.canvas_view import CanvasView
+from neural_grain.app.picture import PictureView
 from neural_grain.app.theme import Palette
 
-HEIGHT, MARGIN = 44, 40  # pixels of a standard screen; the margin left is that of the pictures
+HEIGHT = 44  # pixels of a standard screen
 CLICK_PIXELS = 4  # a press that moves no farther is a click
 
 
@@ -64,8 +65,8 @@ class OverviewStrip(CanvasView):
     @property
     def _box(self) -> tuple[int, int]:
         """First pixel column of the waveform, and the one after the last."""
-        left = self.px(MARGIN)
-        return left, max(left + 1, self.canvas.winfo_width() - self.px(10))
+        left = self.px(PictureView.LEFT)
+        return left, max(left + 1, self.canvas.winfo_width() - self.px(PictureView.RIGHT))
 
     def x_at(self, seconds: float) -> float:
         """Pixel column of a time."""

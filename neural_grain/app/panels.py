@@ -17,15 +17,11 @@ import numpy as np
 from neural_grain.app.colours import colour_map, level_colours
 from neural_grain.app.picture import ColourBar, PictureView
 from neural_grain.app.theme import Palette
+from neural_grain.app.views import AFTER, GAIN, LAYERS, VIEWS
 from neural_grain.dsp.analysis import Picture
 from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.settings import DYNAMIC_RANGE_DB
 
-VIEWS = {  # what the left and the right picture show
-    "after": ("before", "after"),
-    "layers": ("tones after", "texture after"),
-    "gain": ("before", "gain (dB)"),
-}
 MARK_COLOUR = "#ffffff"  # on levels, whose floor is dark in both palettes
 
 
@@ -129,7 +125,7 @@ class PicturePanel:
     ----------
     span : tuple of float, first and last second shown
     selection_s : tuple of float or None, first and last second of the selection
-    view : str, one of the `VIEWS`
+    view : str, name of one of the `VIEWS`
     is_log : bool, whether the frequency axis is logarithmic rather than mel
     palette : Palette
     shown : ShownPicture or None
@@ -152,7 +148,7 @@ class PicturePanel:
         self.bar.canvas.grid(row=0, column=2, sticky="ns")
         self.span = (0.0, 1.0)
         self.selection_s: tuple[float, float] | None = None
-        self.view = "after"
+        self.view = AFTER
         self.is_log = False
         self._floor = 0.0  # level, within 0 to 1, at which the colours begin
         self.shown: ShownPicture | None = None
@@ -260,7 +256,7 @@ class PicturePanel:
             part.palette = self.palette
         self._draw_pictures()
         self.mark(self._playhead_s)
-        if self.view == "gain":
+        if self.view == GAIN:
             self.bar.draw(colour_map(self.palette.gain_map), PANEL.gain_range_db, -PANEL.gain_range_db, "+.0f")
         else:
             self.bar.draw(level_colours(), 0, -DYNAMIC_RANGE_DB * (1 - self._floor), ".0f")
@@ -268,7 +264,7 @@ class PicturePanel:
 
     def _draw_pictures(self) -> None:
         settings, shown = self._picture.settings, self._compute_picture()
-        titles = VIEWS[self.view]
+        titles = next(view.titles for view in VIEWS if view.name == self.view)
         for view, title in zip((self.before, self.after), titles, strict=True):
             view.span, view.is_log, view.band_edges_hz, view.title = (
                 self.span,
@@ -277,7 +273,7 @@ class PicturePanel:
                 title,
             )
             view.mark_colour = MARK_COLOUR
-        layers = self._callbacks.layer_levels(self._columns.starts) if self.view == "layers" else None
+        layers = self._callbacks.layer_levels(self._columns.starts) if self.view == LAYERS else None
         if layers is not None:
             self._drawn_before = None
             for view, level_db in zip((self.before, self.after), layers, strict=True):
@@ -287,7 +283,7 @@ class PicturePanel:
             if drawn_before != self._drawn_before:  # a move of the slider changes the right picture only
                 self._drawn_before = drawn_before
                 self.before.draw(self._coloured(shown.before), level_colours())
-            if self.view == "gain":
+            if self.view == GAIN:
                 self.after.mark_colour = self.palette.text  # a gain of 0 dB is near the background
                 self.after.draw(0.5 + shown.gain_db / (2 * PANEL.gain_range_db), colour_map(self.palette.gain_map))
             else:

@@ -150,9 +150,6 @@ class Theme:
     def use(self, palette: Palette) -> None:
         """Give all widgets the colours of a palette."""
         self.style.theme_use(palette.name)
-        # Lists that ttk opens are classic widgets.
-        self._root.option_add("*TCombobox*Listbox.background", palette.button)
-        self._root.option_add("*TCombobox*Listbox.foreground", palette.text)
 
     def _box(self, fill: str, outline: str = "", *, width: int = 1) -> ImageTk.PhotoImage:
         """A rectangle with round corners, of which ttk repeats the middle."""
@@ -215,28 +212,17 @@ class Theme:
             ("Entry.textarea", {"sticky": "nsew"})]})]})]  # fmt: skip
         style.layout("TEntry", entry)
         style.configure("TEntry", padding=(px(6), px(3)), foreground=p.text, insertcolor=p.text)
-        style.configure("TCombobox", fieldbackground=p.button, background=p.button, arrowcolor=p.text, padding=px(3))
-        style.map("TCombobox", fieldbackground=[("readonly", p.button)], foreground=[("readonly", p.text)])
-        style.configure("TSpinbox", fieldbackground=p.button, background=p.button, arrowcolor=p.text, padding=px(3))
-        for name in ("TCheckbutton", "TRadiobutton"):
-            style.configure(name, indicatorbackground=p.button, indicatorforeground=p.accent, padding=px(2))
-            style.map(name, background=[], indicatorbackground=[("selected", p.accent)])
         style.configure("Treeview", background=p.button, fieldbackground=p.button, foreground=p.text, borderwidth=0)
         style.configure("Treeview", rowheight=self.line_height(BODY_FONT) + px(8))
         style.map("Treeview", background=[("selected", p.accent)], foreground=[("selected", p.on_accent)])
-        style.configure("Heading", background=p.surface, foreground=p.muted, relief="flat", padding=px(3))
         style.configure("Muted.TLabel", foreground=p.muted)
         style.configure("Small.TLabel", foreground=p.muted, font=SMALL_FONT)
         style.configure("Title.TLabel", font=TITLE_FONT)
-        style.configure("Grain.TLabel", font=TITLE_FONT)
         style.configure("Error.TLabel", foreground=p.error)
         style.layout("Card.TFrame", [("Card.border", {"sticky": "nsew"})])
-        style.configure("Card.TLabel", background=p.surface)
-        style.configure("CardTitle.TLabel", background=p.surface, font=TITLE_FONT)
         style.configure("CardMuted.TLabel", background=p.surface, foreground=p.muted)
         bars = {"background": p.accent, "troughcolor": p.surface, "bordercolor": p.surface, "thickness": px(SPACE.bar)}
-        for name in ("Horizontal.TProgressbar", "Accent.Horizontal.TProgressbar"):
-            style.configure(name, **bars, lightcolor=p.accent, darkcolor=p.accent)
+        style.configure("Horizontal.TProgressbar", **bars, lightcolor=p.accent, darkcolor=p.accent)
         style.configure("TScale", background=p.accent, lightcolor=p.accent, darkcolor=p.accent, gripcount=0)
         style.configure("TScale", sliderlength=px(12), sliderthickness=px(12), groovewidth=px(4), bordercolor=p.surface)
         style.map("TScale", bordercolor=[("focus", p.text)])

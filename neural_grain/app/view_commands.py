@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from neural_grain.app.actions import VIEWS, shortcut_sheet
+from neural_grain.app.actions import shortcut_sheet
+from neural_grain.app.captions import describe_model
 from neural_grain.app.preferences import Preferences
-from neural_grain.app.session import Session, describe_model
+from neural_grain.app.session import Session
+from neural_grain.app.views import VIEWS
 
 if TYPE_CHECKING:
     from neural_grain.app.dialogs import Dialogs
@@ -38,14 +40,14 @@ class ViewCommands:
         self._preferences, self._dialogs, self._refresh = preferences, dialogs, refresh
 
     def show(self, view: str) -> None:
-        """Show other pictures: one of `VIEWS`."""
+        """Show other pictures: the name of one of the `VIEWS`."""
         self._panel.view = view
         self._panel.draw_soon()
         self._refresh()
 
     def show_next(self) -> None:
         """Show the next pictures."""
-        views = [view for view, _, _ in VIEWS]
+        views = [view.name for view in VIEWS]
         self.show(views[(views.index(self._panel.view) + 1) % len(views)])
 
     def show_all(self) -> None:

@@ -45,6 +45,7 @@ from neural_grain.app.targets import RenderTarget, free_output
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound
 from neural_grain.base.errors import PipelineError, printable
+from neural_grain.base.progress import describe_time_left
 from neural_grain.data.demo import write_demo
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.mixdown import mix_down
@@ -343,11 +344,6 @@ class Worker:
             write_presets(plan.jobs)
         n_unchanged = sum(result.is_unchanged for result in results)
         return BatchDone(plan.log_folder, n_jobs - len(failures), n_unchanged, failures, left_behind)
-
-
-def describe_time_left(seconds: float) -> str:
-    """Time that work will still take, rounded as far as anybody can know it."""
-    return f"about {max(1, round(seconds))} s left" if seconds < 90 else f"about {round(seconds / 60)} min left"
 
 
 def _load_libraries() -> None:

@@ -190,6 +190,18 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text} is not a number{hint}") from err
 
 
+def number_within(low: float, high: float, words: str) -> Callable[[str], float]:
+    """Make a parser of numbers within bounds, for argparse; ``words`` name the bounds, such as "0 to 100 percent"."""
+
+    def parse(text: str) -> float:
+        value = number(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not within {words}")
+        return value
+
+    return parse
+
+
 def add_version_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--version``."""
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

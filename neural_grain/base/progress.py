@@ -65,3 +65,15 @@ def progress_lines(description: str) -> Callable[[Iterable, int], Iterable]:
                 print(LoopProgress(description, done, total, round(left_s, 1)), file=sys.stderr)
 
     return wrapped
+
+
+def describe_time_left(seconds: float) -> str:
+    """A rough time in words, as exact as an estimate can be."""
+    if seconds < 10:
+        return "a few seconds left"
+    if seconds < 90:
+        return f"about {10 * round(seconds / 10)} s left"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"about {minutes} min left"
+    return f"about {minutes // 60} h {10 * (minutes % 60 // 10)} min left"

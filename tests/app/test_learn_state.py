@@ -11,12 +11,11 @@ from neural_grain.app.learn_state import (
     MAX_PATH_LENGTH,
     FolderCounts,
     StageLines,
-    describe_time_left,
     short_path,
 )
 from neural_grain.app.learning import STAGES, FolderCounted, Remark, StageProgress, StageStarted
 from neural_grain.base.errors import PipelineError
-from neural_grain.base.progress import LoopProgress
+from neural_grain.base.progress import LoopProgress, describe_time_left
 
 A, B, INSIDE_A = Path("/sounds/a"), Path("/sounds/b"), Path("/sounds/a/inside")
 

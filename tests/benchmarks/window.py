@@ -55,72 +55,93 @@ def start_s(model: Path) -> float:
     return float(np.median(times))
 
 
+class Session:
+    """A window whose freezes are measured: the gaps of a timer of 5 ms.
+
+    Parameters
+    ----------
+    window : GrainWindow
+    """
+
+    def __init__(self, window: GrainWindow):
+        self.window = window
+        self._beats: list[float] = []
+        self._beat()
+
+    def _beat(self) -> None:
+        self._beats.append(time.perf_counter())
+        self.window.root.after(5, self._beat)
+
+    def run_until(self, condition: Callable[[], object], step: str) -> None:
+        """Run the event loop until a condition is true, and print how long that took and the longest gap in it."""
+        self._beats.clear()
+        started = time.perf_counter()
+        while not condition():
+            self.window.root.update()
+            time.sleep(0.001)
+        gap = max(np.diff(self._beats), default=0.0)
+        print(f"  {step:28s} {time.perf_counter() - started:6.2f} s, longest gap {1000 * gap:5.0f} ms", flush=True)
+
+    def move_until(self, condition: Callable[[], object], step: str, n_most: int) -> None:
+        """The same while the slider moves every 25 ms, at most so many times."""
+        moves, next_move = iter(np.sin(np.arange(n_most) / 15) * 2.5), 0.0
+
+        def is_over() -> bool:
+            nonlocal next_move
+            if time.perf_counter() >= next_move:
+                next_move = time.perf_counter() + 0.025
+                octaves = next(moves, None)
+                if octaves is None:
+                    return True
+                self.window.settings.move_to(float(octaves))
+            return bool(condition())
+
+        self.run_until(is_over, step)
+
+
 def print_freezes(model: Path, folder: Path) -> None:
     """Duration of each step of a session, and the longest gap of the timer in it."""
     source = folder / "ten_minutes.wav"
     with sf.SoundFile(source, "w", SR, 2, "PCM_16") as file:
         for _ in range(10):
             file.write(music(60))
-    root = tk.Tk()
     player, preferences_file = Player(FakeDevice()), folder / "window.json"
-    window = GrainWindow(root, model, "cpu", player=player, preferences_file=preferences_file, models=folder / "models")
-    session, beats = window.session, []
-
-    def beat() -> None:
-        beats.append(time.perf_counter())
-        root.after(5, beat)
-
-    def run_until(condition: Callable[[], object], step: str) -> None:
-        beats.clear()
-        started = time.perf_counter()
-        while not condition():
-            root.update()
-            time.sleep(0.001)
-        gap = max(np.diff(beats), default=0.0)
-        print(f"  {step:28s} {time.perf_counter() - started:6.2f} s, longest gap {1000 * gap:5.0f} ms", flush=True)
-
-    moves, next_move = iter(np.sin(np.arange(200) / 15) * 2.5), 0.0
-
-    def has_moved_enough() -> bool:
-        """Move the slider every 25 ms, until all moves are made."""
-        nonlocal next_move
-        if time.perf_counter() >= next_move:
-            next_move = time.perf_counter() + 0.025
-            octaves = next(moves, None)
-            if octaves is None:
-                return True
-            window.settings.move_to(float(octaves))
-        return False
-
-    beat()
-    run_until(lambda: session.processor, "load the model")
+    window = GrainWindow(
+        tk.Tk(), model, "cpu", player=player, preferences_file=preferences_file, models=folder / "models"
+    )
+    session = Session(window)
+    session.run_until(lambda: window.session.processor, "load the model")
     window.open(source)
-    run_until(lambda: session.visible, "open 10 minutes, to a picture")
-    run_until(lambda: session.opened, "... until the slider works")
-    run_until(lambda: window.is_idle, "measure at 0")
+    session.run_until(lambda: window.session.visible, "open 10 minutes, to a picture")
+    session.run_until(lambda: window.session.opened, "... until the slider works")
+    session.run_until(lambda: window.is_idle, "measure at 0")
     window.transport.toggle_play()
-    run_until(has_moved_enough, "move while it plays")
+    session.move_until(lambda: False, "move while it plays", 200)
     print(f"  not ready in time while moving: {window.playback.mixer.underruns} blocks")
-    run_until(lambda: window.is_idle, "measure when the slider rests")
+    session.run_until(lambda: window.is_idle, "measure when the slider rests")
     for _ in range(3):
         window.view.show_next()
-        run_until(lambda: window.panel.is_drawn, f"show {window.panel.view}")
+        session.run_until(lambda: window.panel.is_drawn, f"show {window.panel.view}")
     window.settings.toggle_curve()
     window.curve.shape("sine")
-    run_until(lambda: window.is_idle, "a curve over 10 minutes")
+    session.run_until(lambda: window.is_idle, "a curve over 10 minutes")
     window.settings.toggle_curve()
     window.dialogs = SimpleNamespace(save_name=lambda *_: str(folder / "saved.wav"), should_save=lambda: False)
     window.files.ask_save()
-    run_until(lambda: window.is_idle, "save")
-    library = write_library(folder / "library", duration_s=10.0)
-    window.learn.open()
-    window.learn.add_folders([library])
-    run_until(lambda: window.learn.state().can_start, "count the files to learn from")
-    window.learn.start("benchmark", "2")
-    moves = iter(np.sin(np.arange(10_000) / 15) * 2.5)
-    run_until(lambda: has_moved_enough() or not window.learn.is_learning, "move while a model is learned")
+    session.run_until(lambda: window.is_idle, "save")
+    print_learning(session, write_library(folder / "library", duration_s=10.0))
     print(f"  largest memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
     window.close()
+
+
+def print_learning(session: Session, library: Path) -> None:
+    """The same while a model is learned and the slider moves."""
+    learn = session.window.learn
+    learn.open()
+    learn.add_folders([library])
+    session.run_until(lambda: learn.state().can_start, "count the files to learn from")
+    learn.start("benchmark", "2")
+    session.move_until(lambda: not learn.is_learning, "move while a model is learned", 10_000)
 
 
 def print_latency(model: Path) -> None:
