@@ -9,10 +9,10 @@ import pytest
 import soundfile as sf
 from conftest import SR, noise
 
-from neural_grain.app.hint import HINTS
-from neural_grain.app.mixer import VERSIONS
 from neural_grain.app.report import describe_zones
 from neural_grain.dsp.solver import SliderZones
+from neural_grain.session.mixer import VERSIONS
+from neural_grain.window.hint import HINTS
 
 pytest_plugins = ["driving"]
 
@@ -70,6 +70,7 @@ def test_white_noise_has_no_zone_towards_smooth(start, tmp_path):
 
 def test_a_hint_says_what_the_zones_mean_and_goes_with_the_pointer(start, sound):
     d = start(sound)
+    zone_ends(d)  # waits until the slider shows zones
     d.xdotool("mousemove", *d.centre(d.slider), "mousemove_relative", 2, 0)
     d.wait_until(lambda: hints(d))
     assert hints(d) == [f"{HINTS['slider']}\n{describe_zones(d.session.zones)}"]
