@@ -18,8 +18,7 @@ pytest_plugins = ["driving"]
 
 
 def zone_ends(d) -> list[tuple[float, float]]:
-    """Octaves at the ends of each bar, from the pixels: the whole slider, with all means, texture alone, once they are known."""
-    d.wait_until(lambda: len(d.layout.octave_slider.slider.canvas.find_withtag("zone")) == 3)
+    """Octaves at the ends of each bar, from the pixels: the whole slider, with all means, texture alone."""
     slider = d.layout.octave_slider.slider
     positions = np.linspace(-3, 3, 601)
     columns = [slider.x_of(position) for position in positions]
@@ -71,7 +70,7 @@ def test_white_noise_has_no_zone_towards_smooth(start, tmp_path):
 
 def test_a_hint_says_what_the_zones_mean_and_goes_with_the_pointer(start, sound):
     d = start(sound)
-    zone_ends(d)  # waits for them
+    d.wait_until(lambda: len(zone_ends(d)) == 3)
     d.xdotool("mousemove", *d.centre(d.slider), "mousemove_relative", 2, 0)
     d.wait_until(lambda: hints(d))
     assert hints(d) == [f"{HINTS['slider']}\n{describe_zones(d.session.zones)}"]
