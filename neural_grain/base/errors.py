@@ -7,6 +7,7 @@ ValueError, TypeError and so on, and ends in a traceback.
 
 from __future__ import annotations
 
+import errno
 import reprlib
 from pathlib import Path
 
@@ -17,6 +18,25 @@ LONGEST_INT = 10**30  # Python refuses to convert an int of more than 4,300 digi
 
 class PipelineError(Exception):
     """An error that the user can mend. Its message is one line that names the thing, the value and what to do."""
+
+
+class SystemRefusal(PipelineError):
+    """The system did not let a file be read, which says nothing about its content; it may let it be read next time."""
+
+
+#: What the loader and libraries say, in errors of several types, when the system gives them no more memory.
+NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "can't start new thread")
+
+
+def describe_shortage(err: BaseException) -> str:
+    """Name what there is too little of, such as memory, if that made ``err`` happen anywhere; empty if not."""
+    if isinstance(err, MemoryError):
+        return "out of memory; close other programs, or work on fewer files at a time (-j 1)"
+    if isinstance(err, OSError) and err.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files; close other programs, or raise the limit (ulimit -n)"
+    if isinstance(err, OSError | ImportError | RuntimeError) and any(words in str(err).lower() for words in NO_MEMORY):
+        return describe_shortage(MemoryError())
+    return ""
 
 
 def printable(text: Path | str) -> str:

@@ -56,6 +56,9 @@ class Stamp(NamedTuple):
     mtime_ns: int
 
 
+NO_STAMP = Stamp(-1, -1)  # of a file that could not be looked up or read
+
+
 def file_stamp(path: Path) -> Stamp:
     """Read size and modification time of a file."""
     try:
