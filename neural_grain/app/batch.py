@@ -24,7 +24,7 @@ from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget, output_name
 from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, unreadable_formats
 from neural_grain.base.errors import PipelineError, printable
-from neural_grain.base.files import file_stamp, prepare_folder, run_lock
+from neural_grain.base.files import append_line, file_stamp, prepare_folder, run_lock
 from neural_grain.base.identity import ignores_case, name_keys, refuse_inputs
 from neural_grain.base.parallel import map_unordered, on_cluster
 from neural_grain.base.records import parse_record, relative_posix
@@ -306,12 +306,10 @@ class BatchLog:
         )
 
     def _append(self, line: str) -> None:
-        try:
-            with self._lock, self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{self._line_start}{line}\n")
-                self._line_start = ""
-        except OSError as err:
-            raise PipelineError(f"{self._path}: can't write ({err.strerror})") from err
+        """Append a line that must be on the disk before the output is: without it, the output seems to be the user's."""
+        with self._lock:
+            append_line(self._path, f"{self._line_start}{line}")
+            self._line_start = ""
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from neural_grain import __version__
-from neural_grain.base.errors import PipelineError, describe_shortage, printable
+from neural_grain.base.errors import PipelineError, describe_system_fault, printable
 from neural_grain.base.files import remove_own_temporaries
 from neural_grain.base.progress import progress_lines
 from neural_grain.base.streams import guard_streams
@@ -49,7 +49,7 @@ def run_stage(
     Returns
     -------
     int
-        The exit status of ``body``, 2 after a `PipelineError` or if there is too little memory, or 130 after Ctrl-C.
+        The exit status of ``body``, 2 after a `PipelineError` or a fault of the system, or 130 after Ctrl-C.
     """
     if sys.stdout is None or sys.stderr is None:  # the main function was called by a program without a terminal
         guard_streams()
@@ -65,9 +65,9 @@ def run_stage(
         print(f"error: {printable(str(err))}", file=sys.stderr)
         return 2
     except (MemoryError, OSError, ImportError, RuntimeError) as err:
-        if not (shortage := describe_shortage(err)):
+        if not (fault := describe_system_fault(err)):
             raise
-        print(f"error: {shortage}", file=sys.stderr)
+        print(f"error: {fault}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{interrupted()}", file=sys.stderr)

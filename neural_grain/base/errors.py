@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import reprlib
+import traceback
 from pathlib import Path
 
 #: Control characters and line separators, which would break a message into lines or change the terminal.
@@ -26,16 +27,29 @@ class SystemRefusal(PipelineError):
 
 #: What the loader and libraries say, in errors of several types, when the system gives them no more memory.
 NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "can't start new thread")
+IMPORT_FRAME = "<frozen importlib._bootstrap>"
 
 
-def describe_shortage(err: BaseException) -> str:
-    """Name what there is too little of, such as memory, if that made ``err`` happen anywhere; empty if not."""
-    if isinstance(err, MemoryError):
-        return "out of memory; close other programs, or work on fewer files at a time (-j 1)"
-    if isinstance(err, OSError) and err.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many open files; close other programs, or raise the limit (ulimit -n)"
-    if isinstance(err, OSError | ImportError | RuntimeError) and any(words in str(err).lower() for words in NO_MEMORY):
-        return describe_shortage(MemoryError())
+def describe_system_fault(err: BaseException) -> str:
+    """What the system or the installation lacks, in one line, if that led to ``err``; empty if nothing is known."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = err
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for each in chain:
+        is_worded = isinstance(each, OSError | ImportError | RuntimeError)
+        if isinstance(each, MemoryError) or (is_worded and any(words in str(each).lower() for words in NO_MEMORY)):
+            return "out of memory; close other programs, or work on fewer files at a time (-j 1)"
+        if isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE):
+            return "too many open files; close other programs, or raise the limit (ulimit -n)"
+        if isinstance(each, FileNotFoundError) and each.filename is None:  # from os.getcwd
+            return "the folder that this command was started in is gone; change to another one"
+    frames = (frame for frame, _ in traceback.walk_tb(err.__traceback__))
+    is_import = isinstance(err, ImportError) or any(frame.f_code.co_filename == IMPORT_FRAME for frame in frames)
+    if isinstance(err, ImportError | OSError) and is_import:
+        reason = printable(str(err).strip().partition("\n")[0])
+        return f"a package can't be loaded ({reason}); is there memory left? If so, install the packages again"
     return ""
 
 

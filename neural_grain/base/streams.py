@@ -65,14 +65,14 @@ def guard_streams() -> None:
 
 
 def begin_script() -> None:
-    """Prepare the process of a script for the import of packages: Ctrl-C ends it at once, and so does a full memory."""
+    """Prepare the process of a script for the import of packages: Ctrl-C and a full memory end it at once."""
     guard_streams()
     signal.signal(signal.SIGINT, _end_interrupted)
-    from neural_grain.base.errors import describe_shortage  # only now that Ctrl-C is one line
+    from neural_grain.base.errors import describe_system_fault  # only now that Ctrl-C is one line
 
     def report_exception(kind: type[BaseException], err: BaseException, trace: TracebackType | None) -> None:
-        if shortage := describe_shortage(err):
-            sys.stderr.write(f"error: {shortage}\n")
+        if fault := describe_system_fault(err):
+            sys.stderr.write(f"error: {fault}\n")
             sys.stderr.flush()
             os._exit(2)
         sys.__excepthook__(kind, err, trace)

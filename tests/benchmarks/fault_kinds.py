@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import shutil
 import signal
@@ -22,6 +23,7 @@ from benchmarks import fault_project as project
 from benchmarks.fault_project import ROOT, STAGES, Undisturbed
 
 PR_CAPBSET_DROP, IGNORE_PERMISSIONS = 24, (1, 2)  # of Linux: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+WORDED = re.compile(r"([\w.]+: )?(error|warning): ")
 DATES_NS = tuple(10**9 * seconds for seconds in (0, 1, -86_400, 2**31 + 1, 4_102_444_800))  # 1970, 1969, 2038, 2100
 
 
@@ -94,7 +96,7 @@ def faults_of_words(status: int, folder: Path) -> list[str]:
         return [f"traceback: {printed[-3:]}"]
     if status not in (0, 1, 2):
         return [f"status {status}: {printed[-3:]}"]
-    if status and not any("error:" in line or "warning:" in line for line in printed):
+    if status and not any(WORDED.match(line) for line in printed):
         return [f"status {status} without a reason: {printed[-3:]}"]
     return []
 
@@ -224,7 +226,8 @@ def limited(kind: int, run: Undisturbed, folder: Path, place: Place) -> Struck:
     printed = project.messages(folder)
     struck.hit = status != 0
     is_ours = any(str(ROOT) in line for line in printed)
-    struck.abrupt = status < 0 or (status != 0 and not is_ours and not any("error:" in line for line in printed))
+    is_worded = any(WORDED.match(line) for line in printed)
+    struck.abrupt = status < 0 or (status != 0 and not is_ours and not is_worded)
     if not struck.abrupt:
         struck.failures += faults_of_words(status, folder)
     check_files(struck, folder, may_litter=struck.abrupt)
