@@ -29,6 +29,7 @@ MODEL_FOLDER = "grain_processor_v2_output"
 SOUND = "Drone/Static/sound 03.wav"
 CURVE = "0 0\n0.4 -2\n0.6 1\n1 0\n"
 N_SOUNDS, SOUND_S = 6, 1.0
+CACHES = ("neural-grain-", "torchinductor_")  # folders that stay in TMPDIR, of our libraries and of torch
 HANG_S = 120.0  # the longest command takes some ten seconds
 PROGRESS = re.compile(r"it/s|s/it|%\||file/s|s/file|epoch/s|s/epoch")
 
@@ -204,7 +205,7 @@ def is_litter(path: Path) -> bool:
 def temporary_litter(folder: Path) -> list[str]:
     """What the commands of a project left in their folder of temporary files, except caches of libraries."""
     temporary = Path(f"{folder}.tmp")
-    return [f"TMPDIR/{path.name}" for path in temporary.glob("*") if not path.name.startswith("neural-grain-")]
+    return [f"TMPDIR/{path.name}" for path in temporary.glob("*") if not path.name.startswith(CACHES)]
 
 
 def snapshot(folder: Path, *, with_times: bool = True) -> dict[str, str]:

@@ -18,10 +18,10 @@ from neural_grain.base.streams import begin_script
 if __name__ == "__main__":
     begin_script()
 
-from neural_grain.app.learning import Learned, Learning, LearningFailed, LearningStopped, LittleToLearn
-from neural_grain.app.models import begin_model, read_model
 from neural_grain.base.cli import exit_process, exit_status, run_stage
 from neural_grain.base.errors import PipelineError
+from neural_grain.session.learning import Learned, Learning, LearningFailed, LearningStopped, LittleToLearn
+from neural_grain.session.models import begin_model, read_model
 
 NAME, EPOCHS = "a", 2
 
