@@ -223,7 +223,8 @@ def _use_model_folder(project: Path) -> tuple[str, ...]:
         model = read_model(LOCAL_NAME, project)
         if len(model.verdict.splitlines()) > 1:
             return "traceback: a verdict of several lines"
-        begin_model(project.parent, project.name, [project / "Drone"], 3)
+        if model.is_unfinished:
+            begin_model(project.parent, project.name, [project / "Drone"], 3)
         return "used"
 
     return (run_guarded(step),)
