@@ -29,12 +29,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import power
 from benchmarks.fault_kinds import FAULTS, Fault, Place, Struck, limit_files, strike
-from benchmarks.fault_project import STAGES, Stage, Undisturbed, make_project, run_undisturbed, snapshot
+from benchmarks.fault_project import STAGE_OF, STAGES, Stage, Undisturbed, make_project, run_undisturbed, snapshot
 
 FAULTS["power"] = Fault(100, power.states, power.after_power_cut)
 HEADER = "stage    fault      strikes  struck  abrupt  litter  failures  undisturbed (s)"
 
-__all__ = ["FAULTS", "STAGES", "limit_files", "main", "run_undisturbed", "snapshot", "strike_often"]
+__all__ = [
+    "FAULTS",
+    "STAGES",
+    "STAGE_OF",
+    "limit_files",
+    "main",
+    "make_project",
+    "run_undisturbed",
+    "snapshot",
+    "strike_often",
+]
 
 
 @dataclass

@@ -93,9 +93,8 @@ def run_guarded(step: Callable[[], str]) -> str:
 
 def run_command(main: Callable[[list[str]], int], arguments: list[str], folder: Path) -> str:
     """Call the main function of a command in a folder: it must succeed, or fail with one line."""
-    os.chdir(folder)
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = main(arguments)
         except SystemExit as exit_:

@@ -40,21 +40,24 @@ from neural_grain.dsp.stft import frame_blocks
 SETTINGS = GrainSettings()
 
 
+@pytest.fixture(scope="module")
+def small_project(tmp_path_factory):
+    """The project that benchmarks/faults.py strikes, without a model."""
+    return faults.make_project(tmp_path_factory.mktemp("small") / "project", faults.STAGES[:2])
+
+
 class TestAtAnyMoment:
     """A short form of benchmarks/faults.py: after any fault, the same command makes the files of an undisturbed run."""
 
     @pytest.mark.parametrize(
-        ("name", "kills", "interrupts"), [("measure", 1, 1), ("convert", 1, 0), ("batch", 1, 0)]
-    )  # fmt: skip
-    def test_a_stage_that_was_killed_or_interrupted_completes_when_it_is_run_again(
-        self, project, tmp_path, name, kills, interrupts
-    ):
-        stage = next(stage for stage in faults.STAGES if stage.name == name)
-        undisturbed = faults.run_undisturbed(stage, project.folder, tmp_path, times=1)
-        for n, number in filter(all, ((kills, signal.SIGKILL), (interrupts, signal.SIGINT))):
-            tally = faults.strike_often(undisturbed, tmp_path, n, seed=0, number=number)
-            assert tally.moments == n
-            assert not tally.failures
+        ("name", "struck_by"),
+        [("measure", ("kill", "interrupt", "vanish", "handles")), ("convert", ("kill",)), ("batch", ("kill", "power"))],
+    )
+    def test_a_stage_that_was_struck_completes_when_it_is_run_again(self, small_project, tmp_path, name, struck_by):
+        undisturbed = faults.run_undisturbed(faults.STAGE_OF[name], small_project, tmp_path, times=1)
+        for fault in struck_by:
+            (struck,) = faults.strike_often(undisturbed, tmp_path, fault, 1)
+            assert not struck.failures, fault
 
     @pytest.mark.parametrize(
         "script",

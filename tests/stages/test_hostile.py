@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import struct
-import sys
 import tracemalloc
 import warnings
 import zipfile
@@ -24,12 +23,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from conftest import PROJECT_EPOCHS, ROOT, SR, drone, run
+from benchmarks import fuzz_cases, sandbox
+from conftest import PROJECT_EPOCHS, SR, drone, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(ROOT / "tests/benchmarks"))
-import fuzz
 
 import convert_to_spectrograms
 from convert_to_spectrograms import convert_dataset
@@ -78,16 +75,25 @@ def is_one_line(err: PipelineError) -> bool:
     return len(printable(str(err)).splitlines()) == 1 and len(str(err)) < 1000
 
 
-def test_damaged_audio_causes_no_traceback_crash_hang_or_large_allocation(project, tmp_path):
-    processor = GrainProcessor.load(project.model, "cpu")
-    processor.threads = 1
-    processor.render(fuzz.whole_sound(), fuzz.SR, grain=-1.0)
-    damage_of = {path: damage for _, damage, path in fuzz.mutants(tmp_path, 80, seed=7)}
-    outcomes = dict(fuzz.outcomes(list(damage_of), processor, jobs=2))
-    assert len(outcomes) == 80
-    faults = {f"{path.name} {damage_of[path]}": outcome for path, outcome in outcomes.items() if fuzz.is_fault(outcome)}
-    assert not faults
-    assert sum(outcome.rendered == "rendered" for outcome in outcomes.values()) > 12
+@pytest.fixture(scope="module")
+def bases(project, tmp_path_factory):
+    """The projects of benchmarks/fuzz.py."""
+    return fuzz_cases.Bases.make(tmp_path_factory.mktemp("bases"), project.model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "n_used"),
+    [("audio", 80, 12), ("documents", 40, 1), ("curves", 8, 0), ("models", 24, 0), ("arrays", 6, 0)],
+)
+def test_a_damaged_file_causes_no_traceback_crash_hang_large_allocation_or_trespass(bases, tmp_path, kind, n, n_used):
+    """A short form of benchmarks/fuzz.py."""
+    outcomes = [
+        (case, outcome)
+        for case, outcome in sandbox.outcomes(fuzz_cases.KINDS[kind].cases(bases, n, seed=7), tmp_path, jobs=2)
+    ]
+    assert len(outcomes) == n
+    assert not [f"{case.name} {case.damage}: {outcome.words}" for case, outcome in outcomes if outcome.is_fault]
+    assert sum(outcome.words[-1] == "used" for _, outcome in outcomes) > n_used
 
 
 @pytest.mark.parametrize(("sr", "n"), [(1, SR), (999, SR), (2**31 - 1, SR), (1_000_001, SR)])
