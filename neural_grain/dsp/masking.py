@@ -68,6 +68,8 @@ class TextureFilter:
         self._n_hops = -(-self._n_samples // self._hop_length)
         n_frames = self._n_hops + OVERLAP - 1  # frame t covers the hops from t - OVERLAP + 1 to t
         self._padded = np.zeros((channels, (n_frames + OVERLAP - 1) * self._hop_length), np.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(self._padded, n_fft, axis=1)
+        self._windows = windows[:, :: self._hop_length]  # (channels, frames, n_fft), a view
         self._D = np.empty((channels, n_frames, n_fft // 2 + 1), np.complex64)
         self._P, self._ratio = (np.empty(self._D.shape[1:], np.float32) for _ in range(2))
         self._texture = np.empty_like(self._padded)
@@ -108,8 +110,7 @@ class TextureFilter:
         """Compute the spectra of some frames."""
         from scipy.fft import rfft
 
-        windows = np.lib.stride_tricks.sliding_window_view(self._padded, self._n_fft, axis=1)[:, :: self._hop_length]
-        D = rfft(windows[:, frames] * self._window, axis=-1)
+        D = rfft(self._windows[:, frames] * self._window, axis=-1)
         self._D[:, frames], self._P[frames] = D, mean_power(D)
 
     def _transform_back(self, run: slice) -> None:
