@@ -47,9 +47,9 @@ RATIOS = (  # two contenders, and the aim for the ratio of their times
     ("plain loop", "stage 1", ">= 4"),
     ("plain loop, 22 kHz", "stage 1", ">= 4"),
     ("plain loop, command", "stage 1, command", ">= 4"),
-    ("stage 1", "floor", "<= 1.5"),
+    ("stage 1", "floor", "<= 1.2"),
     ("specshow loop", "stage 2", ">= 10"),
-    ("stage 2, no pictures", "floor", "<= 2"),
+    ("stage 2, no pictures", "floor", "<= 1.7"),
 )
 
 
