@@ -4,9 +4,9 @@
 
 PROJECT is a folder in which stages 1 and 2 have run. For each device the first table shows the parts of a step in
 milliseconds, medians over steps; a GPU is waited for after each part. If there are two devices, the gradient of one
-step is compared weight by weight. With --epochs, each device then trains from the same seed in a process of its own:
-the time, the peak memory, the scores of the first and the last epoch, and how far the patterns of both models are apart
-on held-out tiles, where the spread of the patterns themselves gives the scale.
+step is compared weight by weight. With --epochs, all devices then train from the same seed, at the same time, each in a
+process of its own: the time, the peak memory, the scores of the first and the last epoch, and how far the patterns of
+both models are apart on held-out tiles, where the spread of the patterns themselves gives the scale.
 """
 
 from __future__ import annotations
@@ -138,12 +138,14 @@ def run_training(project: Path, device: str, epochs: int, folder: Path) -> None:
 
 
 def print_trainings(project: Path, devices: list[str], epochs: int, work: Path) -> None:
-    """Train on each device and print the reports."""
+    """Train on all devices and print the reports."""
+    command = [sys.executable, __file__, str(project), "--epochs", str(epochs), "--train"]
+    runs = [subprocess.Popen([*command, device, str(work / device)]) for device in devices]
+    if any([run.wait() for run in runs]):
+        sys.exit("a training failed")
     models = []
     for device in devices:
         folder = work / device
-        command = [sys.executable, __file__, str(project), "--epochs", str(epochs), "--train", device, str(folder)]
-        subprocess.run(command, check=True)
         report = json.loads((folder / "report.json").read_text())
         print(
             f"{device}: {epochs} epochs in {report['seconds']:.0f} s, {report['memory_mb']:.0f} MB, "
