@@ -317,8 +317,10 @@ def vanishing(run: Undisturbed, folder: Path, place: Place) -> Struck:
     struck.hit = status != 0
     struck.failures += faults_of_words(status, folder)
     check_files(struck, folder, may_litter=True)
-    check_again(struck, run, folder, place.index)
     shutil.rmtree(aside, ignore_errors=True)
+    # Learning ends well if only the audit could not read the sounds, and a model that is finished is not learned again.
+    if status or run.stage.name != "learn":
+        check_again(struck, run, folder, place.index)
     return struck
 
 

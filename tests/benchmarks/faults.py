@@ -97,6 +97,8 @@ def strikes(rows: list[Row], runs: dict[str, Undisturbed], args: argparse.Namesp
     """Every strike of every row."""
     for row in rows:
         places = FAULTS[row.fault].places(runs[row.stage.name], args.strikes or FAULTS[row.fault].n, args.seed)
+        if row.fault == "pairs":
+            places = [place for place in places if place.more[0] in runs]
         row.n = len(places)
         for place in places:
             yield row, place
