@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neural_grain.base.errors import PipelineError
+from neural_grain.base.errors import PipelineError, SystemRefusal
 
 HIDDEN_NAME = re.compile(r"(\.grain-[0-9a-f]{16})\.(part|lock)(\..*)?", re.DOTALL)
 SCRATCH_BYTES = 1 << 27  # six minutes of stereo; a larger array goes to a file
@@ -64,7 +64,7 @@ def file_stamp(path: Path) -> Stamp:
     try:
         status = os.stat(path)
     except OSError as err:
-        raise PipelineError(f"not readable ({err.strerror})") from err
+        raise SystemRefusal(f"not readable ({err.strerror})") from err
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
