@@ -27,7 +27,6 @@ class SystemRefusal(PipelineError):
 
 #: What the loader and libraries say, in errors of several types, when the system gives them no more memory.
 NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "can't start new thread")
-IMPORT_FRAME = "<frozen importlib._bootstrap>"
 
 
 def describe_system_fault(err: BaseException) -> str:
@@ -45,9 +44,10 @@ def describe_system_fault(err: BaseException) -> str:
             return "too many open files; close other programs, or raise the limit (ulimit -n)"
         if isinstance(each, FileNotFoundError) and each.filename is None:  # from os.getcwd
             return "the folder that this command was started in is gone; change to another one"
-    frames = (frame for frame, _ in traceback.walk_tb(err.__traceback__))
-    is_import = isinstance(err, ImportError) or any(frame.f_code.co_filename == IMPORT_FRAME for frame in frames)
-    if isinstance(err, ImportError | OSError) and is_import:
+    # Python removes its own frames of an import from tracebacks, but the code of the imported module stays.
+    running = (frame for frame, _ in traceback.walk_tb(err.__traceback__) if frame.f_code.co_name == "<module>")
+    is_import = any(frame.f_globals.get("__name__") != "__main__" for frame in running)
+    if isinstance(err, ImportError) or (isinstance(err, OSError) and is_import):
         reason = printable(str(err).strip().partition("\n")[0])
         return f"a package can't be loaded ({reason}); is there memory left? If so, install the packages again"
     return ""
