@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -17,6 +18,7 @@ VALUES = (
     "/etc/passwd", "../../outside.txt", "../outside.txt", "/", "~", "a\0b", "\ud800", "\x1b[31m", "line\nbreak", "x" * 5000,
     "nan", "Drone", "CON", "é" * 200, [], {}, [[]], [None], {"": ""}, {"version": 1}, [1, 2, 3], ["a", "b"], [1e9, -1e9],
 )  # fmt: skip
+FACTORS = (-1, 0, 0.5, 1.0001, 2, 1e6, 1e300)
 RAW = (
     "", "[", "{", "null", "3", '"x"', "[]", "{}", "NaN", "-Infinity", "1e999", "9" * 5000, "[" * 100_000, '{"a":' * 50_000,
     '{"version": 1}', '{"version": 1, "version": 2}', "\ufeff{}", "\0\0\0\0", "// comment\n{}", "{'a': 1}", "true", '{"a": 1,}',
@@ -39,7 +41,7 @@ def places(content: object, place: tuple = ()) -> Iterator[tuple]:
 
 
 def damaged_values(content: object, rng: np.random.Generator, values: tuple = VALUES) -> object:
-    """A copy with one to three values replaced, removed, repeated or added."""
+    """A copy with one to three values replaced, exchanged, scaled, removed, repeated or added."""
     content = copy.deepcopy(content)
     for _ in range(rng.integers(1, 4)):
         found = list(places(content))
@@ -49,20 +51,29 @@ def damaged_values(content: object, rng: np.random.Generator, values: tuple = VA
             if rng.random() < 0.1:
                 return value
             continue
-        parent = content
-        for key in place[:-1]:
-            parent = parent[key]
-        change = rng.integers(8)
-        if change < 4:
-            parent[place[-1]] = value
-        elif change == 4:
-            del parent[place[-1]]
-        elif change == 5 and isinstance(parent, list):
-            parent.insert(int(rng.integers(len(parent) + 1)), copy.deepcopy(parent[place[-1]]))
-        elif isinstance(parent, dict):
+        parent, key, change = value_at(content, place[:-1]), place[-1], rng.integers(9)
+        if change < 3:
+            parent[key] = value
+        elif change == 3:
+            del parent[key]
+        elif change == 4 and isinstance(parent, list):
+            parent.insert(int(rng.integers(len(parent) + 1)), copy.deepcopy(parent[key]))
+        elif change == 5 and isinstance(parent, dict):
             parent[str(values[rng.integers(len(values))])[:20]] = value
-        elif isinstance(parent[place[-1]], int | float):
-            parent[place[-1]] = parent[place[-1]] * [-1, 0, 2, 1e300][rng.integers(4)]
+        elif change == 6:
+            parent[key] = copy.deepcopy(value_at(content, found[rng.integers(len(found))]))
+        elif not isinstance(parent[key], dict | list | str | None):
+            with suppress(TypeError, OverflowError):  # a set, or an integer beyond all floats
+                parent[key] = parent[key] * FACTORS[rng.integers(len(FACTORS))]
+        elif isinstance(parent[key], str):
+            parent[key] = damaged_text(parent[key].encode("utf-8", "replace"), rng).decode("utf-8", "replace")
+    return content
+
+
+def value_at(content: object, place: tuple) -> object:
+    """The value at a path of keys and indices."""
+    for key in place:
+        content = content[key]
     return content
 
 
