@@ -137,7 +137,9 @@ def perform(case: Case, around: Path, answer: Connection) -> None:
     warnings.simplefilter("error")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print messages to stderr
     resource.setrlimit(resource.RLIMIT_CPU, (int(HANG_S), int(HANG_S) + 5))
-    project = around / "project"
+    project, temporary = around / "project", around / "temporary"
+    temporary.mkdir()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
     if case.base is None:
         project.mkdir()
     else:
@@ -200,11 +202,15 @@ class Running:
     def end(self, outcome: Outcome) -> Outcome:
         """The outcome with what happened around the project, which is removed."""
         self.process.join()
-        names = {path.name for path in self.around.iterdir()}
-        is_same = names <= {"outside.txt", "project"} and (self.around / "outside.txt").read_text() == "outside"
+        names = {path.name for path in [*self.around.iterdir(), *self.around.glob("temporary/*")]}
+        is_same = names <= {"outside.txt", "project", "temporary"} and self._is_untouched()
         shutil.rmtree(self.around, ignore_errors=True)
         words = () if is_same else (f"trespass: around the project there is {sorted(names)}",)
         return Outcome((*outcome.words, *words), outcome.memory_mb, outcome.seconds)
+
+    def _is_untouched(self) -> bool:
+        outside = self.around / "outside.txt"
+        return outside.exists() and outside.read_text() == "outside"
 
 
 def outcomes(cases: Iterable[Case], work: Path, jobs: int) -> Iterator[tuple[Case, Outcome]]:

@@ -10,6 +10,7 @@ import copy
 import json
 import os
 import pickle
+import signal
 import struct
 import tracemalloc
 import warnings
@@ -94,6 +95,31 @@ def test_a_damaged_file_causes_no_traceback_crash_hang_large_allocation_or_tresp
     assert len(outcomes) == n
     assert not [f"{case.name} {case.damage}: {outcome.words}" for case, outcome in outcomes if outcome.is_fault]
     assert sum(outcome.words[-1] == "used" for _, outcome in outcomes) > n_used
+
+
+FAULTS = {
+    "traceback": lambda project: (sandbox.run_guarded(lambda: 1 // 0),),
+    "warning": lambda project: (sandbox.run_guarded(lambda: np.float64(1) / np.float64(0)),),
+    "crash": lambda project: signal.raise_signal(signal.SIGKILL),
+    "hang": lambda project: signal.raise_signal(signal.SIGXCPU),
+    "trespass: reads": lambda project: ("used", Path("/etc/hostname").exists() and Path("/etc/hostname").read_text()),
+    "trespass: writes": lambda project: ("used", str((project / "../x").write_text(""))),
+    "trespass: os.remove": lambda project: ("used", str((project / "../outside.txt").unlink())),
+    "trespass: os.system": lambda project: ("used", str(os.system("true"))),
+    "trespass: code": lambda project: ("used", str((project / "hacked").mkdir())),
+    "trespass: around": lambda project: (
+        "used",
+        str(sf.write("../x.wav", np.zeros(9), SR)),
+    ),  # C code, unseen by Python
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_sandbox_of_that_benchmark_notices(tmp_path, fault):
+    case = sandbox.Case("x", "none", "x", b"", None, FAULTS[fault])
+    ((_, outcome),) = sandbox.outcomes([case], tmp_path, jobs=1)
+    assert outcome.is_fault
+    assert any(word.startswith(fault) for word in outcome.words)
 
 
 @pytest.mark.parametrize(("sr", "n"), [(1, SR), (999, SR), (2**31 - 1, SR), (1_000_001, SR)])
