@@ -64,7 +64,7 @@ def run_stage(
     except PipelineError as err:
         print(f"error: {printable(str(err))}", file=sys.stderr)
         return 2
-    except (MemoryError, OSError, ImportError, RuntimeError) as err:
+    except Exception as err:
         if not (fault := describe_system_fault(err)):
             raise
         print(f"error: {fault}", file=sys.stderr)

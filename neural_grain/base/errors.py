@@ -25,6 +25,10 @@ class SystemRefusal(PipelineError):
     """The system did not let a file be read, which says nothing about its content; it may let it be read next time."""
 
 
+OWN_MODULES = (
+    "__main__", "neural_grain", "measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor",
+    "neural_audio_processor",
+)  # fmt: skip
 #: What the loader and libraries say, in errors of several types, when the system gives them no more memory.
 NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "can't start new thread")
 
@@ -44,10 +48,10 @@ def describe_system_fault(err: BaseException) -> str:
             return "too many open files; close other programs, or raise the limit (ulimit -n)"
         if isinstance(each, FileNotFoundError) and each.filename is None:  # from os.getcwd
             return "the folder that this command was started in is gone; change to another one"
-    # Python removes its own frames of an import from tracebacks, but the code of the imported module stays.
-    running = (frame for frame, _ in traceback.walk_tb(err.__traceback__) if frame.f_code.co_name == "<module>")
-    is_import = any(frame.f_globals.get("__name__") != "__main__" for frame in running)
-    if isinstance(err, ImportError) or (isinstance(err, OSError) and is_import):
+    # Where memory ends, a module of a library may fail in any way while it is imported.
+    running = [frame for frame, _ in traceback.walk_tb(err.__traceback__) if frame.f_code.co_name == "<module>"]
+    module = running[-1].f_globals.get("__name__", "") if running else "__main__"
+    if isinstance(err, ImportError) or module.partition(".")[0] not in OWN_MODULES:
         reason = printable(str(err).strip().partition("\n")[0])
         return f"a package can't be loaded ({reason}); is there memory left? If so, install the packages again"
     return ""
