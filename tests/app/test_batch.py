@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import soundfile as sf
-from conftest import ROOT, SR, Ran, drone, run
+from conftest import ROOT, SR, Ran, call, drone
 
 from measure_audio_grain import measure_file
 from neural_grain.app.batch import BATCH_LOG, BatchLog, Job, plan_batch
@@ -262,7 +262,7 @@ class TestCommand:
 
     def render(self, library: Path) -> Ran:
         args = ("in", "--grain", "-1", "-o", "out/", "-j", 2)
-        return run("neural_audio_processor.py", *args, cwd=library)
+        return call("neural_audio_processor.py", *args, cwd=library)
 
     def test_a_second_run_renders_only_what_changed(self, library):
         assert "3 rendered, 0 unchanged" in self.render(library).out
@@ -283,7 +283,7 @@ class TestCommand:
         before = {path: path.read_bytes() for path in library.rglob("*.*")}
         command = ("neural_audio_processor.py", name, "--grain", "-1", "-o", f"{name}/")
         for rendered, unchanged in ((3, 0), (0, 3)):
-            ran = run(*command, cwd=library)
+            ran = call(*command, cwd=library)
             assert ran.status == 0, ran.err
             assert f"{rendered} rendered, {unchanged} unchanged since the last run, 0 failed" in ran.out
         assert "warning: left out: 3 files that grain_renderings.jsonl lists as outputs of earlier runs" in ran.err
@@ -292,7 +292,7 @@ class TestCommand:
 
     def test_a_folder_with_one_file_can_be_rendered_again(self, library):
         for said in ("wrote c_grain-1.0.wav", "0 rendered, 1 unchanged since the last run"):
-            ran = run("neural_audio_processor.py", "in/x/y", "--grain", "-1", cwd=library)
+            ran = call("neural_audio_processor.py", "in/x/y", "--grain", "-1", cwd=library)
             assert ran.status == 0, ran.err
             assert said in ran.out
 
@@ -301,7 +301,7 @@ class TestCommand:
         before = {path: path.read_bytes() for path in library.rglob("*.*") if path.is_file()}
         for output in ("in", "in/"):
             options = ("--grain", "-1", "-o", output, "--overwrite")
-            ran = run("neural_audio_processor.py", "in", *options, cwd=library)
+            ran = call("neural_audio_processor.py", "in", *options, cwd=library)
             assert ran.status == 2
             assert (
                 ran.err

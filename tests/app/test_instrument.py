@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, drone, run
+from conftest import SR, call, drone
 
 from neural_grain.app.batch import Job
 from neural_grain.app.instrument import check_presets, fade_table, preset, write_presets
@@ -90,7 +90,7 @@ class TestFilesOfTheUser:
 
 def test_the_command_line_makes_an_instrument_of_a_sweep(tmp_path):
     sf.write(tmp_path / "drone.wav", drone(-45, 1.0), SR, "PCM_24")
-    ran = run("neural_audio_processor.py", "drone.wav", "--sweep", "3", "--instrument", "-o", "out/", cwd=tmp_path)
+    ran = call("neural_audio_processor.py", "drone.wav", "--sweep", "3", "--instrument", "-o", "out/", cwd=tmp_path)
     assert ran.status == 0
     root = ET.parse(tmp_path / "out" / "drone.dspreset").getroot()
     samples = [sf.read(tmp_path / "out" / sample.get("path"))[0] for sample in root.iter("sample")]
@@ -103,6 +103,6 @@ def test_the_command_line_makes_an_instrument_of_a_sweep(tmp_path):
 
 def test_it_needs_a_sweep(tmp_path):
     sf.write(tmp_path / "drone.wav", drone(-45, 1.0), SR)
-    ran = run("neural_audio_processor.py", "drone.wav", "--grain", "1", "--instrument", cwd=tmp_path)
+    ran = call("neural_audio_processor.py", "drone.wav", "--grain", "1", "--instrument", cwd=tmp_path)
     assert ran.status == 2
     assert "--instrument is made of the positions of --sweep" in ran.err

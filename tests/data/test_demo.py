@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import run
+from conftest import call
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.data.demo import DEMO, DEMO_FOLDERS, demo_sound
@@ -24,7 +24,7 @@ def power_db(y: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    return folder, run("measure_audio_grain.py", "--demo", cwd=folder)
+    return folder, call("measure_audio_grain.py", "--demo", cwd=folder)
 
 
 class TestDemoLibrary:
@@ -47,13 +47,13 @@ class TestDemoLibrary:
     def test_is_not_written_again_by_a_second_run(self, demo):
         folder, _ = demo
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
-        assert "0 measured, 60 unchanged" in run("measure_audio_grain.py", "--demo", cwd=folder).out
+        assert "0 measured, 60 unchanged" in call("measure_audio_grain.py", "--demo", cwd=folder).out
         assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
 
     def test_is_refused_in_folders_that_hold_anything_else(self, tmp_path):
         (tmp_path / "Drone").mkdir()
         (tmp_path / "Drone" / "mine.wav").write_bytes(b"precious")
-        ran = run("measure_audio_grain.py", "--demo", cwd=tmp_path)
+        ran = call("measure_audio_grain.py", "--demo", cwd=tmp_path)
         assert ran.status == 2
         assert "holds mine.wav, not only the demo" in ran.err
         assert [path.name for path in tmp_path.rglob("*.*")] == ["mine.wav"]

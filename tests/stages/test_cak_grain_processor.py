@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import PROJECT_EPOCHS, ROOT, SR, noise, run
+from conftest import PROJECT_EPOCHS, ROOT, SR, call, noise
 
 import cak_grain_processor
 from neural_grain.data.tiles import read_pairs
@@ -213,8 +213,8 @@ class TestErrors:
         folder.mkdir(parents=True)
         for i, seed in enumerate(seeds):
             sf.write(folder / f"{i}.wav", noise(0.5, seed=seed), SR)
-        run("measure_audio_grain.py", cwd=tmp_path)
-        run("convert_to_spectrograms.py", "--no-images", cwd=tmp_path)
-        ran = run("cak_grain_processor.py", cwd=tmp_path)
+        call("measure_audio_grain.py", cwd=tmp_path)
+        call("convert_to_spectrograms.py", "--no-images", cwd=tmp_path)
+        ran = call("cak_grain_processor.py", cwd=tmp_path)
         assert ran.status == 2
         assert message in ran.err

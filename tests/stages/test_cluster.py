@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import BAD_FILES, noise, run, sf, write_bad_files, write_library
+from conftest import BAD_FILES, call, noise, run, sf, write_bad_files, write_library
 
 import measure_audio_grain as stage1
 from measure_audio_grain import measure_folder
@@ -150,8 +150,8 @@ class TestGivesTheSameAsOneMachine:
     def test_in_stage_1_with_bad_files(self, cluster, tmp_path):
         write_library(tmp_path, 6, 0.5)
         write_bad_files(tmp_path / "Drone" / "bad")
-        here = run("measure_audio_grain.py", "-o", "here.json", cwd=tmp_path)
-        there = run("measure_audio_grain.py", "-o", "there.json", "--dask", cluster.address, cwd=tmp_path)
+        here = call("measure_audio_grain.py", "-o", "here.json", cwd=tmp_path)
+        there = call("measure_audio_grain.py", "-o", "there.json", "--dask", cluster.address, cwd=tmp_path)
         assert (there.status, there.out) == (1, here.out.replace("here.json", "there.json"))
         assert len(BAD_FILES) == there.out.count("warning") + there.err.count("Drone/bad/")
         assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
@@ -202,7 +202,7 @@ class TestWorkerThatDies:
             assert line in ran.out
         killer.join(10)
         assert not killer.is_alive()
-        run("neural_audio_processor.py", *args, "here/", cwd=tmp_path)
+        call("neural_audio_processor.py", *args, "here/", cwd=tmp_path)
         here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
         assert here.pop(BATCH_LOG)
         assert there.pop(BATCH_LOG)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import ROOT, SR, drone, noise, run, write_library
+from conftest import ROOT, SR, call, drone, noise, write_library
 from PIL import Image
 from scipy.stats import spearmanr
 
@@ -110,8 +110,8 @@ class TestCommand:
 
     def test_a_second_run_converts_only_changed_files_and_removes_only_tiles_of_the_first(self, tmp_path):
         write_library(tmp_path, 5, 1.0)
-        run("measure_audio_grain.py", cwd=tmp_path)
-        run("convert_to_spectrograms.py", cwd=tmp_path)
+        call("measure_audio_grain.py", cwd=tmp_path)
+        call("convert_to_spectrograms.py", cwd=tmp_path)
         mine = tmp_path / "spectrograms" / "arrays" / "mine.npy"
         mine.write_bytes(b"not yours")
         files = sorted(tmp_path.rglob("*.wav"))
@@ -122,8 +122,8 @@ class TestCommand:
             for path in tmp_path.rglob("*.npy")
             if files[2].stem.replace(" ", "_") in path.name
         }
-        run("measure_audio_grain.py", cwd=tmp_path)
-        ran = run("convert_to_spectrograms.py", cwd=tmp_path)
+        call("measure_audio_grain.py", cwd=tmp_path)
+        ran = call("convert_to_spectrograms.py", cwd=tmp_path)
         assert "1 converted, 3 unchanged, 1 gone" in ran.out
         assert mine.read_bytes() == b"not yours"
         assert kept
@@ -145,7 +145,7 @@ class TestCommand:
             path.rename(path.with_name(shorter(path.name)))
         pairs.write_text(shorter(before := pairs.read_text()))
         assert pairs.read_text() != before
-        ran = run("convert_to_spectrograms.py", cwd=copied_tiles.folder)
+        ran = call("convert_to_spectrograms.py", cwd=copied_tiles.folder)
         assert "12 converted, 0 unchanged, 0 gone" in ran.out
         assert pairs.read_text() == before
         assert set((copied_tiles.folder / "spectrograms").rglob("*.*")) == now
@@ -157,8 +157,8 @@ class TestCommand:
         for folder, y in zip(folders, (drone(-20, 0.5), drone(-60, 0.5)), strict=True):
             (tmp_path / folder).mkdir()
             sf.write(tmp_path / folder / "take.wav", y, SR)
-        run("measure_audio_grain.py", *folders, cwd=tmp_path)
-        run("convert_to_spectrograms.py", "--no-images", cwd=tmp_path)
+        call("measure_audio_grain.py", *folders, cwd=tmp_path)
+        call("convert_to_spectrograms.py", "--no-images", cwd=tmp_path)
         tiles = read_pairs(tmp_path / "training_pairs.json").tiles
         assert len({tile.array for tile in tiles}) == len(tiles) == 2
 
@@ -180,7 +180,7 @@ class TestCommand:
         for path, size in zip(damaged, (0, 1000, 0, 1000), strict=True):
             os.truncate(path, size)
         arrays[9].unlink()
-        ran = run("convert_to_spectrograms.py", cwd=copied_tiles.folder)
+        ran = call("convert_to_spectrograms.py", cwd=copied_tiles.folder)
         assert "5 converted, 7 unchanged" in ran.out
         assert [path.read_bytes() for path in arrays] == before
 
@@ -201,7 +201,7 @@ class TestCommand:
     def test_a_kill_while_stale_arrays_are_removed_leaves_a_list_of_what_is_there(self, copied_tiles, at):
         stale = [path for path in copied_tiles.folder.rglob("*sound*") if "sound_00" in path.name]
         next(copied_tiles.folder.rglob("sound 00.wav")).unlink()
-        run("measure_audio_grain.py", cwd=copied_tiles.folder)
+        call("measure_audio_grain.py", cwd=copied_tiles.folder)
         killed = subprocess.run(
             [sys.executable, "-c", KILLED_RUN, at],
             cwd=copied_tiles.folder,
@@ -212,27 +212,27 @@ class TestCommand:
         pairs = read_pairs(copied_tiles.folder / "training_pairs.json")
         assert len(pairs.sources) == 11
         assert all(file.exists() for tile in pairs.tiles for file in tile.files)
-        assert "0 converted, 11 unchanged" in run("convert_to_spectrograms.py", cwd=copied_tiles.folder).out
+        assert "0 converted, 11 unchanged" in call("convert_to_spectrograms.py", cwd=copied_tiles.folder).out
         assert len(stale) == 3
         assert not any(path.exists() for path in stale)
-        run("convert_to_spectrograms.py", "--pairs", "fresh.json", cwd=copied_tiles.folder)
+        call("convert_to_spectrograms.py", "--pairs", "fresh.json", cwd=copied_tiles.folder)
         assert (copied_tiles.folder / "fresh.json").read_text() == (
             copied_tiles.folder / "training_pairs.json"
         ).read_text()
 
     def test_images_can_be_left_out_and_added_later(self, tmp_path):
         write_library(tmp_path, 2, 1.0)
-        run("measure_audio_grain.py", cwd=tmp_path)
-        assert run("convert_to_spectrograms.py", "--no-images", cwd=tmp_path).status == 0
+        call("measure_audio_grain.py", cwd=tmp_path)
+        assert call("convert_to_spectrograms.py", "--no-images", cwd=tmp_path).status == 0
         assert not list(tmp_path.rglob("*.png"))
-        assert "2 converted" in run("convert_to_spectrograms.py", cwd=tmp_path).out  # now with pictures
+        assert "2 converted" in call("convert_to_spectrograms.py", cwd=tmp_path).out  # now with pictures
         assert len(list(tmp_path.rglob("*.png"))) == 2
 
     def test_tiles_made_with_other_settings_are_made_again(self, copied_tiles):
         pairs = copied_tiles.folder / "training_pairs.json"
         before = pairs.read_text()
         pairs.write_text(before.replace('"dynamic_range_db": 100.0', '"dynamic_range_db": 80.0'))
-        ran = run("convert_to_spectrograms.py", "--no-images", cwd=copied_tiles.folder)
+        ran = call("convert_to_spectrograms.py", "--no-images", cwd=copied_tiles.folder)
         assert ran.status == 0, ran.err
         assert " 0 unchanged" in ran.out
         assert json.loads(pairs.read_text())["settings"]["dynamic_range_db"] == 100.0
@@ -240,11 +240,11 @@ class TestCommand:
 
     def test_a_file_that_changed_or_vanished_is_named_and_the_others_are_converted(self, tmp_path):
         write_library(tmp_path, 4, 1.0)
-        run("measure_audio_grain.py", cwd=tmp_path)
+        call("measure_audio_grain.py", cwd=tmp_path)
         files = sorted(tmp_path.rglob("*.wav"))
         files[0].unlink()
         sf.write(files[1], noise(2), SR)
-        ran = run("convert_to_spectrograms.py", cwd=tmp_path)
+        ran = call("convert_to_spectrograms.py", cwd=tmp_path)
         assert ran.status == 1
         assert f"{files[0].name}: not readable (No such file or directory)" in ran.err
         assert f"{files[1].name}: changed since it was measured" in ran.err
@@ -274,7 +274,7 @@ class TestCommand:
             (content if field in content else content["files"][0])[field] = value
             path.write_text(json.dumps(content))
         before = (copied_tiles.folder / "training_pairs.json").read_bytes()
-        ran = run("convert_to_spectrograms.py", cwd=copied_tiles.folder)
+        ran = call("convert_to_spectrograms.py", cwd=copied_tiles.folder)
         assert ran.status == 2
         assert message in ran.err
         assert len(ran.err.splitlines()) == 1
@@ -283,7 +283,7 @@ class TestCommand:
     @pytest.mark.parametrize("output", ["metadata.json", "Drone/Static/sound 00.wav"])
     def test_neither_metadata_nor_a_recording_is_the_output(self, copied_tiles, output):
         before = (copied_tiles.folder / output).read_bytes()
-        ran = run(
+        ran = call(
             "convert_to_spectrograms.py", "--pairs", output, "--output-dir", "Drone/Static/x", cwd=copied_tiles.folder
         )
         assert ran.status == 2
@@ -311,10 +311,10 @@ class TestCommand:
         path = copied_tiles.folder / "training_pairs.json"
         good, files = path.read_text(), set(copied_tiles.folder.rglob("*"))
         path.write_text(damage(good))
-        refused = run("cak_grain_processor.py", cwd=copied_tiles.folder)
+        refused = call("cak_grain_processor.py", cwd=copied_tiles.folder)
         assert (refused.status, len(refused.err.splitlines())) == (2, 1)
         assert reason in refused.err
-        ran = run("convert_to_spectrograms.py", cwd=copied_tiles.folder)
+        ran = call("convert_to_spectrograms.py", cwd=copied_tiles.folder)
         assert (ran.status, "12 converted, 0 unchanged" in ran.out) == (0, True)
         (line,) = [line for line in ran.err.splitlines() if "training_pairs.json" in line]
         assert reason in line
@@ -323,7 +323,7 @@ class TestCommand:
         assert set(copied_tiles.folder.rglob("*")) == files
 
     def test_missing_metadata_names_the_command_that_makes_it(self, tmp_path):
-        ran = run("convert_to_spectrograms.py", cwd=tmp_path)
+        ran = call("convert_to_spectrograms.py", cwd=tmp_path)
         assert ran.status == 2
         assert "metadata.json: no such file; make it with: python measure_audio_grain.py" in ran.err
 

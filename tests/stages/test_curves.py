@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, Ran, drone, run
+from conftest import SR, Ran, call, drone
 
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.audio.sound import open_sound
@@ -31,7 +31,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def render(folder: Path, *args: object, status: int = 0) -> Ran:
-    ran = run("neural_audio_processor.py", *args, cwd=folder)
+    ran = call("neural_audio_processor.py", *args, cwd=folder)
     assert ran.status == status, ran.err
     return ran
 

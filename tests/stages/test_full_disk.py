@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from benchmarks import faults
-from conftest import ROOT, SR, drone, noise, run
+from conftest import ROOT, SR, call, drone, noise
 
 import cak_grain_processor as stage3
 import convert_to_spectrograms as stage2
@@ -115,7 +115,7 @@ class TestFullDisk:
         assert [line for line in ran.stderr.splitlines() if "large.wav: can't write" in line]
         assert "Traceback" not in ran.stderr
         assert {path.name for path in (tmp_path / "out").iterdir()} == {BATCH_LOG, "small_grain-1.0.wav"}
-        again = run("neural_audio_processor.py", *args, cwd=tmp_path)
+        again = call("neural_audio_processor.py", *args, cwd=tmp_path)
         assert (again.status, "1 rendered, 1 unchanged" in again.out) == (0, True)
 
     def test_is_one_line_if_it_has_no_room_for_working_space(self, monkeypatch):

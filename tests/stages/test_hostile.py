@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from conftest import PROJECT_EPOCHS, ROOT, SR, drone, run
+from conftest import PROJECT_EPOCHS, ROOT, SR, call, drone, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -102,7 +102,7 @@ def test_an_impossible_sample_rate_is_refused_before_any_sample_is_read(sr, n):
 @pytest.mark.parametrize("level", [1e15, 1e30, 3e38])
 def test_samples_far_beyond_full_scale_are_refused(tmp_path, level):
     sf.write(tmp_path / "loud.wav", level * drone(duration_s=0.5) / 2, SR, "FLOAT")
-    ran = run("measure_audio_grain.py", "loud.wav", cwd=tmp_path)
+    ran = call("measure_audio_grain.py", "loud.wav", cwd=tmp_path)
     assert ran.status == 2
     assert "times full scale" in ran.err
     assert "RuntimeWarning" not in ran.err
@@ -121,7 +121,7 @@ def test_a_header_that_promises_more_samples_than_the_file_can_hold_is_refused(t
     data = bytearray(path.read_bytes())
     data[21] |= 0x0F  # the upper four of the 36 bits that hold the number of samples
     path.write_bytes(data)
-    ran = run("measure_audio_grain.py", path, cwd=tmp_path)
+    ran = call("measure_audio_grain.py", path, cwd=tmp_path)
     assert ran.status == 2
     assert "its header promises" in ran.err
 
@@ -134,7 +134,7 @@ def test_position_0_does_not_copy_a_damaged_file(project, tmp_path):
     at = data.index(b"Xing" if b"Xing" in data else b"Info")
     data[at + 8 : at + 12] = struct.pack(">I", 3000)  # number of MP3 frames, 1152 samples each
     path.write_bytes(data)
-    ran = run("neural_audio_processor.py", path, "--grain", 0, "-o", "x.wav", "--model", project.model, cwd=tmp_path)
+    ran = call("neural_audio_processor.py", path, "--grain", 0, "-o", "x.wav", "--model", project.model, cwd=tmp_path)
     assert ran.status == 2
     assert "damaged: decoding stops" in ran.err
     assert not (tmp_path / "x.wav").exists()
@@ -292,7 +292,7 @@ def test_a_document_cannot_make_the_stages_read_or_remove_a_file_outside_its_fol
 
 
 def test_stage_2_refuses_an_output_folder_that_stage_3_would_refuse(copied_tiles, tmp_path):
-    ran = run("convert_to_spectrograms.py", "--output-dir", tmp_path / "elsewhere", cwd=copied_tiles.folder)
+    ran = call("convert_to_spectrograms.py", "--output-dir", tmp_path / "elsewhere", cwd=copied_tiles.folder)
     assert ran.status == 2
     assert "is outside the folder of training_pairs.json" in ran.err
     assert not (tmp_path / "elsewhere").exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import BAD_FILES, ROOT, SR, Ran, drone, noise, run, write_bad_files
+from conftest import BAD_FILES, ROOT, SR, Ran, call, drone, noise, run, write_bad_files
 
 from measure_audio_grain import measure_file
 from neural_audio_processor import DEMO_INPUT
@@ -35,7 +35,7 @@ def render(tmp_path):
     """Run stage 4 in ``tmp_path``, where there is no model."""
 
     def run_stage(*args: object) -> Ran:
-        return run("neural_audio_processor.py", *args, cwd=tmp_path, env=HEADLESS)
+        return call("neural_audio_processor.py", *args, cwd=tmp_path, env=HEADLESS)
 
     return run_stage
 
