@@ -1,7 +1,7 @@
 """A pytest plugin for mutants.py: it notes which lines each test runs, or runs some tests in a given order.
 
-With MUTANT_TRACE=FILE it writes the lines of the product that each test runs, those of its fixtures included, and how
-long the test takes. With MUTANT_PLAN=FILE, a JSON list of [test, seconds], it runs these tests only, in this order. A
+With MUTANT_TRACE=FILE it writes the lines of the product that each test runs, those of its fixtures included, how long
+the test takes, and whether it passes. With MUTANT_PLAN=FILE, a JSON list of [test, seconds], it runs these tests only, in this order. A
 test that takes longer than its seconds fails: a fault may make a loop endless.
 """
 
@@ -36,7 +36,7 @@ class Tracer:
     """Notes the lines that tests run in this process."""
 
     def __init__(self, path: Path):
-        self._path, self._lines, self._tests = path, set(), {}
+        self._path, self._lines, self._tests, self._failed = path, set(), {}, set()
         self._of_fixtures: dict[str, set] = defaultdict(set)
         sys.settrace(self._enter)
         threading.settrace(self._enter)
@@ -57,6 +57,10 @@ class Tracer:
             self._of_fixtures[fixturedef.argname] |= self._lines
             self._lines |= before
 
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self._failed.add(report.nodeid)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
         started, self._lines = time.monotonic(), set()
@@ -67,7 +71,8 @@ class Tracer:
             by_file = defaultdict(list)
             for name, line in sorted(lines):
                 by_file[str(Path(name).relative_to(ROOT))].append(line)
-            self._tests[item.nodeid] = {"seconds": time.monotonic() - started, "lines": by_file}
+            seconds, passes = time.monotonic() - started, item.nodeid not in self._failed
+            self._tests[item.nodeid] = {"seconds": seconds, "passes": passes, "lines": by_file}
 
     def pytest_sessionfinish(self):
         self._path.write_text(json.dumps(self._tests))

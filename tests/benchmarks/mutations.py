@@ -186,7 +186,8 @@ class _Finder:
 
     def _operand(self, node: ast.expr) -> str:
         """The text of an operand. Parentheses in the source are not part of it, so it gets its own."""
-        return f"({self._text(node)})"
+        is_whole = isinstance(node, (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant))
+        return self._text(node) if is_whole else f"({self._text(node)})"
 
     def _wrong_comparisons(self, node: ast.Compare) -> Iterator[tuple[str, str]]:
         sides = [self._operand(side) for side in (node.left, *node.comparators)]
