@@ -177,6 +177,24 @@ def project(products, converted) -> Project:
         yield made
 
 
+@pytest.fixture(scope="session")
+def few_converted(products) -> Project:
+    """Six sounds of a second after stages 1 and 2, for claims that do not need more. Tests only read it."""
+
+    def make(folder: Path) -> tuple[Ran, ...]:
+        write_library(folder, n_files=6, duration_s=1.0)
+        return call("measure_audio_grain.py", cwd=folder), call("convert_to_spectrograms.py", cwd=folder)
+
+    with unchanged(made_once(products / "few", make)) as made:
+        yield made
+
+
+@pytest.fixture
+def few_tiles(few_converted, tmp_path) -> Project:
+    """The same, to be damaged."""
+    return Project(shutil.copytree(few_converted.folder, tmp_path / "project"), few_converted.ran)
+
+
 @pytest.fixture
 def copied(project, tmp_path) -> Project:
     """The trained library, to be damaged."""

@@ -21,14 +21,14 @@ import pytest
 
 ROOT = Path.cwd()
 PRODUCT = f"{ROOT / 'neural_grain'}{os.sep}"
-MAX_MEMORY_BYTES = 12 << 30  # of a test process: a fault may ask for all there is
+MAX_MEMORY_BYTES = 16 << 30  # of a test process: a fault may ask for all there is
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if path := os.environ.get("MUTANT_TRACE"):
         config.pluginmanager.register(Tracer(Path(path)))
     if path := os.environ.get("MUTANT_PLAN"):
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
         config.pluginmanager.register(Plan(dict(json.loads(Path(path).read_text()))))
 
 
