@@ -54,7 +54,7 @@ from neural_grain.base.files import (
     run_lock,
 )
 from neural_grain.base.identity import refuse_inputs
-from neural_grain.base.parallel import cluster
+from neural_grain.base.parallel import available_cores, cluster
 from neural_grain.base.records import read_earlier, relative_posix
 from neural_grain.data.incremental import EarlierRun, Progress, RunCounts, no_progress, process_files
 from neural_grain.data.metadata import DEFAULT_METADATA, FileGrain, SkippedFile, read_metadata
@@ -283,7 +283,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pairs", type=Path, default=Path(DEFAULT_PAIRS), metavar="FILE", help="what to write (default: %(default)s)"
     )
-    add_parallel_arguments(parser, os.cpu_count() or 1)
+    add_parallel_arguments(parser, available_cores())
     add_driver_arguments(parser)
     add_version_argument(parser)
     parser.add_argument("--no-images", action="store_true", help="leave out the pictures")

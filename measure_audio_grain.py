@@ -27,7 +27,6 @@ if __name__ == "__main__":
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -50,7 +49,7 @@ from neural_grain.base.cli import (
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import Stamp, check_unchanged, file_stamp, prepare_folder, run_lock
 from neural_grain.base.identity import refuse_inputs
-from neural_grain.base.parallel import cluster
+from neural_grain.base.parallel import available_cores, cluster
 from neural_grain.base.records import read_earlier, relative_posix
 from neural_grain.data.demo import write_demo
 from neural_grain.data.incremental import EarlierRun, Progress, RunCounts, no_progress, process_files
@@ -206,7 +205,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what to write (default: %(default)s)",
     )
-    add_parallel_arguments(parser, os.cpu_count() or 1)
+    add_parallel_arguments(parser, available_cores())
     add_driver_arguments(parser)
     add_version_argument(parser)
     parser.add_argument(

@@ -344,7 +344,7 @@ def _open_window(args: argparse.Namespace) -> int:
     source = _demo_source() if args.demo else args.inputs[0] if args.inputs else None
     if source is not None and not source.is_file():
         raise PipelineError(f"{source}: no such file")
-    from neural_grain.app.desktop import open_window  # tkinter may be missing, and rendering does not need it
+    from neural_grain.window.desktop import open_window  # tkinter may be missing, and rendering does not need it
 
     try:
         return open_window(args.model, args.device, source)

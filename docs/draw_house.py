@@ -19,7 +19,9 @@ FLOORS = {
     "dsp": "grain, layers, the slider's law, curves",
     "data": "what the stages exchange",
     "learn": "the model, its training and its audit",
-    "app": "rendering files, and the window",
+    "app": "rendering files",
+    "session": "what the window works with",
+    "window": "what a person sees (tkinter)",
     "scripts": "the four commands",
 }
 WIDTH = 118  # characters of a line of modules

@@ -22,11 +22,14 @@ FLOORS = {
     ),
     "data": "metadata histogram tiles incremental pictures demo",
     "learn": "settings archive detector model_file auditor model dataset game history checkpoint device audit figures training",
-    "app": (
-        "colours targets outputs processor report batch instrument report_picture meter mixer player playback messages model_shelf "
-        "opening worker library_state captions session views curve_editor setting preferences theme canvas_view hint picture panels slider "
-        "overview_strip meter_view library_strip lane_view lane start_page file_list status_row mix_controls actions "
-        "view_state menus dialogs curve_commands file_commands models stage_process learning learn_state page "
+    "app": "targets outputs processor report batch instrument report_picture",
+    "session": (
+        "colours meter mixer player playback messages model_shelf opening worker library_state captions state "
+        "views curve_editor setting preferences actions view_state models stage_process learning learn_state"
+    ),
+    "window": (
+        "theme canvas_view hint picture panels slider overview_strip meter_view library_strip lane_view lane "
+        "start_page file_list status_row mix_controls menus dialogs curve_commands file_commands page "
         "learn_pages learn_view learn_commands layout setting_commands transport view_commands window desktop"
     ),
 }
@@ -35,36 +38,8 @@ ORDER = [f"neural_grain.{floor}.{module}" for floor, modules in FLOORS.items() f
 WITH_TORCH = ("auditor", "model", "dataset", "game", "checkpoint", "device", "audit", "figures", "training")
 HOMES = {  # a third-party package, and the modules that may import it
     "torch": tuple(f"neural_grain.learn.{room}" for room in WITH_TORCH),
-    "tkinter": tuple(
-        f"neural_grain.app.{room}"
-        for room in (
-            "picture",
-            "dialogs",
-            "theme",
-            "canvas_view",
-            "layout",
-            "panels",
-            "slider",
-            "hint",
-            "overview_strip",
-            "meter_view",
-            "library_strip",
-            "start_page",
-            "file_list",
-            "status_row",
-            "mix_controls",
-            "menus",
-            "lane_view",
-            "lane",
-            "page",
-            "learn_pages",
-            "learn_view",
-            "learn_commands",
-            "window",
-            "desktop",
-        )
-    ),
-    "sounddevice": ("neural_grain.app.player",),
+    "tkinter": ("neural_grain.window.",),
+    "sounddevice": ("neural_grain.session.player",),
     "soundfile": ("neural_grain.audio.", "neural_grain.data.demo"),
     "argparse": ("neural_grain.base.cli", *SCRIPTS),
 }

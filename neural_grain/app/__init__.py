@@ -1,1 +1,1 @@
-"""Rendering with a trained model: files, batches, playback, and the desktop window."""
+"""Rendering audio files with a model: one file, a batch, an instrument, and what is reported about them."""

@@ -10,7 +10,6 @@ measured:
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from neural_grain.audio.limiter import limit_peaks
 from neural_grain.audio.sound import LevelMeter, Sound, float_samples, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write, check_unchanged, check_writable, file_stamp
+from neural_grain.base.parallel import available_cores
 from neural_grain.dsp.analysis import Analysis, analyse
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.flatness import measure_grain
@@ -128,7 +128,7 @@ class GrainProcessor:
         self.loaded = loaded
         self.check: Callable[[], None] = lambda: None
         self.settings: SpectrogramSettings = loaded.settings if loaded else default_settings(GrainSettings())
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or available_cores()
         self._last: _FileSolver | None = None
 
     @classmethod

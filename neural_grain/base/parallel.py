@@ -13,6 +13,7 @@ the classes here.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import sys
 import threading
@@ -45,6 +46,13 @@ CLUSTER_TIMEOUT_S = 10  # for the scheduler to answer, and then for a first work
 CLUSTER_QUEUE = 256  # calls that wait on a cluster, so that workers which join later find some
 CHECK_INTERVAL_S = 1.0  # how often the connection to the scheduler is checked while no result comes
 FREED_BYTES = 1 << 24  # at least the largest block that decoding and transforms allocate again and again
+
+
+def available_cores() -> int:
+    """How many cores this process may use: fewer than the machine has, in some containers and under `taskset`."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class OneBlasThread(ContextDecorator):

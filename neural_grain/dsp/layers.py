@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neural_grain.audio.sound import Sound
+from neural_grain.audio.sound import Sound, interleave
 from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import map_in_order
 from neural_grain.dsp.masking import LONG, SHORT, TextureFilter, Threshold, join_points
@@ -112,9 +112,10 @@ def split_layers(sound: Sound, settings: GrainSettings, threads: int = 1) -> Lay
     chunks = _chunks(sound, LAYERS.chunk_windows * n_fft, margin, n_fft // LAYERS.window_orders)
     for (start, lead, y), texture in map_in_order(split, chunks, threads):
         stop = min(start + LAYERS.chunk_windows * n_fft, sound.n_samples)
-        y, transients, noise = (x[:, lead : lead + stop - start].T for x in (y, *texture))
-        layers.transients[start:stop], layers.noise[start:stop] = transients, noise
-        layers.tones[start:stop] = y - transients - noise
+        y, transients, noise = (x[:, lead : lead + stop - start] for x in (y, *texture))
+        interleave(y - transients - noise, out=layers.tones[start:stop])
+        interleave(transients, out=layers.transients[start:stop])
+        interleave(noise, out=layers.noise[start:stop])
         layers.release_pages()
     return layers
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neural_grain.audio.sound import interleave
 from neural_grain.base.parallel import ONE_BLAS_THREAD, map_in_order
 from neural_grain.dsp.analysis import Analysis
 from neural_grain.dsp.gains import StepGains, lerp_weights
@@ -132,20 +133,21 @@ class LayerRenderer:
         times = (np.arange(first_frame, last_frame + 1) + 0.5) / STEP_FRAMES - first_step
         moved = self._moved(at_steps, first_step, times, range(first_frame, last_frame + 1), with_tones)
         skip = start + self.lead - first_frame * hop_length
-        out = np.ascontiguousarray(moved[:, skip : skip + stop - start].T)
-        tones = layers.tones[start:stop]
+        out = moved[:, skip : skip + stop - start]  # (channels, samples)
+        n_channels = layers.tones.shape[1]
         if at_steps.bands.expander_db is None:
+            tones = np.ascontiguousarray(layers.tones[start:stop].T)
             out += tones
             if with_tones:
-                out = np.concatenate((out, tones), axis=1)
+                out = np.concatenate((out, tones))
         if (transients := layers.transients[start:stop]).any():
             factor = self._factor_of_samples(at_steps.transients_db, start, stop, first_step)
-            out[:, : tones.shape[1]] += factor.T * transients
-        factor = np.broadcast_to(np.float32(level), tones.shape[1:])
+            out[:n_channels] += factor * transients.T
+        factor = np.broadcast_to(np.float32(level), n_channels)[:, None]
         if at_steps.level_db.any():
-            factor = factor * self._factor_of_samples(at_steps.level_db, start, stop, first_step).T[:, None]
-        out.reshape(len(out), -1, tones.shape[1])[:] *= factor
-        return out
+            factor = factor * self._factor_of_samples(at_steps.level_db, start, stop, first_step)
+        out.reshape(-1, n_channels, stop - start)[:] *= factor
+        return interleave(out)
 
     def _factor_of_samples(self, gain_db: np.ndarray, start: int, stop: int, first_step: int) -> np.ndarray:
         """Factor on the amplitude of the samples from ``start`` up to ``stop``, from gains of steps from a first one on.

@@ -9,10 +9,10 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.app.session import Session
 from neural_grain.app.targets import MAX_NAME_BYTES, RenderTarget, free_output
-from neural_grain.app.worker import Worker
 from neural_grain.dsp.mix import Mix
+from neural_grain.session.state import Session
+from neural_grain.session.worker import Worker
 
 TARGET = RenderTarget(-2.0)
 

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from convert_to_spectrograms import convert_dataset
 from measure_audio_grain import measure_folder
 from neural_grain.audio.sound import find_audio
+from neural_grain.base.parallel import available_cores
 from neural_grain.data.metadata import Metadata
 from neural_grain.data.tiles import tile_starts
 from neural_grain.dsp.settings import TILE_FRAMES
@@ -46,9 +47,9 @@ RATIOS = (  # two contenders, and the aim for the ratio of their times
     ("plain loop", "stage 1", ">= 4"),
     ("plain loop, 22 kHz", "stage 1", ">= 4"),
     ("plain loop, command", "stage 1, command", ">= 4"),
-    ("stage 1", "floor", "<= 1.5"),
+    ("stage 1", "floor", "<= 1.2"),
     ("specshow loop", "stage 2", ">= 10"),
-    ("stage 2, no pictures", "floor", "<= 2"),
+    ("stage 2, no pictures", "floor", "<= 1.7"),
 )
 
 
@@ -161,7 +162,7 @@ def lower_bound(paths: list[Path]) -> None:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # each core works on a file of its own
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(transform, paths))
     torch.set_num_threads(threads)
 
@@ -175,7 +176,7 @@ def timed(function: Callable[[], None]) -> tuple[float, float]:
 
 def make_contenders(library: Path, metadata: Metadata, work: Path) -> dict[str, Callable[[], None]]:
     """What is timed, by its name in the table."""
-    paths, jobs = find_audio([library]), os.cpu_count() or 1
+    paths, jobs = find_audio([library]), available_cores()
 
     def convert(images: bool) -> None:
         folder = Path(tempfile.mkdtemp(dir=work))  # removed at the end, because removing is not timed
@@ -202,7 +203,7 @@ def make_contenders(library: Path, metadata: Metadata, work: Path) -> dict[str, 
 
 def ratios(library: Path, rounds: int, work: Path) -> None:
     """Print the times of all contenders, and their ratios."""
-    metadata = measure_folder([library], jobs=os.cpu_count() or 1).metadata
+    metadata = measure_folder([library], jobs=available_cores()).metadata
     contenders = make_contenders(library, metadata, work)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):

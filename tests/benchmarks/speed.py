@@ -13,7 +13,6 @@ With --long, files of 1, 10 and 60 minutes are rendered, each in a process of it
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from scipy.fft import irfft, rfft
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.sound import Sound, cached_sound, open_sound
-from neural_grain.base.parallel import map_in_order
+from neural_grain.base.parallel import available_cores, map_in_order
 from neural_grain.dsp.analysis import analyse, picture_of
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gain_field import GainField
@@ -111,7 +110,7 @@ def print_ratios(model: Path | None, audio: Path | None, folder: Path) -> None:
         audio = folder / "two_minutes.wav"
         sf.write(audio, music(120), SR, "PCM_16")
     y, _ = sf.read(audio, dtype="float32", always_2d=True)
-    loaded, output, threads = GrainProcessor.load(model, "cpu").loaded, folder / "out.wav", os.cpu_count() or 1
+    loaded, output, threads = GrainProcessor.load(model, "cpu").loaded, folder / "out.wav", available_cores()
     rows: dict[str, list[tuple[float, float]]] = {}
     for run in range(N_RUNS + 1):
         processor = GrainProcessor(loaded)  # a new one has no analysis to reuse

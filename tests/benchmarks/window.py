@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conftest import FakeDevice, write_library
 from speed import SR, music
 
-from neural_grain.app.mixer import Mixer
-from neural_grain.app.player import Player
 from neural_grain.app.processor import DEFAULT_MODEL, GrainProcessor
-from neural_grain.app.window import GrainWindow
 from neural_grain.audio.sound import sound_from_array
+from neural_grain.session.mixer import Mixer
+from neural_grain.session.player import Player
+from neural_grain.window.window import GrainWindow
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,10 +18,10 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.app.dialogs import Dialogs
-from neural_grain.app.player import Player
-from neural_grain.app.slider import SLIDER
-from neural_grain.app.window import GrainWindow
+from neural_grain.session.player import Player
+from neural_grain.window.dialogs import Dialogs
+from neural_grain.window.slider import SLIDER
+from neural_grain.window.window import GrainWindow
 
 
 @contextmanager

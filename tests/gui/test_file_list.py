@@ -11,10 +11,10 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.app import file_commands
-from neural_grain.app.desktop import accept_drops
-from neural_grain.app.file_list import short_names
 from neural_grain.data import demo
+from neural_grain.window import file_commands
+from neural_grain.window.desktop import accept_drops
+from neural_grain.window.file_list import short_names
 
 pytest_plugins = ["driving"]
 

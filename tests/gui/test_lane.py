@@ -7,13 +7,13 @@ import pytest
 import soundfile as sf
 from conftest import SR, FakeDevice, drone, noise
 
-from neural_grain.app.player import Player
 from neural_grain.audio.sound import open_sound
 from neural_grain.dsp.contour import Seconds, measure_local_grain
 from neural_grain.dsp.curve import GrainCurve, parse_curve
 from neural_grain.dsp.flatness import grain_per_frame
 from neural_grain.dsp.move_curve import OUT_OF_REACH, SILENT
 from neural_grain.dsp.settings import GrainSettings
+from neural_grain.session.player import Player
 
 pytest_plugins = ["driving"]
 

@@ -9,10 +9,10 @@ import pytest
 import soundfile as sf
 from conftest import SR, noise
 
-from neural_grain.app.hint import HINTS
-from neural_grain.app.mixer import VERSIONS
 from neural_grain.app.report import describe_zones
 from neural_grain.dsp.solver import SliderZones
+from neural_grain.session.mixer import VERSIONS
+from neural_grain.window.hint import HINTS
 
 pytest_plugins = ["driving"]
 
@@ -70,12 +70,12 @@ def test_white_noise_has_no_zone_towards_smooth(start, tmp_path):
 
 def test_a_hint_says_what_the_zones_mean_and_goes_with_the_pointer(start, sound):
     d = start(sound)
+    d.wait_until(lambda: len(zone_ends(d)) == 3)
     d.xdotool("mousemove", *d.centre(d.slider), "mousemove_relative", 2, 0)
     d.wait_until(lambda: hints(d))
     assert hints(d) == [f"{HINTS['slider']}\n{describe_zones(d.session.zones)}"]
     d.xdotool("mousemove", 5, 5)
-    d.receive_events()
-    assert hints(d) == []
+    d.wait_until(lambda: not hints(d))
 
 
 def test_every_control_has_a_hint(start, sound):
@@ -94,8 +94,7 @@ def test_no_hint_covers_the_result_after_the_slider_was_moved(start, sound):
     d = start(sound)
     d.drag_slider(-1.0)
     d.xdotool("mousemove_relative", 1, 0, "sleep", 1.2)
-    d.receive_events()
-    assert hints(d) == []
+    d.wait_until(lambda: not hints(d))
     d.xdotool("mousemove", 5, 5, "mousemove", *d.centre(d.slider), "mousemove_relative", 2, 0)
     d.wait_until(lambda: hints(d) and hints(d)[0].startswith(HINTS["slider"]))
 

@@ -15,17 +15,17 @@ import soundfile as sf
 from conftest import ROOT, SR, drone
 
 from measure_audio_grain import measure_file
-from neural_grain.app.actions import ACTIONS, shortcut_sheet
-from neural_grain.app.curve_commands import CurveCommands
-from neural_grain.app.dialogs import system_dialogs
-from neural_grain.app.file_commands import FileCommands
-from neural_grain.app.learn_commands import LearnCommands
-from neural_grain.app.preferences import Preferences, write_preferences
-from neural_grain.app.setting_commands import SettingCommands
-from neural_grain.app.transport import Transport
-from neural_grain.app.view_commands import ViewCommands
-from neural_grain.app.window import GrainWindow
 from neural_grain.dsp.settings import GrainSettings
+from neural_grain.session.actions import ACTIONS, shortcut_sheet
+from neural_grain.session.preferences import Preferences, write_preferences
+from neural_grain.window.curve_commands import CurveCommands
+from neural_grain.window.dialogs import system_dialogs
+from neural_grain.window.file_commands import FileCommands
+from neural_grain.window.learn_commands import LearnCommands
+from neural_grain.window.setting_commands import SettingCommands
+from neural_grain.window.transport import Transport
+from neural_grain.window.view_commands import ViewCommands
+from neural_grain.window.window import GrainWindow
 
 pytest_plugins = ["driving"]
 OWNERS = {  # of the commands of actions
@@ -244,7 +244,7 @@ def run_code(code: str, tmp_path) -> subprocess.CompletedProcess:
 def test_the_garbage_collector_skips_the_objects_of_the_libraries(display, tmp_path):
     """Going through them takes 0.1 s, during which the window does not answer."""
     code = (
-        "import gc, sys, time, tkinter; from pathlib import Path; from neural_grain.app.window import GrainWindow\n"
+        "import gc, sys, time, tkinter; from pathlib import Path; from neural_grain.window.window import GrainWindow\n"
         "window = GrainWindow(tkinter.Tk(), None, 'cpu')\n"
         "while not window.is_idle:\n"
         "    window.root.update(), time.sleep(0.01)\n"
@@ -260,7 +260,7 @@ def test_the_garbage_collector_skips_the_objects_of_the_libraries(display, tmp_p
 
 def test_ctrl_c_closes_the_window_even_inside_a_callback(display, tmp_path):
     code = (
-        "import signal, neural_audio_processor as stage4; from neural_grain.app.window import GrainWindow\n"
+        "import signal, neural_audio_processor as stage4; from neural_grain.window.window import GrainWindow\n"
         "from neural_grain.base.cli import exit_process\n"
         "GrainWindow._poll = lambda window: signal.raise_signal(signal.SIGINT)\n"
         "exit_process(stage4.main([]))"

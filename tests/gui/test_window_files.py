@@ -17,13 +17,13 @@ import soundfile as sf
 from conftest import SR, drone
 
 from measure_audio_grain import measure_file
-from neural_grain.app.desktop import accept_drops
-from neural_grain.app.dialogs import system_dialogs
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.settings import GrainSettings
+from neural_grain.window.desktop import accept_drops
+from neural_grain.window.dialogs import system_dialogs
 
 pytest_plugins = ["driving"]
 

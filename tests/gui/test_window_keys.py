@@ -14,8 +14,8 @@ import pytest
 import soundfile as sf
 from conftest import SR, FakeDevice, drone
 
-from neural_grain.app.actions import ACTIONS
-from neural_grain.app.player import Player
+from neural_grain.session.actions import ACTIONS
+from neural_grain.session.player import Player
 
 pytest_plugins = ["driving"]
 

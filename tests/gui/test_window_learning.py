@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import write_library
 
-from neural_grain.app.learn_commands import QUIT_LEARNING
-from neural_grain.app.learn_pages import LEARN_HINTS
-from neural_grain.app.learn_state import Phase
-from neural_grain.app.models import begin_model, list_models
-from neural_grain.app.stage_process import StageProcess
+from neural_grain.session.learn_state import Phase
+from neural_grain.session.models import begin_model, list_models
+from neural_grain.session.stage_process import StageProcess
+from neural_grain.window.learn_commands import QUIT_LEARNING
+from neural_grain.window.learn_pages import LEARN_HINTS
 
 pytest_plugins = ["driving"]
 

@@ -7,10 +7,10 @@ import pytest
 import soundfile as sf
 from conftest import SR, FakeDevice, drone
 
-from neural_grain.app.overview_strip import waveform_picture
-from neural_grain.app.player import Player
-from neural_grain.app.theme import DARK
 from neural_grain.dsp.mix import Mix
+from neural_grain.session.player import Player
+from neural_grain.window.overview_strip import waveform_picture
+from neural_grain.window.theme import DARK
 
 pytest_plugins = ["driving"]
 

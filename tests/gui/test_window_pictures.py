@@ -10,10 +10,10 @@ import pytest
 import soundfile as sf
 from conftest import SR, FakeDevice
 
-from neural_grain.app.player import Player
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.settings import DYNAMIC_RANGE_DB
+from neural_grain.session.player import Player
 
 pytest_plugins = ["driving"]
 

@@ -12,9 +12,9 @@ import soundfile as sf
 from conftest import SR, FakeDevice, drone, noise
 
 from measure_audio_grain import measure_file
-from neural_grain.app.player import Player
 from neural_grain.dsp.mix import NO_MIX, Mix
 from neural_grain.dsp.settings import GrainSettings
+from neural_grain.session.player import Player
 
 pytest_plugins = ["driving"]
 

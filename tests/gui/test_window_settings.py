@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from neural_grain.app.preferences import read_preferences
-from neural_grain.app.setting import Setting, SettingHistory, Slots
 from neural_grain.app.targets import RenderTarget
 from neural_grain.dsp.curve import GrainCurve
+from neural_grain.session.preferences import read_preferences
+from neural_grain.session.setting import Setting, SettingHistory, Slots
 
 pytest_plugins = ["driving"]
 CURVE = GrainCurve.of([(0, -1), (2, 1)])

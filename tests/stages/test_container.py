@@ -17,13 +17,13 @@ import pytest
 from conftest import ROOT, write_library
 from gui.driving import virtual_screen
 
-from neural_grain.app.preferences import Preferences, read_preferences, write_preferences
+from neural_grain.session.preferences import Preferences, read_preferences, write_preferences
 
 UNKNOWN_USER = 54_321
 PACKAGES = sysconfig.get_paths()["purelib"]
 #: Stage 4 with a window that closes itself when it is complete.
 SHORT_WINDOW = (
-    "from neural_grain.app.window import GrainWindow; GrainWindow._poll = GrainWindow.close\n"
+    "from neural_grain.window.window import GrainWindow; GrainWindow._poll = GrainWindow.close\n"
     "import neural_audio_processor as stage; stage.command()"
 )
 

@@ -34,7 +34,6 @@ import fuzz
 import convert_to_spectrograms
 from convert_to_spectrograms import convert_dataset
 from neural_grain.app.batch import BatchLog, Job
-from neural_grain.app.preferences import read_preferences
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
 from neural_grain.audio.sound import Sound, sound_from_array
@@ -49,6 +48,7 @@ from neural_grain.learn.dataset import check_library, fingerprint
 from neural_grain.learn.model import GrainModel
 from neural_grain.learn.model_file import load_model, read_checkpoint
 from neural_grain.learn.settings import TrainOptions
+from neural_grain.session.preferences import read_preferences
 
 N_EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "150"))
 EXAMPLES = settings(

@@ -36,8 +36,8 @@ def test_an_installed_command_runs_and_names_its_version(installed, tmp_path, co
 
 def test_the_window_finds_the_installed_stages(installed, tmp_path):
     program = (
-        "from neural_grain.app.learning import STAGES\n"
-        "from neural_grain.app.stage_process import find_script\n"
+        "from neural_grain.session.learning import STAGES\n"
+        "from neural_grain.session.stage_process import find_script\n"
         "print(*(find_script(stage.script) for stage in STAGES))"
     )
     done = subprocess.run(

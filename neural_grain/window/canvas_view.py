@@ -1,0 +1,50 @@
+"""A canvas that draws itself in the colours of a palette, for the resolution of the screen."""
+
+from __future__ import annotations
+
+import tkinter as tk
+
+from neural_grain.window.theme import Palette
+
+SHIFT = 1  # the bit of the key in the state of a Tk event
+
+
+class CanvasView:
+    """What all drawn parts of the window have in common.
+
+    Parameters
+    ----------
+    parent : tk.Misc
+    palette : Palette
+    scale : float, pixels of this screen for one of a standard screen
+    width, height : int, that the canvas asks for, in pixels of a standard screen
+    takefocus : bool, whether the keyboard can have its focus here
+
+    Attributes
+    ----------
+    canvas : tk.Canvas
+    palette : Palette, to be changed before the next drawing
+    """
+
+    def __init__(
+        self, parent: tk.Misc, palette: Palette, scale: float, width: int, height: int, *, takefocus: bool = False
+    ):
+        self.palette, self._scale = palette, scale
+        self.canvas = tk.Canvas(
+            parent, highlightthickness=0, width=self.px(width), height=self.px(height), takefocus=takefocus
+        )
+
+    def px(self, n: float) -> int:
+        """Pixels of this screen for ``n`` of a standard screen."""
+        return round(n * self._scale)
+
+    @property
+    def has_focus(self) -> bool:
+        """Whether the keyboard has its focus here, which is to be seen."""
+        # `focus_get` raises KeyError while a dialog of the system has the focus.
+        return str(self.canvas.tk.call("focus")) == str(self.canvas)
+
+    def clear(self) -> None:
+        """Remove everything, and paint the ground."""
+        self.canvas.delete("all")
+        self.canvas.configure(background=self.palette.background)
