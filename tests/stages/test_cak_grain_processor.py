@@ -66,10 +66,10 @@ class TestReports:
         )
         assert capsys.readouterr().err == expected
 
-    def test_without_the_recordings_it_learns_and_says_that_none_could_be_audited(self, copied, monkeypatch, capsys):
-        for path in copied.folder.rglob("*.wav"):
+    def test_without_the_recordings_it_learns_and_says_that_none_could_be_audited(self, few_tiles, monkeypatch, capsys):
+        for path in few_tiles.folder.rglob("*.wav"):
             path.unlink()
-        monkeypatch.chdir(copied.folder)
+        monkeypatch.chdir(few_tiles.folder)
         assert cak_grain_processor.main(["--epochs", "1", "--batch-size", "8", "--device", "cpu"]) == 1
         out, err = capsys.readouterr()
         assert err.count("warning: not audited") == 3

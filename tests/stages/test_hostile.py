@@ -146,15 +146,15 @@ def test_any_file_name_passes_through_all_stages(project, tmp_path):
     for i, name in enumerate(ODD_NAMES):
         with sf.SoundFile(folder + b"/" + name, "w", SR, 1, "PCM_16", format="WAV") as file:
             file.write(drone(-75 + 5 * i, 0.7, seed=i, root_hz=80 + 13 * i))
-    for script, *args in (
-        ("measure_audio_grain.py",),
-        ("measure_audio_grain.py",),
-        ("convert_to_spectrograms.py",),
-        ("convert_to_spectrograms.py",),
-        ("cak_grain_processor.py", "--epochs", 1, "--device", "cpu"),
-        ("neural_audio_processor.py", "Drone", "--grain", 1, "-o", "out/", "--model", project.model),
+    for start, script, *args in (
+        (run, "measure_audio_grain.py"),
+        (call, "measure_audio_grain.py"),
+        (run, "convert_to_spectrograms.py"),
+        (call, "convert_to_spectrograms.py"),
+        (call, "cak_grain_processor.py", "--epochs", 1, "--device", "cpu"),
+        (run, "neural_audio_processor.py", "Drone", "--grain", 1, "-o", "out/", "--model", project.model),
     ):
-        ran = run(script, *args, cwd=tmp_path)
+        ran = start(script, *args, cwd=tmp_path)
         assert ran.status == 0, ran.err
     assert len(read_metadata(tmp_path / "metadata.json").files) == len(ODD_NAMES)
     rendered = [path for path in (tmp_path / "out").rglob("*_grain*.wav") if sf.info(os.fsencode(path)).frames]
@@ -433,18 +433,22 @@ def test_a_damaged_model_is_used_or_refused_in_one_line(project, tmp_path, data)
         assert all(len(f"{value}") < 10_000 for value in (*loaded.training.values(), *loaded.audit.values()))
 
 
+@pytest.fixture(scope="module")
+def checkpoint(project):
+    """What training can be continued from, its settings and its fingerprint."""
+    pairs = read_pairs(project.folder / "training_pairs.json")
+    content = torch.load(project.folder / "grain_processor_v2_output/checkpoints/latest.pt", weights_only=True)
+    return content, pairs.settings, fingerprint(pairs, TrainOptions(epochs=PROJECT_EPOCHS))
+
+
 @EXAMPLES
 @given(data=st.data())
-def test_a_damaged_training_checkpoint_is_resumed_or_refused_in_one_line(project, tmp_path, data):
-    pairs = read_pairs(project.folder / "training_pairs.json")
-    content = damaged(
-        torch.load(project.folder / "grain_processor_v2_output/checkpoints/latest.pt", weights_only=True), data
-    )
-    torch.save(content, tmp_path / "latest.pt")
-    model = GrainModel(pairs.settings)
+def test_a_damaged_training_checkpoint_is_resumed_or_refused_in_one_line(checkpoint, tmp_path, data):
+    content, its_settings, identity = checkpoint
+    torch.save(damaged(content, data), tmp_path / "latest.pt")
+    model = GrainModel(its_settings)
     optimizer = torch.optim.Adam(model.parameters())
     with succeeds_or_fails_in_one_line():
-        identity = fingerprint(pairs, TrainOptions(epochs=PROJECT_EPOCHS))
         load_state(read_checkpoint(tmp_path / "latest.pt"), tmp_path / "latest.pt", identity, model, optimizer)
         model(torch.rand(1, 128, 8), torch.rand(1, 128, 8), torch.ones(1)).square().mean().backward()
         optimizer.step()
