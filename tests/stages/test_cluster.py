@@ -209,8 +209,8 @@ class TestWorkerThatDies:
         assert there == here
 
     def test_over_the_same_file_again_and_again_is_one_line(self, tmp_path):
-        with started_cluster(tmp_path, 1) as fragile, pytest.raises(PipelineError) as err:
-            map_there(fragile, die, [1])
+        with started_cluster(tmp_path, 2) as fragile, pytest.raises(PipelineError) as err:
+            map_there(fragile, die, range(3))
         assert str(err.value) == f"--dask {fragile.address}: one worker after the other died over the same file"
 
 
@@ -252,7 +252,7 @@ class TestClusterThatIsNotThere:
             mortal.scheduler.kill()
             yield from range(10, 1000)
 
-        with started_cluster(tmp_path, 1) as mortal, pytest.raises(PipelineError) as err:
+        with started_cluster(tmp_path, 2) as mortal, pytest.raises(PipelineError) as err:
             map_there(mortal, wait_a_little, items())
         assert str(err.value) == f"--dask {mortal.address}: the scheduler has gone; run the same command again"
         assert capfd.readouterr().err == ""
