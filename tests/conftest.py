@@ -76,7 +76,7 @@ def call(script: str, *args: object, cwd: Path, env: dict | None = None) -> Ran:
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.chdir(cwd),
-        warnings.catch_warnings(),
+        warnings.catch_warnings(record=True) as shown,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -87,6 +87,7 @@ def call(script: str, *args: object, cwd: Path, env: dict | None = None) -> Ran:
             status = main([str(arg) for arg in args])
         except SystemExit as exit_:
             status = exit_.code
+    assert not shown, [str(each.message) for each in shown]  # a user would see them
     return Ran(status, out.getvalue(), err.getvalue())
 
 

@@ -206,7 +206,8 @@ def power_to_noise(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarr
     level[::2] = noise_level(P[::2], min(width, P.shape[1]), mask.mean_frames)
     level[1::2] = (level[:-1:2] + level[2::2]) / 2
     np.maximum(level, np.finfo(np.float32).tiny, out=level)
-    return np.divide(P, level, out=level)
+    with np.errstate(over="ignore"):  # infinitely far above the noise, where there is none, as around a constant offset
+        return np.divide(P, level, out=level)
 
 
 def noise_level(P: np.ndarray, width: int, mean_frames: int) -> np.ndarray:
