@@ -29,6 +29,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SR = 44_100
+SLOW_FIRST = ("stages", "gui", "session", "learn", "data", "app", "golden", "dsp")  # folders of tests
 PROJECT_EPOCHS = 3  # of the model that most tests share: after them every test of it has a wide margin
 
 
@@ -116,6 +117,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--products", type=Path, help="folder for what tests share: what is there already is not made again"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first, so that no process is left alone with one of them at the end."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return SLOW_FIRST.index(folder) if folder in SLOW_FIRST else len(SLOW_FIRST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
