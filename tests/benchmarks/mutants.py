@@ -3,10 +3,10 @@
     python tests/benchmarks/mutants.py [--mutants 200] [--jobs 2] [--seed 0] [--parts dsp,learn] [--tests tests/dsp]
         [--only 17,33] [--list]
 
-First every test of tests/dsp, learn and golden runs once on the code as it is, which shows what lines each test runs; one
-that fails is left out. Then each fault (`mutations`) is put into a copy of the code and the tests that run its line follow, those of
-the file of the same name first and quick ones before slow ones, until one fails. A test that takes ten times as long as
-usual has failed. Prints a line for each fault when it is done, a table with a row for each module, and the change of
+First the tests of dsp/ and learn/ run once on the code as it is, which shows what lines each of them runs; one that
+fails is left out. Then each fault (`mutations`) is put into a copy of the code, and the tests that run its line follow,
+those of the file of the same name first and quick ones before slow ones, until one fails. A test that takes ten times
+as long as usual has failed. Prints a line for each fault when it is done, a table with a row for each module, and the change of
 each fault that no test noticed. The same seed and code give the same faults.
 """
 
@@ -35,7 +35,7 @@ from pathlib import Path
 from mutations import Mutation, find_mutations, is_real
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = "tests/dsp,tests/learn,tests/golden"
+TESTS = "tests/dsp,tests/learn,tests/golden,tests/app/test_processor.py,tests/stages/test_hostile.py"
 NOT_COPIED = (".git", ".venv*", "__pycache__", ".*_cache", "docs", ".assets")
 PATIENCE, PATIENCE_S = 10, 10  # a test has failed after this many times its usual time, and so many seconds more
 TRACE_S = 1800  # for a file of tests on the code as it is
