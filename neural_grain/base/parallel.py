@@ -148,13 +148,18 @@ class Cluster:
         return PipelineError(f"--dask {self.address}: {reason}")
 
     def executor(self) -> Executor:
-        """Make an executor once a worker answers, which an adaptive cluster may have to start first."""
+        """Make an executor once a worker answers, which an adaptive cluster may have to start first.
+
+        Workers that do not answer because they are busy are waited for, like the calls that will stand behind others.
+        """
         from distributed import TimeoutError as NoAnswer
 
         executor = self.client.get_executor(pure=False)  # Dask takes calls of a pure function as one call
         try:
             executor.submit(int).result(CLUSTER_TIMEOUT_S)
         except (TimeoutError, NoAnswer) as err:
+            if self.client.nthreads():
+                return executor
             raise self.error("its scheduler has no workers; start some: dask worker") from err
         except CancelledError as err:
             raise self.error(SCHEDULER_GONE) from err
