@@ -140,5 +140,5 @@ def _draw_spectrogram(axes: Axes, sound: Sound, settings: SpectrogramSettings, t
         interpolation="nearest",
     )
     label_axes(axes, settings)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)  # two $ in the name of a file are no formula
     return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,13 @@ def test_a_file_follows_a_curve_and_the_report_says_so(folder):
 
     height, width = imread(folder / "rise.png").shape[:2]
     assert (width, height) == (1100, 800)
+
+
+def test_a_report_can_name_any_file(folder, tmp_path):
+    name = r"take $1 and \bad $2 日.wav"
+    shutil.copy(folder / "in" / "drone0.wav", tmp_path / name)
+    ran = render(tmp_path, name, "--gain", "1", "--report", "x.png")
+    assert ran.err.splitlines()[1:] == ["wrote x.png"]
 
 
 def test_a_mix_along_a_curve_reports_its_own_seconds_and_the_states_of_the_wet_sound(folder):
