@@ -57,6 +57,7 @@ from neural_grain.base.cli import (
     number_within,
     progress_bar,
     run_stage,
+    seed_number,
     warn,
 )
 from neural_grain.base.errors import PipelineError, printable
@@ -159,6 +160,11 @@ class BatchReport:
         return 0 if not self._failed else 1 if len(self._failed) < self._n_jobs else 2
 
 
+def option_of(name: str) -> str:
+    """The option that sets an attribute of the arguments."""
+    return f"--{name.replace('_', '-')}"
+
+
 def target_argument(text: str) -> float:
     """Parse ``--target-grain``: a grain, which is within 0 to 1."""
     value = number(text)
@@ -254,7 +260,9 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         metavar="HZ:DEPTH[:SHAPE]",
         help=f"move the slider around --grain by so many octaves; {', '.join(LFO_SHAPES)} (default: {LFO_SHAPES[0]})",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of a random --lfo (default: %(default)s)")
+    group.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help="of a random --lfo (default: %(default)s)"
+    )
     group.add_argument(
         "--over-time",
         action="store_true",
@@ -320,7 +328,7 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise PipelineError("--instrument is made of whole sounds; leave --layer out")
     others = ("target_grain", "match", "sweep", "curve")
     if args.lfo is not None and (other := next((name for name in others if getattr(args, name) is not None), None)):
-        raise PipelineError(f"--lfo moves around --grain; leave --{other.replace('_', '-')} out")
+        raise PipelineError(f"--lfo moves around --grain; leave {option_of(other)} out")
     if args.seed and (args.lfo is None or args.lfo.shape != "random"):
         raise PipelineError("--seed is for a random --lfo")
 
@@ -358,9 +366,9 @@ def _open_window(args: argparse.Namespace) -> int:
 def _check_window_options(args: argparse.Namespace) -> None:
     """Raise PipelineError for options that only a rendering heeds."""
     parser = build_parser()
-    given = [f"--{name}" for name in NO_WINDOW_OPTIONS if getattr(args, name) != parser.get_default(name)]
+    given = [option_of(name) for name in NO_WINDOW_OPTIONS if getattr(args, name) != parser.get_default(name)]
     if given:
-        choice = ", ".join(f"--{name.replace('_', '-')}" for name in RENDER_OPTIONS)
+        choice = ", ".join(map(option_of, RENDER_OPTIONS))
         raise PipelineError(f"{' '.join(given)}: only for rendering, not for the window; give one of {choice} as well")
 
 
@@ -375,7 +383,7 @@ def _run(args: argparse.Namespace) -> int:
     if option is None:
         return _open_window(args)
     if not args.inputs:
-        raise PipelineError(f"--{option.replace('_', '-')} needs an INPUT to render")
+        raise PipelineError(f"{option_of(option)} needs an INPUT to render")
     return render_all(args, args.inputs, _targets(args))
 
 

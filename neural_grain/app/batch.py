@@ -112,7 +112,7 @@ def plan_batch(
     ----------
     inputs : audio files, and folders that are searched for them
     targets : every input is rendered once for each
-    output : a file, or a folder (it exists, or the text ends with /); the current folder if None
+    output : a file, or a folder (it exists, or the text ends with a slash); the current folder if None
     also_read : other files that the run reads
     keep_tree : files that are named themselves also keep their tree, below the folder that all of them are in
 
@@ -121,7 +121,7 @@ def plan_batch(
     PipelineError
         If there is no input, if two renderings would go to one output, or if an output is an input.
     """
-    is_folder = output is None or output.endswith("/") or os.path.isdir(output)
+    is_folder = output is None or output.endswith(("/", os.sep)) or os.path.isdir(output)
     folder = Path(output or ".") if is_folder else None
     found = _find_sources(inputs, keep_tree)
     sources = _without_outputs(found, inputs, folder)
@@ -147,13 +147,21 @@ def plan_batch(
 def _find_sources(inputs: Sequence[Path], keep_tree: bool) -> dict[Path, Path]:
     """Audio files among and below the inputs, each with the folder that its tree starts from."""
     files = [Path(os.path.abspath(path)) for path in inputs if not path.is_dir()]
-    shared = Path(os.path.commonpath([file.parent for file in files])) if keep_tree and files else None
+    shared = _shared_folder(files) if keep_tree else None
     sources: dict[Path, Path] = {}
     for path in inputs:
         root = Path(os.path.abspath(path)) if path.is_dir() else shared
         for source in find_audio([path]):
             sources.setdefault(source, root or source.parent)
     return sources
+
+
+def _shared_folder(files: Sequence[Path]) -> Path | None:
+    """The folder that all files are in; None if there is none, as between two drives of Windows."""
+    try:
+        return Path(os.path.commonpath([file.parent for file in files]))
+    except ValueError:
+        return None
 
 
 def _without_outputs(sources: dict[Path, Path], inputs: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
@@ -186,7 +194,7 @@ def jobs_in_folder(sources: Mapping[Path, Path], targets: Sequence[RenderTarget]
 
     Parameters
     ----------
-    sources : as `find_sources` returns them
+    sources : as `_find_sources` returns them
 
     Raises
     ------
@@ -371,7 +379,7 @@ def render_batch(
 def _begin_tasks(jobs: Iterable[Job], overwrite: bool, log: BatchLog | None, is_remote: bool) -> Iterator[_Task]:
     """Turn each job into a task when a thread or worker is free for it, and log that it was begun."""
     for job in jobs:
-        is_free = not job.output.exists()
+        is_free = not os.path.exists(job.output)  # no error if the path is too long: rendering will report that
         may_replace = overwrite or (log is not None and log.owns(job))
         if log is not None and (may_replace or is_free):
             with suppress(PipelineError):  # rendering will meet the same fault, and its error names the job

@@ -29,6 +29,7 @@ from neural_grain.base.progress import progress_lines
 from neural_grain.base.streams import guard_streams
 
 RETRY_INTERRUPT_S = 0.05  # how soon Ctrl-C is tried again when it came during an import
+MAX_SEED = 2**63 - 1  # of torch
 END_WITHIN_S = 15.0  # after stdin has ended: by then every stage has saved what it can
 
 
@@ -49,7 +50,7 @@ def run_stage(
     Returns
     -------
     int
-        The exit status of ``body``, 2 after a `PipelineError`, or 130 after Ctrl-C.
+        The exit status of ``body``, 2 after a `PipelineError` or an error of the system, or 130 after Ctrl-C.
     """
     if sys.stdout is None or sys.stderr is None:  # the main function was called by a program without a terminal
         guard_streams()
@@ -64,6 +65,10 @@ def run_stage(
     except PipelineError as err:
         print(f"error: {printable(str(err))}", file=sys.stderr)
         return 2
+    except OSError as err:  # of a path that can't even be looked up, such as one that is too long
+        path = "" if err.filename is None else f"{os.fsdecode(err.filename)}: "
+        print(f"error: {printable(f'{path}{err.strerror or err}')}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\n{interrupted()}", file=sys.stderr)
         return 130
@@ -74,6 +79,8 @@ def _silence_libraries() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"(?!neural_grain|__main__)")
+        # matplotlib gives this one in our name, for a file name in a script that its font lacks.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
 
 
 @contextmanager
@@ -171,6 +178,14 @@ def whole_number(text: str) -> int:
         return int(text)
     except ValueError as err:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number") from err
+
+
+def seed_number(text: str) -> int:
+    """Parse the seed of random numbers, for argparse."""
+    value = whole_number(text)
+    if not 0 <= value <= MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 to {MAX_SEED}")
+    return value
 
 
 def positive_int(text: str) -> int:

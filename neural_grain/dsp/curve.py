@@ -156,7 +156,7 @@ class Lfo:
     depth : float >= 0, octaves to either side of the centre; positions beyond the slider's ends stay there
     shape : one of `LFO_SHAPES`; "random" goes to a new random position in every period
     centre : float, octaves
-    seed : int, of the random shape
+    seed : int >= 0, of the random shape
     """
 
     rate_hz: float
@@ -175,6 +175,8 @@ class Lfo:
             raise ValueError(f"shape={self.shape!r} must be one of {', '.join(LFO_SHAPES)}")
         if not abs(self.centre) <= SLIDER_RANGE:
             raise ValueError(f"centre={self.centre} must be within -{SLIDER_RANGE:g} to {SLIDER_RANGE:g}")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be 0 or more")
 
     def for_duration(self, duration_s: float) -> GrainCurve:
         """The curve for a sound of some length."""

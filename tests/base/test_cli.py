@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run, write_library
 
+import cak_grain_processor
+import neural_audio_processor
 from neural_grain import __version__
 from neural_grain.base.cli import add_parallel_arguments, positive_int, run_stage
 from neural_grain.base.errors import PipelineError
@@ -45,6 +49,15 @@ class TestPositiveInt:
         assert line == f"x: error: argument -j/--jobs: {text} is not a whole number of 1 or more"
 
 
+@pytest.mark.parametrize("text", ["-1", str(2**63), "1.5", "x"])
+def test_a_seed_that_is_none_is_refused_by_stages_3_and_4_alike(capsys, text):
+    for build_parser in (cak_grain_processor.build_parser, neural_audio_processor.build_parser):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args([f"--seed={text}"])
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert re.search(rf"argument --seed: {text} is not (within 0 to|a whole number)", line)
+
+
 class TestRunStage:
     @pytest.mark.parametrize("status", [0, 1, 2])
     def test_returns_the_exit_status_of_the_stage(self, status):
@@ -56,6 +69,10 @@ class TestRunStage:
 
         assert run_stage(body) == 2
         assert capsys.readouterr().err == "error: a\\x0ab.wav: not there\n"
+
+    def test_prints_an_error_of_the_system_with_its_path_as_one_line(self, capsys):
+        assert run_stage(lambda: Path("x" * 300).exists()) == 2
+        assert capsys.readouterr().err == f"error: {'x' * 300}: File name too long\n"
 
     def test_does_not_hide_an_error_of_the_program(self):
         with pytest.raises(ZeroDivisionError):
