@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from neural_grain.base.caches import provide_cache_folders
 from neural_grain.base.cli import (
+    MAX_SEED,
     add_driver_arguments,
     add_version_argument,
     exit_process,
@@ -38,8 +39,8 @@ from neural_grain.base.cli import (
     positive_int,
     progress_bar,
     run_stage,
-    seed_number,
     warn,
+    whole_number_within,
 )
 from neural_grain.base.files import prepare_folder, run_lock
 from neural_grain.base.identity import refuse_inputs
@@ -51,6 +52,7 @@ from neural_grain.learn.settings import (
     DEFAULT_MODEL_DIR,
     FINAL_NAME,
     LATEST_NAME,
+    MAX_BATCH_SIZE,
     TrainOptions,
 )
 
@@ -179,13 +181,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     defaults = TrainOptions()
     parser.add_argument("--epochs", type=positive_int, default=defaults.epochs, help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=positive_int, default=defaults.batch_size, help="(default: %(default)s)")
+    parser.add_argument(
+        "--batch-size",
+        type=whole_number_within(1, MAX_BATCH_SIZE),
+        default=defaults.batch_size,
+        help="(default: %(default)s)",
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
     )
     parser.add_argument(
         "--seed",
-        type=seed_number,
+        type=whole_number_within(0, MAX_SEED),
         default=defaults.seed,
         help="the same seed gives the same model (default: %(default)s)",
     )

@@ -49,6 +49,7 @@ from neural_grain.app.report_picture import check_report, draw_report
 from neural_grain.app.targets import LAYER_NAMES, RenderTarget, curve_target, match_target, sweep_targets
 from neural_grain.audio.formats import check_subtype
 from neural_grain.base.cli import (
+    MAX_SEED,
     add_parallel_arguments,
     add_version_argument,
     exit_process,
@@ -57,8 +58,8 @@ from neural_grain.base.cli import (
     number_within,
     progress_bar,
     run_stage,
-    seed_number,
     warn,
+    whole_number_within,
 )
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import remove_leftovers
@@ -261,7 +262,11 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         help=f"move the slider around --grain by so many octaves; {', '.join(LFO_SHAPES)} (default: {LFO_SHAPES[0]})",
     )
     group.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="of a random --lfo (default: %(default)s)"
+        "--seed",
+        type=whole_number_within(0, MAX_SEED),
+        default=0,
+        metavar="N",
+        help="of a random --lfo (default: %(default)s)",
     )
     group.add_argument(
         "--over-time",

@@ -29,7 +29,7 @@ from neural_grain.base.progress import progress_lines
 from neural_grain.base.streams import guard_streams
 
 RETRY_INTERRUPT_S = 0.05  # how soon Ctrl-C is tried again when it came during an import
-MAX_SEED = 2**63 - 1  # of torch
+MAX_SEED = 2**63 - 1  # of the random numbers of torch
 END_WITHIN_S = 15.0  # after stdin has ended: by then every stage has saved what it can
 
 
@@ -180,12 +180,16 @@ def whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number") from err
 
 
-def seed_number(text: str) -> int:
-    """Parse the seed of random numbers, for argparse."""
-    value = whole_number(text)
-    if not 0 <= value <= MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text} is not within 0 to {MAX_SEED}")
-    return value
+def whole_number_within(low: int, high: int) -> Callable[[str], int]:
+    """Make a parser of whole numbers within bounds, for argparse."""
+
+    def parse(text: str) -> int:
+        value = whole_number(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not within {low} to {high}")
+        return value
+
+    return parse
 
 
 def positive_int(text: str) -> int:
