@@ -297,7 +297,8 @@ class BatchLog:
             del record["curve"]
         if job.target.mix.is_neutral:
             del record["mix"]
-        self._append(json.dumps(record))
+        # A job that was begun is on the disk before its output. So no power cut makes an output look like the user's.
+        self._append(json.dumps(record), flush=not is_done)
 
     def _name(self, job: Job) -> str:
         return relative_posix(job.output, self._path.parent.absolute())
@@ -313,11 +314,14 @@ class BatchLog:
             mix=(job.target.mix.wet, job.target.mix.gain_db),
         )
 
-    def _append(self, line: str) -> None:
+    def _append(self, line: str, *, flush: bool) -> None:
         try:
             with self._lock, self._path.open("a", encoding="utf-8") as file:
                 file.write(f"{self._line_start}{line}\n")
                 self._line_start = ""
+                if flush:
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError as err:
             raise PipelineError(f"{self._path}: can't write ({err.strerror})") from err
 

@@ -227,6 +227,12 @@ class TestLog:
         job.output.write_bytes(b"edited")
         assert not self.log(job).owns(job)
 
+    def test_that_a_job_was_begun_is_on_the_disk_before_its_output_can_be(self, job, monkeypatch):
+        path, flushed = job.output.parent / BATCH_LOG, []
+        monkeypatch.setattr(os, "fsync", lambda _: flushed.append(path.read_text()))
+        self.log(job).add(job, is_done=False)
+        assert flushed == [path.read_text()]
+
     def test_a_file_name_that_is_not_utf_8_is_kept(self, job):
         odd = Job(job.source.with_name("\udcff.wav"), job.output.with_name("\udcff.wav"), job.target)
         for path in (odd.source, odd.output):
