@@ -36,13 +36,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from neural_grain.app.batch import (
-    JobResult,
-    open_batch_log,
-    plan_batch,
-    render_batch,
-)
+from neural_grain.app.batch import JobResult, render_batch
+from neural_grain.app.batch_log import open_batch_log
 from neural_grain.app.instrument import check_presets, write_presets
+from neural_grain.app.plan import plan_batch
 from neural_grain.app.processor import DEFAULT_MODEL, NOTHING_LEARNED, GrainProcessor, find_model
 from neural_grain.app.report import describe_left_behind, describe_result, rendering_report
 from neural_grain.app.report_picture import check_report, draw_report

@@ -22,7 +22,7 @@ FLOORS = {
     ),
     "data": "metadata histogram tiles incremental pictures demo",
     "learn": "settings archive detector model_file auditor model dataset game history checkpoint device audit figures training",
-    "app": "targets outputs processor report batch instrument report_picture",
+    "app": "targets outputs processor report batch_log plan batch instrument report_picture",
     "session": (
         "colours meter mixer player playback messages model_shelf opening worker library_state captions state "
         "views curve_editor setting preferences actions view_state models stage_process learning learn_state"

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from neural_grain.app.batch import Job
-from neural_grain.app.targets import name_of
+from neural_grain.app.targets import Job, name_of
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import atomic_write
 

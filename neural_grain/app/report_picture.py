@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_grain.app.batch import BatchPlan
 from neural_grain.app.outputs import FileRendering
+from neural_grain.app.plan import BatchPlan
 from neural_grain.app.report import describe_result
 from neural_grain.audio.sound import Sound, open_sound
 from neural_grain.base.errors import PipelineError, printable

@@ -84,6 +84,15 @@ class RenderTarget:
         return replace(self, mix=NO_MIX)
 
 
+@dataclass(frozen=True)
+class Job:
+    """One rendering to make."""
+
+    source: Path
+    output: Path
+    target: RenderTarget
+
+
 def output_name(source: Path, target: RenderTarget, number: int = 1) -> str:
     """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain, drone_curve.wav.
 

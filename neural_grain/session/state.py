@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_grain.app.batch import BatchPlan, Job
+from neural_grain.app.plan import BatchPlan
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering, describe_result
-from neural_grain.app.targets import RenderTarget
+from neural_grain.app.targets import Job, RenderTarget
 from neural_grain.base.errors import printable
 from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.gains import AmountCurve, Amounts

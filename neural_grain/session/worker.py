@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
+from neural_grain.app.batch import JobResult, render_batch
+from neural_grain.app.batch_log import open_batch_log
 from neural_grain.app.instrument import write_presets
+from neural_grain.app.plan import BatchPlan
 from neural_grain.app.processor import checked_blocks
 from neural_grain.app.report import describe_left_behind
-from neural_grain.app.targets import RenderTarget, free_output
+from neural_grain.app.targets import Job, RenderTarget, free_output
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound
 from neural_grain.base.errors import PipelineError, printable

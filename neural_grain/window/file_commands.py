@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from neural_grain.app.batch import BatchLog, plan_batch
+from neural_grain.app.batch_log import BatchLog
 from neural_grain.app.instrument import check_presets
+from neural_grain.app.plan import plan_batch
 from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
 from neural_grain.audio.sound import find_audio
 from neural_grain.base.errors import PipelineError, printable

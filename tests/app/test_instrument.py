@@ -10,9 +10,8 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone, run
 
-from neural_grain.app.batch import Job
 from neural_grain.app.instrument import check_presets, fade_table, preset, preset_paths, write_presets
-from neural_grain.app.targets import RenderTarget
+from neural_grain.app.targets import Job, RenderTarget
 from neural_grain.base.errors import PipelineError
 
 POSITIONS = (-3.0, -1.5, 0.0, 1.5, 3.0)

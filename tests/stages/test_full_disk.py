@@ -16,7 +16,7 @@ from conftest import ROOT, SR, drone, noise, run
 import cak_grain_processor as stage3
 import convert_to_spectrograms as stage2
 import neural_audio_processor as stage4
-from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.batch_log import BATCH_LOG
 from neural_grain.audio import formats
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.base import files

@@ -33,9 +33,9 @@ import fuzz
 
 import convert_to_spectrograms
 from convert_to_spectrograms import convert_dataset
-from neural_grain.app.batch import BatchLog, Job
+from neural_grain.app.batch_log import BatchLog
 from neural_grain.app.processor import GrainProcessor
-from neural_grain.app.targets import RenderTarget
+from neural_grain.app.targets import Job, RenderTarget
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.data.metadata import read_metadata

@@ -18,7 +18,7 @@ from conftest import BAD_FILES, ROOT, SR, Ran, drone, noise, run, write_bad_file
 
 from measure_audio_grain import measure_file
 from neural_audio_processor import DEMO_INPUT
-from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.batch_log import BATCH_LOG
 from neural_grain.app.processor import DEFAULT_MODEL
 from neural_grain.dsp.settings import GrainSettings
 
