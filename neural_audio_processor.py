@@ -65,6 +65,7 @@ from neural_grain.data.metadata import DEFAULT_FOLDERS
 from neural_grain.dsp.curve import LFO_SHAPES, SLIDER_RANGE, Lfo, parse_lfo
 from neural_grain.dsp.mix import MAX_GAIN_DB, Mix
 
+DEMO_FOLDER = DEFAULT_FOLDERS[1]
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_TARGETS = [RenderTarget(-2.0), RenderTarget(2.0)]
 MIN_SWEEP_STEP = 0.05  # octaves; smaller steps are below the precision of the result
@@ -337,12 +338,12 @@ def _check_combinations(args: argparse.Namespace) -> None:
 
 def _demo_source() -> Path:
     """The sound of the demo library that --demo opens."""
-    for folder in DEFAULT_FOLDERS:
-        if (path := Path(folder, DEMO_INPUT)).exists():
-            return path
-    raise PipelineError(
-        f"no {DEMO_INPUT} in {DEFAULT_FOLDERS[1]}/; make the demo library with: python measure_audio_grain.py --demo"
-    )
+    path = Path(DEMO_FOLDER, DEMO_INPUT)
+    if not path.exists():
+        raise PipelineError(
+            f"no {DEMO_INPUT} in {DEMO_FOLDER}/; make the demo library with: python measure_audio_grain.py --demo"
+        )
+    return path
 
 
 def _open_window(args: argparse.Namespace) -> int:

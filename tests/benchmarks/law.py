@@ -156,7 +156,7 @@ def is_monotone(row: Row) -> bool:
 
 
 def print_deviations(rows: list[Row], positions: tuple[float, ...]) -> None:
-    """Print the rows that are out of reach or off, then changes of level, then rows that are not monotone."""
+    """Print the rows that are out of reach or off, then changes of RMS, then rows that are not monotone."""
     for row in rows:
         points = zip(positions, row.octaves, row.within_reach, strict=True)
         notes = [
@@ -170,7 +170,7 @@ def print_deviations(rows: list[Row], positions: tuple[float, ...]) -> None:
         levels = zip(positions, row.level_db, strict=True)
         notes = [f"{octaves:+g}: {db:+.2f} dB" for octaves, db in levels if abs(db) > SHOWN_LEVEL_DB]
         if notes:
-            print(f"loudness: {row.name:32s} {', '.join(notes)}")
+            print(f"RMS: {row.name:32s} {', '.join(notes)}")
     for row in rows:
         if not is_monotone(row):
             print(f"not monotone: {row.name}: {', '.join(f'{octaves:+.4f}' for octaves in row.octaves)}")
