@@ -86,8 +86,10 @@ class FittedCurve:
 
     def for_duration(self, duration_s: float) -> GrainCurve:
         """The curve for a sound of some length, > 0."""
-        factor = duration_s / self.curve.end_s if self.curve.end_s else 1.0
-        return GrainCurve(tuple((seconds * factor, octaves) for seconds, octaves in self.curve.points))
+        end_s = self.curve.end_s or duration_s
+        # By time, because rounding may bring two points to the same one. Of these the last counts.
+        octaves_at = {seconds / end_s * duration_s: octaves for seconds, octaves in self.curve.points}
+        return GrainCurve(tuple(octaves_at.items()))
 
 
 def fault_of_point(seconds: float, octaves: float, before_s: float) -> str:
@@ -143,6 +145,7 @@ def format_curve(curve: GrainCurve) -> str:
 LFO_SHAPES = ("sine", "triangle", "square", "random")
 LFO_POINTS = 32  # of a sine, in each period
 JUMP_S = 1e-3  # between the two points of a jump
+MIN_LFO_HZ = 1e-6  # a period of 12 days
 MAX_LFO_HZ = 20.0  # a step of the gains lasts 46 ms
 
 
@@ -152,7 +155,7 @@ class Lfo:
 
     Parameters
     ----------
-    rate_hz : float within 0 (excluded) to 20
+    rate_hz : float within 1e-6 to 20
     depth : float >= 0, octaves to either side of the centre; positions beyond the slider's ends stay there
     shape : one of `LFO_SHAPES`; "random" goes to a new random position in every period
     centre : float, octaves
@@ -167,8 +170,8 @@ class Lfo:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if not 0 < self.rate_hz <= MAX_LFO_HZ:
-            raise ValueError(f"rate_hz={self.rate_hz} must be within 0 (excluded) to {MAX_LFO_HZ:g}")
+        if not MIN_LFO_HZ <= self.rate_hz <= MAX_LFO_HZ:
+            raise ValueError(f"rate_hz={self.rate_hz} must be within {MIN_LFO_HZ:g} to {MAX_LFO_HZ:g}")
         if not 0 <= self.depth <= 2 * SLIDER_RANGE:
             raise ValueError(f"depth={self.depth} must be within 0 to {2 * SLIDER_RANGE:g}")
         if self.shape not in LFO_SHAPES:

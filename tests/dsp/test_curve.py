@@ -48,6 +48,15 @@ class TestCurve:
         curve = GrainCurve.of([(1, -2), (3, 2)])
         np.testing.assert_allclose(curve.octaves_at(np.array([0, 1, 1.5, 3, 9])), [-2, -2, -1, 2, 2])
 
+    @pytest.mark.parametrize("end_s", [5e-324, 1e-320, 1e300])
+    def test_a_curve_of_any_length_can_be_fitted(self, end_s):
+        fitted = FittedCurve(GrainCurve.of([(0, 1), (end_s, 2)])).for_duration(10.0)
+        assert fitted.points == ((0.0, 1.0), (10.0, 2.0))
+
+    def test_of_points_that_fitting_brings_to_one_time_the_last_counts(self):
+        fitted = FittedCurve(GrainCurve.of([(0, 1), (5e-324, 2), (1, 3)])).for_duration(0.1)
+        assert fitted.points == ((0.0, 2.0), (0.1, 3.0))
+
     def test_fitted_to_a_sound_the_last_point_lies_at_its_end(self):
         fitted = FittedCurve(GrainCurve.of([(1, -2), (4, 2)])).for_duration(10.0)
         assert fitted.points == ((2.5, -2.0), (10.0, 2.0))
@@ -92,7 +101,7 @@ class TestLfo:
         ("text", "reason"),
         [
             ("1", "a rate in Hz and a depth"), ("1:2:sine:3", "a rate in Hz and a depth"), ("a:1", "must be numbers"),
-            ("0:1", "rate_hz=0.0"), ("nan:1", "rate_hz=nan"), ("30:1", "rate_hz=30.0"), ("1:-1", "depth=-1.0"),
+            ("0:1", "rate_hz=0.0"), ("1e-320:1", "rate_hz=1e-320"), ("nan:1", "rate_hz=nan"), ("30:1", "rate_hz=30.0"), ("1:-1", "depth=-1.0"),
             ("1:1:saw", "shape='saw'"),
         ],
     )  # fmt: skip
