@@ -94,7 +94,7 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
     processor = GrainProcessor.load(args.model, args.device)
     for folder in {job.output.parent for job in plan.jobs if job.output.parent.is_dir()}:
         remove_leftovers(folder)
-    report = BatchReport(len(plan.jobs), args.json)
+    report, rendering = BatchReport(len(plan.jobs), args.json), None
     options = {"progress": progress_bar("rendering")} if len(plan.jobs) > 1 else {}
     with open_batch_log(plan.log_folder, args.model, subtype) as log, cluster(args.dask):
         results = render_batch(
@@ -102,13 +102,19 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
         )
         for result in results:
             report.add(result)
-            if args.report is not None and result.rendering is not None:
-                draw_report(args.report, result.rendering, processor.settings, processor.threads)
-                print(f"wrote {printable(args.report)}", file=sys.stderr)
-    if args.instrument:
-        for path in write_presets(plan.jobs):
-            print(f"wrote {printable(path)}", file=sys.stderr)
-    return report.finish()
+            rendering = result.rendering  # with --report it is the only one
+    status = report.finish()
+    try:
+        if args.report is not None and rendering is not None:
+            draw_report(args.report, rendering, processor.settings, processor.threads)
+            print(f"wrote {printable(args.report)}", file=sys.stderr)
+        if args.instrument:
+            for path in write_presets(plan.jobs):
+                print(f"wrote {printable(path)}", file=sys.stderr)
+    except PipelineError as err:  # the sounds are there all the same
+        print(f"error: {printable(str(err))}", file=sys.stderr)
+        return max(status, 1)
+    return status
 
 
 class BatchReport:

@@ -65,6 +65,13 @@ def test_a_report_can_name_any_file(folder, tmp_path):
     assert ran.err.splitlines()[1:] == ["wrote x.png"]
 
 
+def test_a_sound_without_grain_is_reported_even_if_there_is_nothing_to_draw(tmp_path):
+    sf.write(tmp_path / "silence.wav", np.zeros(SR), SR)
+    ran = render(tmp_path, "silence.wav", "--gain", "1", "--report", "x.png", "--json", status=1)
+    assert len(json.loads(ran.out)["rendered"]) == 1
+    assert ran.err.endswith("silence.wav: nothing to draw, it has no grain\n")
+
+
 def test_a_mix_along_a_curve_reports_its_own_seconds_and_the_states_of_the_wet_sound(folder):
     args = ("in/drone0.wav", "--curve", "rise.txt", "--mix", "40", "--gain", "-2", "--json", "--report", "mix.png")
     (rendered,) = json.loads(render(folder, *args, "-o", "mix.wav").out)["rendered"]
