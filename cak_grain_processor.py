@@ -36,7 +36,6 @@ from neural_grain.base.cli import (
     add_version_argument,
     exit_process,
     exit_status,
-    positive_int,
     progress_bar,
     run_stage,
     warn,
@@ -53,6 +52,7 @@ from neural_grain.learn.settings import (
     FINAL_NAME,
     LATEST_NAME,
     MAX_BATCH_SIZE,
+    MAX_EPOCHS,
     TrainOptions,
 )
 
@@ -180,7 +180,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="gets the model and its reports (default: %(default)s)",
     )
     defaults = TrainOptions()
-    parser.add_argument("--epochs", type=positive_int, default=defaults.epochs, help="(default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=whole_number_within(1, MAX_EPOCHS), default=defaults.epochs, help="(default: %(default)s)"
+    )
     parser.add_argument(
         "--batch-size",
         type=whole_number_within(1, MAX_BATCH_SIZE),

@@ -29,6 +29,7 @@ from neural_grain.base.progress import progress_lines
 from neural_grain.base.streams import guard_streams
 
 RETRY_INTERRUPT_S = 0.05  # how soon Ctrl-C is tried again when it came during an import
+MAX_JOBS = 1024  # threads; systems refuse some thousands
 MAX_SEED = 2**63 - 1  # of the random numbers of torch
 END_WITHIN_S = 15.0  # after stdin has ended: by then every stage has saved what it can
 
@@ -172,32 +173,16 @@ def warn(message: str) -> None:
     print(f"warning: {printable(message)}", file=sys.stderr)
 
 
-def whole_number(text: str) -> int:
-    """Parse a whole number, for argparse, which would answer a ValueError with the name of the function."""
-    try:
-        return int(text)
-    except ValueError as err:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from err
-
-
 def whole_number_within(low: int, high: int) -> Callable[[str], int]:
-    """Make a parser of whole numbers within bounds, for argparse."""
+    """Make a parser of whole numbers within bounds, for argparse, which would name the parser after a ValueError."""
 
     def parse(text: str) -> int:
-        value = whole_number(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not within {low} to {high}")
-        return value
+        with suppress(ValueError):
+            if low <= (value := int(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
 
     return parse
-
-
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1, for argparse."""
-    with suppress(argparse.ArgumentTypeError):
-        if (value := whole_number(text)) >= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
 
 
 def number(text: str) -> float:
@@ -228,7 +213,13 @@ def add_version_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_parallel_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:
     """Add ``-j`` and ``--dask``, which have the same meaning in every stage that works on many files."""
-    parser.add_argument("-j", "--jobs", type=positive_int, default=jobs, help="files at a time (default: %(default)s)")
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=whole_number_within(1, MAX_JOBS),
+        default=jobs,
+        help="files at a time (default: %(default)s)",
+    )
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",

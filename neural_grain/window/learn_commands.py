@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_grain.base.errors import PipelineError, printable, short_repr
-from neural_grain.learn.settings import TrainOptions
+from neural_grain.learn.settings import MAX_EPOCHS, TrainOptions
 from neural_grain.session.learn_state import FolderCounts, LearnState, Phase, StageLines
 from neural_grain.session.learning import (
     FolderCounted,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from neural_grain.window.learn_view import LearnLine, LearnView
     from neural_grain.window.theme import Palette
 
-MAX_EPOCHS = 10_000
 MAX_NAME_IN_LINE = 24  # characters of the name of a model in the line of the main window
 QUIT_LEARNING = "A model is being learned. Quit and stop it? What is done is kept, and it can be continued."
 OVER = (Phase.STOPPED, Phase.FAILED, Phase.DONE)
