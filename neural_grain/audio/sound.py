@@ -224,9 +224,8 @@ def _search_folder(root: Path, extensions: frozenset[str], searched: set[tuple[i
         searched.add(identity)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
-            file = Path(folder, name)
-            if not name.startswith(".") and file.suffix.lower() in extensions:
-                yield file
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions:
+                yield Path(folder, name)
     yield from map(Path, unreadable)
 
 
