@@ -52,6 +52,8 @@ RIFX = Container("big", b"data", 12)
 AIFF = Container("big", b"SSND", 12)
 CAF = Container("big", b"data", 8, size_bytes=8, alignment=1)
 W64 = Container("little", b"data" + W64_GUID_END, 40, 16, 8, alignment=8, size_covers_header=True)
+FAMILIES = {"RF64": "WAV", "WAVEX": "WAV"}  # formats of libsndfile that share their chunks with another one
+FAMILY_CONTAINERS = {"WAV": RIFF, "AIFF": AIFF, "CAF": CAF, "W64": W64}
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,23 @@ def read_body(file: BinaryIO, chunk: Chunk) -> bytes:
     return file.read(chunk.size)
 
 
+def chunk_bodies(path: Path, container: Container, names: Sequence[bytes] = ()) -> list[tuple[bytes, bytes]]:
+    """Identifiers and bodies of the whole chunks of a file that do not hold samples.
+
+    Parameters
+    ----------
+    names : the first four bytes of the identifiers that are wanted; all if there are none
+    """
+    with open(path, "rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        return [
+            (chunk.id, read_body(file, chunk))
+            for chunk in read_chunks(file, container)
+            if chunk.id != container.data_id and chunk.start + chunk.size <= n_bytes
+            if not names or chunk.id[:4] in names
+        ]
+
+
 def rewrite_chunks(
     path: Path,
     container: Container,
@@ -136,7 +155,8 @@ def rewrite_chunks(
     replaced : new bodies by identifier; an empty body removes the chunk
     before_data, after_data : identifiers and bodies of the chunks to add before and after the samples
     """
-    with open(path, "rb") as source, atomic_write(path) as temporary, open(temporary, "wb") as target:
+    # Both files are closed before the new one replaces the old one: Windows replaces no file that is open.
+    with atomic_write(path) as temporary, open(path, "rb") as source, open(temporary, "wb") as target:
         target.write(source.read(container.first_chunk))
         ds64_start = None
         for chunk in read_chunks(source, container):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ AUDIO_EXTENSIONS = frozenset((
     ".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".caf",
     ".au", ".snd",
 ))  # fmt: skip
-#: Of common audio formats that libsndfile can't decode. A file is not looked for by these, but reported.
+#: Extensions of common audio formats that libsndfile can't decode. Such files are reported and left out.
 UNREADABLE_EXTENSIONS = frozenset((
     ".m4a", ".m4b", ".m4p", ".aac", ".wma", ".ape", ".wv", ".tta", ".mpc", ".mka", ".ac3", ".dts", ".dsf", ".dff", ".amr",
     ".ra", ".spx", ".shn", ".weba", ".adts", ".eac3", ".tak", ".ofr",
@@ -256,6 +257,15 @@ def audio_streams(path: Path) -> list[Stream]:
         raise PipelineError(f"not readable ({err.strerror})") from err
 
 
+def libsndfile_path(path: Path) -> str | bytes:
+    """The name of a file as soundfile passes it on unchanged.
+
+    That is bytes, because a name need not be valid UTF-8, but text on Windows, where libsndfile would take bytes for
+    text in the code page of the system, which has no place for most letters.
+    """
+    return str(path) if sys.platform == "win32" else os.fsencode(path)
+
+
 @contextmanager
 def open_stream(path: Path, stream: Stream) -> Iterator[SoundFile]:
     """Open one stream of an audio file to read it from its start to its end."""
@@ -264,8 +274,7 @@ def open_stream(path: Path, stream: Stream) -> Iterator[SoundFile]:
     try:
         with ExitStack() as stack:
             is_whole_file = not stream.prefix and (stream.start, stream.stop) == (0, os.path.getsize(path))
-            # The name as bytes, because it need not be valid UTF-8.
-            source = os.fsencode(path) if is_whole_file else stack.enter_context(StreamFile(path, stream))
+            source = libsndfile_path(path) if is_whole_file else stack.enter_context(StreamFile(path, stream))
             file = stack.enter_context(sf.SoundFile(source))
             # soundfile seeks after every read, which takes time and fails at the end of a FLAC of unknown length.
             file.seekable = lambda: False

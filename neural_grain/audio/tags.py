@@ -41,7 +41,6 @@ CAF_FIELDS = {
     "copyright": "COPYRIGHT", "tempo": "BPM", "key signature": "INITIALKEY", "track number": "TRACKNUMBER",
     "composer": "COMPOSER", "lyricist": "LYRICIST", "recorded date": "ORIGINALDATE", "encoding application": "ENCODER",
 }  # fmt: skip
-FRONT_COVER = 3
 
 
 @dataclass

@@ -14,7 +14,7 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.audio.sound import find_audio, open_sound, sound_from_array
+from neural_grain.audio.sound import find_audio, libsndfile_path, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.flatness import measure_grain
 
@@ -109,6 +109,13 @@ def test_the_grain_of_a_file_in_any_format_is_that_of_its_samples(
     assert (sound.sr, sound.channels) == (48_000, 2)
     octaves = math.log2(measure_grain(sound) / measure_grain(sound_from_array(y, 48_000)))
     assert abs(octaves) < tolerance_octaves
+
+
+def test_libsndfile_gets_names_as_bytes_and_on_windows_as_text(monkeypatch):
+    path = Path(os.fsdecode("ü".encode() + b"\xff.wav"))
+    assert libsndfile_path(path) == "ü".encode() + b"\xff.wav"
+    monkeypatch.setattr("sys.platform", "win32")
+    assert libsndfile_path(path) == str(path)
 
 
 def test_samples_must_have_one_or_two_dimensions():
