@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "base": "streams errors caches identity files records parallel progress cli",
-    "audio": "chunks mpeg structure layout sound limiter tags stated_layout markers embedded formats",
+    "audio": "audio_files chunks mpeg structure layout sound limiter tags stated_layout markers embedded formats",
     "dsp": (
         "settings stft flatness linear_prediction masking layers mel loudness analysis smoothing overview gains generation resynthesis "
         "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"

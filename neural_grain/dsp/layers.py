@@ -25,8 +25,8 @@ import numpy as np
 from neural_grain.audio.sound import Sound, interleave
 from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import map_in_order
-from neural_grain.dsp.masking import LONG, SHORT, TextureFilter, Threshold, join_points
 from neural_grain.dsp.linear_prediction import continue_edge
+from neural_grain.dsp.masking import LONG, SHORT, TextureFilter, Threshold, join_points
 from neural_grain.dsp.settings import GrainSettings
 
 

@@ -33,7 +33,9 @@ def test_k_weighting_is_near_the_default_filters_of_pyloudnorm():
 
 
 def test_beyond_the_rate_of_the_filters_the_weight_stays_the_same():
-    np.testing.assert_array_equal(k_weighting(np.array([24_000.0, 30_000.0, 96_000.0])), k_weighting(np.full(3, 23_000.0)))
+    np.testing.assert_array_equal(
+        k_weighting(np.array([24_000.0, 30_000.0, 96_000.0])), k_weighting(np.full(3, 23_000.0))
+    )
 
 
 def loudness(y: np.ndarray, sr: int) -> float:
