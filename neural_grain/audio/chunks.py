@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write
 
 W64_GUID_END = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of all chunks but the outermost
@@ -208,6 +209,8 @@ def _write_total_size(target: BinaryIO, container: Container, ds64_start: int | 
     elif ds64_start is not None:
         target.seek(ds64_start)
         target.write((total - 8).to_bytes(8, container.byteorder))
+    elif total - 8 >= 1 << 32:
+        raise PipelineError("longer than 4 GB with the chunks of the input; choose another format, such as .rf64")
     else:
         target.seek(4)
         target.write((total - 8).to_bytes(4, container.byteorder))

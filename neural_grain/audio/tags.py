@@ -61,7 +61,9 @@ class Tags:
     def add(self, name: str, values: Iterable[str]) -> None:
         """Add the values of a field, each only once."""
         known = self.fields.setdefault(name.upper(), [])
-        known += [value for value in values if value and value not in known]
+        for value in values:
+            if value and value not in known:
+                known.append(value)
 
     def __bool__(self) -> bool:
         return any(self.fields.values()) or bool(self.pictures)

@@ -206,7 +206,7 @@ def run_lock(path: Path) -> Iterator[None]:
     except BlockingIOError as err:
         raise PipelineError(f"{path}: another run is writing it; wait until it has ended") from err
     except OSError as err:
-        raise PipelineError(f"{path}: can't write ({err.strerror})") from err
+        raise _write_error(path, err) from err
     try:
         yield
     finally:
@@ -245,10 +245,17 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
             if flush:
                 with suppress(OSError):  # folders that can't be opened or flushed, as on some network file systems
                     _flush(path.parent, os.O_RDONLY)
-        except OSError as err:  # without a reason of the system if numpy has written a part of an array
-            raise PipelineError(f"{path}: can't write ({err.strerror or f'{err}; is the disk full?'})") from err
+        except OSError as err:
+            raise _write_error(path, err) from err
         finally:
             _remove(part)
+
+
+def _write_error(path: Path, err: OSError) -> PipelineError:
+    """Make an error that names the file, unless it is a temporary one: then the caller names what it will become."""
+    name = "" if HIDDEN_NAME.fullmatch(path.name) else f"{path}: "
+    reason = err.strerror or f"{err}; is the disk full?"  # numpy gives none if it could write only a part of an array
+    return PipelineError(f"{name}can't write ({reason})")
 
 
 def _remove(path: Path) -> bool:

@@ -6,6 +6,7 @@ import base64
 import os
 import resource
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 
 import mutagen
@@ -19,7 +20,14 @@ from mutagen.id3 import APIC, COMM, ID3, TBPM, TIT2, TPE1, TPE2, TXXX
 from mutagen.mp3 import MP3
 from mutagen.wave import WAVE
 
-from neural_grain.audio.chunks import container_at, read_body, read_chunks, rewrite_chunks
+from neural_grain.audio.chunks import (
+    RIFF,
+    _write_total_size,
+    container_at,
+    read_body,
+    read_chunks,
+    rewrite_chunks,
+)
 from neural_grain.audio.embedded import copy_embedded
 from neural_grain.audio.formats import output_format, read_format, written_sound
 from neural_grain.audio.layout import check_layout
@@ -27,6 +35,7 @@ from neural_grain.audio.markers import markers_from_aiff
 from neural_grain.audio.sound import open_sound
 from neural_grain.audio.stated_layout import MASK_FIELD
 from neural_grain.base.errors import PipelineError
+from neural_grain.base.files import atomic_write
 
 SAMPLE_RATE = 48000  # one that Opus can have, too
 TITLE = "Weiher, zweite Aufnahme: ü 日"
@@ -162,6 +171,16 @@ class TestChunks:
         assert render(tmp_path / "a.wav", tmp_path / "b.aiff") == []
         markers = markers_from_aiff(chunks_of(tmp_path / "b.aiff"))
         assert [marker.name for marker in markers.markers] == ["x" + 126 * "ü"]
+
+    @pytest.mark.parametrize(("n_bytes", "fits"), [(2**32 + 7, True), (2**32 + 8, False)])
+    def test_a_file_whose_length_has_no_place_in_its_header_is_refused(self, tmp_path, n_bytes, fits):
+        with open(tmp_path / "sparse.wav", "w+b") as file:
+            file.truncate(n_bytes)
+            file.seek(0, os.SEEK_END)
+            with nullcontext() if fits else pytest.raises(PipelineError, match="longer than 4 GB"):
+                _write_total_size(file, RIFF, None)
+            file.seek(4)
+            assert file.read(4) == (b"\xff\xff\xff\xff" if fits else bytes(4))
 
     def test_no_file_is_open_when_it_is_replaced(self, tmp_path, monkeypatch):
         """Windows replaces no file that is open."""
@@ -322,10 +341,11 @@ class TestTags:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
         try:
-            with pytest.raises(PipelineError, match=r"can't write \(File too large\)"):
-                render(path, tmp_path / f"b.{output}")
+            with pytest.raises(PipelineError) as caught, atomic_write(tmp_path / f"b.{output}") as temporary:
+                render(path, temporary)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert str(caught.value) == "can't write (File too large)"  # the caller adds the name of the file
 
     def test_damaged_tags_are_named_and_do_not_stop_the_rendering(self, tmp_path):
         path = write(tmp_path / "a.mp3", "MPEG_LAYER_III")
