@@ -149,6 +149,15 @@ class TestAtomicWrite:
         flush_written_files()
         assert (flushes, groups) == ([], [["a.npy", "b.npy"]])
 
+    def test_each_file_of_a_group_is_flushed_where_the_system_has_no_call_for_that(
+        self, tmp_path, flushes, monkeypatch
+    ):
+        monkeypatch.delattr(os, "sync")
+        with atomic_write(tmp_path / "x.json", flush=False) as temporary:
+            temporary.touch()
+        flush_written_files()
+        assert len(flushes) == 2
+
     def test_says_in_one_line_that_its_folder_was_replaced_meanwhile(self, tmp_path):
         folder = tmp_path / "folder"
         folder.mkdir()
