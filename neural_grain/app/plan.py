@@ -14,7 +14,7 @@ from pathlib import Path
 
 from neural_grain.app.batch_log import BATCH_LOG, read_log
 from neural_grain.app.targets import Job, RenderTarget, output_name
-from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, unreadable_formats
+from neural_grain.audio.audio_files import AUDIO_EXTENSIONS, find_audio, unreadable_formats
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.identity import ignores_case, name_keys, refuse_inputs
 

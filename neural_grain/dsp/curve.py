@@ -85,9 +85,8 @@ class FittedCurve:
         return self.curve.is_constant
 
     def for_duration(self, duration_s: float) -> GrainCurve:
-        """The curve for a sound of some length, > 0."""
+        """The curve for a sound of some length, > 0. Of points that rounding makes coincide, the last one remains."""
         end_s = self.curve.end_s or duration_s
-        # By time, because rounding may bring two points to the same one. Of these the last counts.
         octaves_at = {seconds / end_s * duration_s: octaves for seconds, octaves in self.curve.points}
         return GrainCurve(tuple(octaves_at.items()))
 
@@ -138,15 +137,15 @@ def parse_curve(text: str) -> GrainCurve:
 
 
 def format_curve(curve: GrainCurve) -> str:
-    """The text that `parse_curve` reads, one point a line."""
-    return "".join(f"{round(seconds, 6):.12g} {octaves:.6g}\n" for seconds, octaves in curve.points)
+    """The text that `parse_curve` reads, one point a line. Of points that rounding makes coincide, the last one remains."""
+    octaves_at = {f"{round(seconds, 6):.12g}": octaves for seconds, octaves in curve.points}
+    return "".join(f"{seconds} {octaves:.6g}\n" for seconds, octaves in octaves_at.items())
 
 
 LFO_SHAPES = ("sine", "triangle", "square", "random")
 LFO_POINTS = 32  # of a sine, in each period
 JUMP_S = 1e-3  # between the two points of a jump
-MIN_LFO_HZ = 1e-6  # a period of 12 days
-MAX_LFO_HZ = 20.0  # a step of the gains lasts 46 ms
+MIN_LFO_HZ, MAX_LFO_HZ = 1e-6, 20.0  # one period in twelve days; a step of the gains lasts 46 ms
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ class Lfo:
 
     Parameters
     ----------
-    rate_hz : float within 1e-6 to 20
+    rate_hz : float within 0.000001 to 20
     depth : float >= 0, octaves to either side of the centre; positions beyond the slider's ends stay there
     shape : one of `LFO_SHAPES`; "random" goes to a new random position in every period
     centre : float, octaves
@@ -171,7 +170,7 @@ class Lfo:
     def __post_init__(self) -> None:
         """Check the values."""
         if not MIN_LFO_HZ <= self.rate_hz <= MAX_LFO_HZ:
-            raise ValueError(f"rate_hz={self.rate_hz} must be within {MIN_LFO_HZ:g} to {MAX_LFO_HZ:g}")
+            raise ValueError(f"rate_hz={self.rate_hz} must be within {MIN_LFO_HZ:f} to {MAX_LFO_HZ:g}")
         if not 0 <= self.depth <= 2 * SLIDER_RANGE:
             raise ValueError(f"depth={self.depth} must be within 0 to {2 * SLIDER_RANGE:g}")
         if self.shape not in LFO_SHAPES:
@@ -179,7 +178,7 @@ class Lfo:
         if not abs(self.centre) <= SLIDER_RANGE:
             raise ValueError(f"centre={self.centre} must be within -{SLIDER_RANGE:g} to {SLIDER_RANGE:g}")
         if self.seed < 0:
-            raise ValueError(f"seed={self.seed} must be 0 or more")
+            raise ValueError(f"seed={self.seed} must be at least 0")
 
     def for_duration(self, duration_s: float) -> GrainCurve:
         """The curve for a sound of some length."""

@@ -14,7 +14,7 @@ from conftest import ROOT, run, write_library
 import cak_grain_processor
 import neural_audio_processor
 from neural_grain import __version__
-from neural_grain.base.cli import add_parallel_arguments, run_stage, whole_number_within
+from neural_grain.base.cli import add_parallel_arguments, number, run_stage, whole_number_within
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.progress import read_progress
 
@@ -55,6 +55,21 @@ def test_a_seed_that_is_none_is_refused_by_stages_3_and_4_alike(capsys, text):
             build_parser().parse_args([f"--seed={text}"])
         line = capsys.readouterr().err.splitlines()[-1]
         assert f"argument --seed: {text} is not a whole number from 0 to" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1,5", "1,5 is not a number; write 1.5"),
+        ("-,5", "-,5 is not a number; write -.5"),
+        ("a,b", "a,b is not a number"),
+        ("1,000,000", "1,000,000 is not a number"),
+    ],
+)
+def test_a_number_with_a_comma_is_refused_with_the_number_that_is_meant(text, reason):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        number(text)
+    assert str(caught.value) == reason
 
 
 class TestRunStage:

@@ -314,7 +314,6 @@ ERRORS = [
     (("in.wav", "--grain", "1", "-o", f"{'x' * 300}.wav"), "xxx.wav: the name is longer than 255 bytes"),
     (("in.wav", "--grain", "1", "--model", "x" * 300), "xxx: File name too long"),
     (("x" * 300, "--grain", "1"), "xxx: File name too long"),
-    (("in.wav", "--lfo", "1:1:random", "--seed", "-1"), "argument --seed: -1 is not a whole number from 0 to"),
     (("--curve-fit", "--over-time"), "--curve-fit --over-time: only for rendering"),
     (("in.wav", "--grain", "1", "-o", "/sys/x.wav"), "/sys: can't write there"),
     (("in.wav", "--grain", "1", "-o", "x.opus"), "can't write OGG OPUS with 1 channels at 44100 Hz"),
