@@ -17,7 +17,7 @@ FLOORS = {
     "base": "streams errors caches identity files records parallel progress cli",
     "audio": "audio_files chunks mpeg structure layout sound limiter tags stated_layout markers embedded formats",
     "dsp": (
-        "settings stft flatness linear_prediction masking layers mel loudness analysis smoothing overview gains generation resynthesis "
+        "settings stft flatness linear_prediction masking layers mel loudness probe analysis smoothing overview gains generation resynthesis "
         "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"
     ),
     "data": "metadata histogram tiles incremental pictures demo",
