@@ -5,6 +5,7 @@ No file of another kind is replaced by mistake. The file dialog of the system ha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def write_curve(path: Path, curve: GrainCurve) -> None:
 
 def is_other_file(path: Path) -> bool:
     """Whether something other than a curve has this name."""
-    if not path.exists():
+    if not os.path.exists(path):
         return False
     try:
         read_curve(path)

@@ -5,6 +5,7 @@ Nothing here replaces a file of the user unasked, and an input never.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,7 +83,8 @@ class FileCommands:
     @property
     def folder(self) -> str:
         """Where dialogs begin; empty if that is gone."""
-        return self._preferences.folder if Path(self._preferences.folder).is_dir() else ""
+        # Unlike `Path.is_dir`, this is False for a folder that can't be asked about, such as on a disconnected drive.
+        return self._preferences.folder if os.path.isdir(self._preferences.folder) else ""
 
     def ask_open(self) -> None:
         """Ask for files and open them."""
@@ -95,7 +97,7 @@ class FileCommands:
 
     def open_all(self, sources: Sequence[Path]) -> None:
         """Open a file, or several files and folders as a list, of which the first is opened."""
-        if len(sources) == 1 and not sources[0].is_dir():
+        if len(sources) == 1 and not os.path.isdir(sources[0]):
             return self.open(sources[0])
         try:
             paths = find_audio(sources)

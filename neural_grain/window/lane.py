@@ -11,6 +11,7 @@ import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from neural_grain.session.curve_editor import Points
 from neural_grain.window.canvas_view import SHIFT
 from neural_grain.window.lane_view import LaneView
 from neural_grain.window.panels import PANEL
@@ -159,6 +160,11 @@ class CurveLane:
         drag.x, drag.y = event.x, event.y
         self._move(drag.seconds, drag.octaves)
 
+    @property
+    def is_dragged(self) -> bool:
+        """Whether the mouse holds a point."""
+        return self._drag is not None
+
     def _end_drag(self) -> None:
         self._drag = None
 
@@ -213,6 +219,12 @@ class CurveLane:
         edit()
         self._edited()
         self._callbacks.edit_done()
+
+    def show_points(self, points: Points) -> None:
+        """Take other points in place of all, as a part of a larger change that the window keeps as one edit."""
+        self._end_drag()
+        self.editor.replace(points)
+        self._edited()
 
     def _edited(self) -> None:
         self.view.draw_soon()

@@ -8,6 +8,7 @@ because some installations of Python lack it.
 
 from __future__ import annotations
 
+import os
 import queue
 from dataclasses import dataclass
 from functools import partial
@@ -284,14 +285,15 @@ class GrainWindow:
 
     def _measure(self) -> None:
         self._cancel_settling()
-        self.settings.record()
+        if not (self.lane.is_dragged or self.layout.octave_slider.slider.is_dragged):  # a drag is one step for undo
+            self.settings.record()
         self.session.measure(self.target)
         self._refresh()
 
     def _chosen_model(self) -> Path | None:
         """The model that was chosen in an earlier session, if it is still there."""
-        path = Path(self.preferences.model)
-        return path if self.preferences.model and path.is_file() else None
+        # Unlike `Path.is_file`, this is False for a file that can't be asked about, such as on a disconnected drive.
+        return Path(self.preferences.model) if os.path.isfile(self.preferences.model) else None
 
     def _recent_entries(self) -> list[Entry]:
         from neural_grain.window.menus import Entry

@@ -221,6 +221,14 @@ def test_a_remembered_model_that_is_damaged_does_not_keep_the_window_from_workin
     d.wait_until(lambda: d.has_open(sound))
 
 
+def test_remembered_paths_that_the_system_refuses_to_look_at_do_not_keep_the_window_from_working(start, tmp_path):
+    too_long = str(tmp_path / ("x" * 300))
+    write_preferences(tmp_path / "preferences/window.json", Preferences(model=too_long, folder=too_long))
+    d = start()
+    assert d.session.processor.loaded is None
+    assert d.window.files.folder == ""
+
+
 def test_closing_while_the_worker_is_busy_ends_its_thread(start, sound):
     d = start(sound, wait=False)
     d.wait_until(lambda: d.session.n_tasks > 0)
