@@ -150,13 +150,19 @@ class FileCommands:
         self._ask_save(listening if listening in LAYER_NAMES else None)
 
     def _ask_save(self, layer: str | None) -> Path | None:
-        """Ask for a name and render the open file to it; returns the name, or None if none was given."""
+        """Ask for a name and render the open file to it; returns the name, or None if none was given.
+
+        What is rendered is what was open before the question: messages of the worker arrive while it waits.
+        """
+        opened = self._session.opened
+        if opened is None:  # another file has taken its place while the user was asked whether to save
+            return None
         target = replace(self._window.target(), layer=layer)
-        suggestion = output_name(self._session.opened.path, target)
+        suggestion = output_name(opened.path, target)
         name = self._window.dialogs().save_name(f"Save the {layer or 'result'}", self.folder, suggestion)
         if not name:
             return None
-        self._session.save(Path(name), target)
+        self._session.save(opened.path, Path(name), target)
         self._window.refresh()
         return Path(name)
 

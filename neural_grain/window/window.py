@@ -371,7 +371,7 @@ class GrainWindow:
                 self._remembered_model = None
                 self.settings.use_model(None)
                 self.session.set_status(f"{reason}; the built-in pattern is used", is_error=True)
-            case WorkFailed() | WorkCancelled():
+            case WorkFailed() | WorkCancelled() if not self.session.is_switching:
                 self.settings.model = self.session.model_path
             case RenderingDone() | CurveEstimated():
                 self._update_sound()

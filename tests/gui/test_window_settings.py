@@ -197,6 +197,17 @@ def test_a_preset_is_one_step_for_undo_and_redo(start, sound):
     assert settings.current == second
 
 
+def test_a_failure_does_not_make_the_window_forget_the_model_that_was_chosen_after_it(start, project, sound):
+    d = start(sound)
+    d.answers["save"] = str(sound.with_name("x.xyz"))
+    d.window.settings.move_to(-1.0)
+    d.window.files.ask_save()
+    d.window.settings.use_model(project.model)
+    d.settle()
+    assert d.session.model_path == d.window.settings.model == project.model
+    assert d.window.settings.history.current.model == project.model
+
+
 def test_two_slots_compare_two_models_at_the_same_measured_grain(start, project, sound):
     d = start(sound, model=project.model)
     d.window.settings.move_to(-1.5)
