@@ -187,6 +187,8 @@ class Worker:
             return WorkCancelled()
         except PipelineError as err:
             return WorkFailed(printable(str(err)))
+        except MemoryError:
+            return WorkFailed("there is not enough memory for this; close other programs, or use a shorter sound")
         except Exception as err:  # noqa: BLE001  the thread would die, and the window wait for it without end
             at = traceback.extract_tb(err.__traceback__)[-1]
             place = f"{Path(at.filename).name}:{at.lineno}"

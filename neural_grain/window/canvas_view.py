@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tkinter as tk
+from collections.abc import Callable
 
 import numpy as np
 
@@ -49,6 +50,13 @@ class CanvasView:
         """Whether the keyboard has its focus here, which is to be seen."""
         # `focus_get` raises KeyError while a dialog of the system has the focus.
         return str(self.canvas.tk.call("focus")) == str(self.canvas)
+
+    def bind_wheel(self, turn: Callable[[tk.Event, int], None]) -> None:
+        """Call a function for every notch of the wheel, with the event and 1 for upwards or -1 for downwards."""
+        # X11 reports the wheel as buttons 4 and 5, Windows and macOS as an event of its own.
+        self.canvas.bind("<Button-4>", lambda event: turn(event, 1))
+        self.canvas.bind("<Button-5>", lambda event: turn(event, -1))
+        self.canvas.bind("<MouseWheel>", lambda event: turn(event, 1 if event.delta > 0 else -1))
 
     def clear(self) -> None:
         """Remove everything, and paint the ground."""

@@ -80,9 +80,7 @@ class GrainSlider(CanvasView):
         bind("<Button-1>", self._on_press)
         bind("<B1-Motion>", self._on_drag)
         bind("<ButtonRelease-1>", lambda _: self._end_drag())
-        bind("<Button-4>", lambda event: self._on_wheel(event, 1))
-        bind("<Button-5>", lambda event: self._on_wheel(event, -1))
-        bind("<MouseWheel>", lambda event: self._on_wheel(event, 1 if event.delta > 0 else -1))
+        self.bind_wheel(self._on_wheel)
         self._hint = ""
         Hint(self.canvas, self._hint_text, lambda: self.palette, scale)
 

@@ -331,7 +331,14 @@ class GrainWindow:
         self.root.destroy()
 
     def _poll(self) -> None:
-        """Handle the messages of the worker, and follow the playback."""
+        """Do again and again what the window does by itself. A fault in it is reported, and does not end it."""
+        try:
+            self._follow_threads()
+        finally:
+            self._poll_id = self.root.after(WINDOW.poll_ms, self._poll)
+
+    def _follow_threads(self) -> None:
+        """Handle the messages of the worker and of the learning, and follow the playback."""
         try:
             while True:
                 self._handle(self.worker.messages.get_nowait())
@@ -346,7 +353,6 @@ class GrainWindow:
             self.layout.show_info(self.session.info_text(self.playback.position_s))
             if self.playback.is_playing != self.layout.state.is_playing:  # the sound or its device has ended
                 self._refresh()
-        self._poll_id = self.root.after(WINDOW.poll_ms, self._poll)
 
     def _handle(self, message: Message) -> None:
         self.session.handle(message)

@@ -229,6 +229,20 @@ def test_remembered_paths_that_the_system_refuses_to_look_at_do_not_keep_the_win
     assert d.window.files.folder == ""
 
 
+def test_a_fault_while_a_message_is_handled_does_not_stop_the_window(start, sound, monkeypatch):
+    d = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(d.window.files, "handle", lambda message: 1 / 0)
+        d.window.open(sound)
+        while not d.errors:
+            d.root.update()
+    assert set(d.errors) == {"ZeroDivisionError('division by zero')"}
+    d.errors.clear()
+    d.wait_until(lambda: d.window.is_idle)
+    d.window.open(sound)
+    d.wait_until(lambda: d.has_open(sound) and d.session.rendering is not None)
+
+
 def test_closing_while_the_worker_is_busy_ends_its_thread(start, sound):
     d = start(sound, wait=False)
     d.wait_until(lambda: d.session.n_tasks > 0)
