@@ -140,17 +140,17 @@ def plan_batch(
     else:
         jobs = [Job(next(iter(sources)), Path(output), targets[0])]
     refuse_inputs([job.output for job in jobs], [*sources, *also_read])
-    is_batch = output is not None or n_jobs > 1 or any(path.is_dir() for path in inputs)
+    is_batch = output is not None or n_jobs > 1 or any(os.path.isdir(path) for path in inputs)
     return BatchPlan(jobs, folder if is_batch else None, tuple(warnings))
 
 
 def _find_sources(inputs: Sequence[Path], keep_tree: bool) -> dict[Path, Path]:
     """Audio files among and below the inputs, each with the folder that its tree starts from."""
-    files = [Path(os.path.abspath(path)) for path in inputs if not path.is_dir()]
+    files = [Path(os.path.abspath(path)) for path in inputs if not os.path.isdir(path)]
     shared = Path(os.path.commonpath([file.parent for file in files])) if keep_tree and files else None
     sources: dict[Path, Path] = {}
     for path in inputs:
-        root = Path(os.path.abspath(path)) if path.is_dir() else shared
+        root = Path(os.path.abspath(path)) if os.path.isdir(path) else shared
         for source in find_audio([path]):
             sources.setdefault(source, root or source.parent)
     return sources
@@ -176,7 +176,7 @@ def _without_outputs(sources: dict[Path, Path], inputs: Sequence[Path], folder: 
 def _logged_outputs(folders: Iterable[Path]) -> set[str]:
     """Names, as `name_keys` gives them, of everything that the batch logs in these folders know as output."""
     logs = [folder / BATCH_LOG for folder in folders]
-    return set(name_keys(log.parent / record.output for log in logs if log.is_file() for record in read_log(log)))
+    return set(name_keys(log.parent / record.output for log in logs if os.path.isfile(log) for record in read_log(log)))
 
 
 def jobs_in_folder(sources: Mapping[Path, Path], targets: Sequence[RenderTarget], folder: Path) -> list[Job]:
@@ -255,7 +255,7 @@ class BatchLog:
         except OSError as err:
             raise PipelineError(f"{model_path}: not readable ({err.strerror})") from err
         self._lock = threading.Lock()
-        exists = self._path.exists()
+        exists = os.path.exists(self._path)
         self._last = {record.output: record for record in read_log(self._path)} if exists else {}
         self._line_start = "\n" if exists else ""  # ends a last line that was cut off
 
@@ -278,7 +278,7 @@ class BatchLog:
 
     def taken(self, jobs: Iterable[Job]) -> list[Path]:
         """Outputs that exist and are the user's."""
-        return [job.output for job in jobs if job.output.exists() and not self.owns(job)]
+        return [job.output for job in jobs if os.path.exists(job.output) and not self.owns(job)]
 
     def add(self, job: Job, *, is_done: bool) -> None:
         """Append that a job was begun, or is done."""
@@ -371,7 +371,7 @@ def render_batch(
 def _begin_tasks(jobs: Iterable[Job], overwrite: bool, log: BatchLog | None, is_remote: bool) -> Iterator[_Task]:
     """Turn each job into a task when a thread or worker is free for it, and log that it was begun."""
     for job in jobs:
-        is_free = not job.output.exists()
+        is_free = not os.path.exists(job.output)
         may_replace = overwrite or (log is not None and log.owns(job))
         if log is not None and (may_replace or is_free):
             with suppress(PipelineError):  # rendering will meet the same fault, and its error names the job
