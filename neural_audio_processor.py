@@ -60,6 +60,7 @@ from neural_grain.base.cli import (
     progress_bar,
     run_stage,
     warn,
+    whole_number,
 )
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import remove_leftovers
@@ -256,7 +257,9 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         metavar="HZ:DEPTH[:SHAPE]",
         help=f"move the slider around --grain by so many octaves; {', '.join(LFO_SHAPES)} (default: {LFO_SHAPES[0]})",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of a random --lfo (default: %(default)s)")
+    group.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="of a random --lfo (default: %(default)s)"
+    )
     group.add_argument(
         "--over-time",
         action="store_true",
@@ -325,6 +328,8 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise PipelineError(f"--lfo moves around --grain; leave --{other.replace('_', '-')} out")
     if args.seed and (args.lfo is None or args.lfo.shape != "random"):
         raise PipelineError("--seed is for a random --lfo")
+    if args.seed < 0:
+        raise PipelineError(f"--seed {args.seed}: must be 0 or more")
 
 
 def _demo_source() -> Path:

@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "base": "streams errors caches identity files records parallel progress cli",
-    "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
+    "audio": "audio_files chunks mpeg structure layout sound limiter tags stated_layout markers embedded formats",
     "dsp": (
-        "settings stft flatness prediction masking layers mel loudness analysis smoothing overview gains generation resynthesis "
+        "settings stft flatness linear_prediction masking layers mel loudness analysis smoothing overview gains generation resynthesis "
         "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"
     ),
     "data": "metadata histogram tiles incremental pictures demo",

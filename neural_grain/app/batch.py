@@ -22,7 +22,7 @@ from pathlib import Path
 from neural_grain.app.outputs import FileRendering
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget, output_name
-from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, unreadable_formats
+from neural_grain.audio.audio_files import AUDIO_EXTENSIONS, find_audio, unreadable_formats
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import file_stamp, prepare_folder, run_lock
 from neural_grain.base.identity import ignores_case, name_keys, refuse_inputs

@@ -11,6 +11,7 @@ import _thread
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -93,6 +94,7 @@ def _interrupt_after_imports() -> Iterator[None]:
 
 
 def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle Ctrl-C: raise KeyboardInterrupt, or try again soon if an import is under way."""
     callers = (caller for caller, _ in traceback.walk_stack(frame))
     if any(caller.f_code.co_filename == "<frozen importlib._bootstrap>" for caller in callers):
         retry = threading.Timer(RETRY_INTERRUPT_S, _send_interrupt)
@@ -157,6 +159,7 @@ def progress_bar(
         return progress_lines(description)
     from tqdm import tqdm
 
+    # None: no bar unless stderr is a terminal.
     return lambda items, total: tqdm(items, description, total, unit=unit, file=sys.stderr, disable=total == 0 or None)
 
 
@@ -186,7 +189,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError as err:
-        hint = f"; write {text.replace(',', '.')}" if text.count(",") == 1 else ""
+        hint = f"; write {text.replace(',', '.')}" if re.fullmatch(r"[+-]?\d*,\d+", text) else ""
         raise argparse.ArgumentTypeError(f"{text} is not a number{hint}") from err
 
 

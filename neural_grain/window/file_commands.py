@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from neural_grain.app.batch import BatchLog, plan_batch
 from neural_grain.app.instrument import check_presets
 from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
-from neural_grain.audio.sound import find_audio
+from neural_grain.audio.audio_files import find_audio
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.session.messages import DemoReady, FileSaved, Message, WorkCancelled, WorkFailed
 from neural_grain.session.preferences import Preferences, data_folder

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, run, write_library
 
 from neural_grain import __version__
-from neural_grain.base.cli import add_parallel_arguments, positive_int, run_stage
+from neural_grain.base.cli import add_parallel_arguments, number, positive_int, run_stage
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.progress import read_progress
 
@@ -43,6 +43,21 @@ class TestPositiveInt:
         assert exit_.value.code == 2
         line = capsys.readouterr().err.splitlines()[-1]
         assert line == f"x: error: argument -j/--jobs: {text} is not a whole number of 1 or more"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1,5", "1,5 is not a number; write 1.5"),
+        ("-,5", "-,5 is not a number; write -.5"),
+        ("a,b", "a,b is not a number"),
+        ("1,000,000", "1,000,000 is not a number"),
+    ],
+)
+def test_a_number_with_a_comma_is_refused_with_the_number_that_is_meant(text, reason):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        number(text)
+    assert str(caught.value) == reason
 
 
 class TestRunStage:

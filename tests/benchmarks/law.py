@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from measure_audio_grain import measure_file
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
+from neural_grain.audio.audio_files import find_audio
 from neural_grain.audio.formats import native_dtype
-from neural_grain.audio.sound import find_audio, open_sound
+from neural_grain.audio.sound import open_sound
 from neural_grain.base.parallel import map_in_order
 from neural_grain.data.metadata import FileGrain
 from neural_grain.dsp.flatness import active_frames, power_blocks, spectral_flatness

@@ -32,7 +32,8 @@ import soundfile as sf
 
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
-from neural_grain.audio.sound import Sound, find_audio, open_sound, sound_from_array
+from neural_grain.audio.audio_files import find_audio
+from neural_grain.audio.sound import Sound, open_sound, sound_from_array
 from neural_grain.dsp.analysis import bands_and_grain
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.move import move_grain
