@@ -23,6 +23,8 @@ Exit status: 0 all files rendered; 1 some could not be rendered (each is named);
 
 from __future__ import annotations
 
+import os
+
 from neural_grain.base.streams import begin_script
 
 if __name__ == "__main__":
@@ -92,7 +94,7 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
     if args.model is None:
         warn(NOTHING_LEARNED)
     processor = GrainProcessor.load(args.model, args.device)
-    for folder in {job.output.parent for job in plan.jobs if job.output.parent.is_dir()}:
+    for folder in {job.output.parent for job in plan.jobs if os.path.isdir(job.output.parent)}:
         remove_leftovers(folder)
     report, rendering = BatchReport(len(plan.jobs), args.json), None
     options = {"progress": progress_bar("rendering")} if len(plan.jobs) > 1 else {}
@@ -359,7 +361,7 @@ def _open_window(args: argparse.Namespace) -> int:
             f"the window opens one file, {len(args.inputs)} were given; give --grain to render them all"
         )
     source = _demo_source() if args.demo else args.inputs[0] if args.inputs else None
-    if source is not None and not source.is_file():
+    if source is not None and not os.path.isfile(source):
         raise PipelineError(f"{source}: no such file")
     from neural_grain.window.desktop import open_window  # tkinter may be missing, and rendering does not need it
 

@@ -87,7 +87,7 @@ class BatchLog:
         except OSError as err:
             raise PipelineError(f"{model_path}: not readable ({err.strerror})") from err
         self._lock = threading.Lock()
-        exists = self._path.exists()
+        exists = os.path.exists(self._path)
         self._last = {record.output: record for record in read_log(self._path)} if exists else {}
         self._line_start = "\n" if exists else ""  # ends a last line that was cut off
 
@@ -110,7 +110,7 @@ class BatchLog:
 
     def taken(self, jobs: Iterable[Job]) -> list[Path]:
         """Outputs that exist and are the user's."""
-        return [job.output for job in jobs if job.output.exists() and not self.owns(job)]
+        return [job.output for job in jobs if os.path.exists(job.output) and not self.owns(job)]
 
     def add(self, job: Job, *, is_done: bool) -> None:
         """Append that a job was begun, or is done."""

@@ -12,6 +12,7 @@ In: jobs of a batch that were rendered. Out: a .dspreset file (XML) beside the o
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def preset_paths(jobs: Sequence[Job]) -> list[Path]:
 def check_presets(jobs: Sequence[Job], *, overwrite: bool = False) -> None:
     """Raise `PipelineError` if a preset can't be written, or would replace a file of the user."""
     for path in preset_paths(jobs):
-        if path.exists() and not overwrite and not _is_own(path):
+        if os.path.exists(path) and not overwrite and not _is_own(path):
             raise PipelineError(f"{printable(path)}: exists already, and is not one of this program; it is kept")
     for job in jobs:
         if not job.output.name.isprintable():  # control characters, and bytes that are not UTF-8
@@ -56,7 +57,7 @@ def write_presets(jobs: Sequence[Job]) -> list[Path]:
     """Write the preset of each source whose variations all exist; returns their paths."""
     written = []
     for source_jobs, path in zip(_by_source(jobs), preset_paths(jobs), strict=True):
-        if all(job.output.exists() for job in source_jobs):
+        if all(os.path.exists(job.output) for job in source_jobs):
             with atomic_write(path) as temporary:
                 temporary.write_bytes(preset(source_jobs))
             written.append(path)

@@ -71,17 +71,17 @@ def plan_batch(
     else:
         jobs = [Job(next(iter(sources)), Path(output), targets[0])]
     refuse_inputs([job.output for job in jobs], [*sources, *also_read])
-    is_batch = output is not None or n_jobs > 1 or any(path.is_dir() for path in inputs)
+    is_batch = output is not None or n_jobs > 1 or any(os.path.isdir(path) for path in inputs)
     return BatchPlan(jobs, folder if is_batch else None, tuple(warnings))
 
 
 def _find_sources(inputs: Sequence[Path], keep_tree: bool) -> dict[Path, Path]:
     """Audio files among and below the inputs, each with the folder that its tree starts from."""
-    files = [Path(os.path.abspath(path)) for path in inputs if not path.is_dir()]
+    files = [Path(os.path.abspath(path)) for path in inputs if not os.path.isdir(path)]
     shared = _shared_folder(files) if keep_tree else None
     sources: dict[Path, Path] = {}
     for path in inputs:
-        root = Path(os.path.abspath(path)) if path.is_dir() else shared
+        root = Path(os.path.abspath(path)) if os.path.isdir(path) else shared
         for source in find_audio([path]):
             sources.setdefault(source, root or source.parent)
     return sources
@@ -115,7 +115,7 @@ def _without_outputs(sources: dict[Path, Path], inputs: Sequence[Path], folder: 
 def _logged_outputs(folders: Iterable[Path]) -> set[str]:
     """Names, as `name_keys` gives them, of everything that the batch logs in these folders know as output."""
     logs = [folder / BATCH_LOG for folder in folders]
-    return set(name_keys(log.parent / record.output for log in logs if log.is_file() for record in read_log(log)))
+    return set(name_keys(log.parent / record.output for log in logs if os.path.isfile(log) for record in read_log(log)))
 
 
 def jobs_in_folder(sources: Mapping[Path, Path], targets: Sequence[RenderTarget], folder: Path) -> list[Job]:

@@ -10,6 +10,7 @@ measured:
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -93,8 +94,8 @@ def find_model(path: Path | None) -> Path | None:
         If the model that was asked for does not exist.
     """
     if path is None:
-        return Path(DEFAULT_MODEL) if Path(DEFAULT_MODEL).exists() else None
-    if not path.exists():
+        return Path(DEFAULT_MODEL) if os.path.exists(DEFAULT_MODEL) else None
+    if not os.path.exists(path):
         raise PipelineError(f"{path}: no model there; make one with: python cak_grain_processor.py")
     return path
 

@@ -159,7 +159,7 @@ def read_curve(path: Path) -> GrainCurve:
     """Read the text file of a curve; a `PipelineError` names the file, and the line where one is wrong."""
     try:
         size = path.stat().st_size
-        if not (path.is_file() or path.is_dir()):
+        if not (os.path.isfile(path) or os.path.isdir(path)):
             raise PipelineError("not a file")  # a device or a pipe may never end
         if size > MAX_CURVE_BYTES:
             raise PipelineError(f"larger than {MAX_CURVE_BYTES // 10**6} MB; is it a text file?")

@@ -282,6 +282,7 @@ class TestMix:
         assert len(list((tmp_path / "out").glob("*.wav"))) == 9
 
 
+TOO_LONG = "x" * 300  # for a file name; like a disconnected drive, the system refuses to say whether it is there
 NO_MODEL = "none.pt: no model there; make one with: python cak_grain_processor.py"
 ERRORS = [
     (("in.wav", "--grain", "1", "--model", "none.pt"), NO_MODEL),
@@ -289,6 +290,11 @@ ERRORS = [
     (("in.wav", "--grain", "1", "--model", "cut.pt"), "cut.pt: not readable as a model"),
     (("in.wav", "--grain", "1", "--model", "in.wav"), "in.wav: not readable as a model"),
     (("gone.wav", "--grain", "1"), "gone.wav: no such file or folder"),
+    ((TOO_LONG, "--grain", "1"), "not readable (File name too long)"),
+    ((TOO_LONG,), f"{TOO_LONG}: no such file"),
+    (("in.wav", "--grain", "1", "--model", TOO_LONG), "no model there"),
+    (("in.wav", "--grain", "1", "-o", f"{TOO_LONG}.wav"), "the name is longer than 255 bytes"),
+    (("in.wav", "--grain", "1", "-o", f"{TOO_LONG}/"), "can't write there (File name too long)"),
     (("--grain", "1"), "--grain needs an INPUT"),
     (("--layer", "tones"), "--layer needs an INPUT"),
     (("in.wav", "--layer", "noise"), "argument --layer: invalid choice: 'noise'"),
