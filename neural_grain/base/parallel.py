@@ -200,11 +200,8 @@ def _connect(address: str) -> Client:
         from distributed.comm import get_address_host_port
     except ImportError as err:
         raise PipelineError("--dask needs Dask; install it with: pip install distributed") from err
-    for logger in (
-        "distributed",
-        "distributed.client",
-        "tornado.application",
-    ):  # they report a lost connection as tracebacks
+    # These loggers report a lost connection as tracebacks.
+    for logger in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         get_address_host_port(address)  # a Client would hang on an address that is not valid
@@ -223,7 +220,7 @@ def map_unordered(
 ) -> Iterator[tuple[Item, Result]]:
     """Call ``function`` for each item, on threads or on the cluster.
 
-    What all calls have in common belongs into ``function`` (with `functools.partial` or a closure). Items are taken
+    What all calls have in common belongs in ``function`` (with `functools.partial` or a closure). Items are taken
     when they can be worked on soon. If the loop over the results ends early, calls that have not begun are cancelled.
 
     Parameters

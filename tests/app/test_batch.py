@@ -16,8 +16,9 @@ import soundfile as sf
 from conftest import ROOT, SR, Ran, call, drone
 
 from measure_audio_grain import measure_file
-from neural_grain.app.batch import BATCH_LOG, BatchLog, Job, plan_batch
-from neural_grain.app.targets import RenderTarget, sweep_targets
+from neural_grain.app.batch_log import BATCH_LOG, BatchLog
+from neural_grain.app.plan import plan_batch
+from neural_grain.app.targets import Job, RenderTarget, sweep_targets
 from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.mix import Mix
 from neural_grain.dsp.settings import GrainSettings
@@ -68,7 +69,7 @@ class TestPlan:
         names = ("Kick.wav", "kick.wav")
         outputs, _ = self.outputs(folder, *names)
         assert len(outputs) == 2  # the file systems of these tests keep them apart
-        monkeypatch.setattr("neural_grain.app.batch.ignores_case", lambda folder: True)
+        monkeypatch.setattr("neural_grain.app.plan.ignores_case", lambda folder: True)
         with pytest.raises(PipelineError, match=r"out/kick_grain-1.0.wav: both .*Kick.wav and .*kick.wav would go"):
             self.outputs(folder)
 
@@ -226,6 +227,12 @@ class TestLog:
         assert self.log(job).owns(job)
         job.output.write_bytes(b"edited")
         assert not self.log(job).owns(job)
+
+    def test_that_a_job_was_begun_is_on_the_disk_before_its_output_can_be(self, job, monkeypatch):
+        path, flushed = job.output.parent / BATCH_LOG, []
+        monkeypatch.setattr(os, "fsync", lambda _: flushed.append(path.read_text()))
+        self.log(job).add(job, is_done=False)
+        assert flushed == [path.read_text()]
 
     def test_a_file_name_that_is_not_utf_8_is_kept(self, job):
         odd = Job(job.source.with_name("\udcff.wav"), job.output.with_name("\udcff.wav"), job.target)

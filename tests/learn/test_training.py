@@ -213,10 +213,15 @@ class TestInterruption:
         monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=2, max_batches=2))
         with pytest.raises(PipelineError) as caught:
             train(short_run.pairs, replace(short_run.options, epochs=3), folder)
-        last_good = latest if epoch == 2 else "none"
-        assert str(caught.value) == f"epoch {epoch}: the {fault} is not finite; the last good checkpoint is {last_good}"
+        last_good = f"; the last good checkpoint is {latest}" if epoch == 2 else ""
+        assert str(caught.value) == f"epoch {epoch}: the {fault} is not finite{last_good}"
         if epoch == 2:
             assert len(read_checkpoint(latest)["history"]) == 1
+
+    def test_no_checkpoint_is_promised_if_the_first_one_could_not_be_written(self, short_run, monkeypatch, tmp_path):
+        monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=1, max_batches=1))
+        with pytest.raises(PipelineError, match=r"latest\.pt: can't write \(No such file or directory\)$"):
+            train(short_run.pairs, short_run.options, tmp_path)  # without the folder of the checkpoints
 
     def test_reports_are_written_after_every_tenth_epoch_and_the_last(self, short_run, tmp_path, monkeypatch):
         monkeypatch.setattr(

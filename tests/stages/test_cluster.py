@@ -18,7 +18,7 @@ from conftest import BAD_FILES, call, noise, run, sf, write_bad_files, write_lib
 
 import measure_audio_grain as stage1
 from measure_audio_grain import measure_folder
-from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.batch_log import BATCH_LOG
 from neural_grain.base import parallel
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.parallel import map_unordered, on_cluster

@@ -16,12 +16,13 @@ from conftest import ROOT, SR, call, drone, noise
 import cak_grain_processor as stage3
 import convert_to_spectrograms as stage2
 import neural_audio_processor as stage4
-from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.batch_log import BATCH_LOG
 from neural_grain.audio import formats
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.base import files
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import write_json
+from neural_grain.data.demo import write_demo
 from neural_grain.data.pictures import TilePainter
 from neural_grain.data.tiles import TilePictures
 from neural_grain.dsp.settings import GrainSettings, default_settings
@@ -102,6 +103,11 @@ class TestFullDisk:
         assert "\n" not in str(err.value)
         assert path.read_bytes() == b"old"
         assert [item.name for item in tmp_path.iterdir()] == [name]
+
+    def test_is_one_line_while_the_demo_is_written(self, tmp_path):
+        with full_disk(100_000), pytest.raises(PipelineError, match=r"demo_static_01\.flac: can't write"):
+            write_demo(tmp_path)
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
     def test_stops_some_files_of_a_batch_which_continues_when_there_is_room_again(self, project, tmp_path):
         sf.write(tmp_path / "small.wav", drone(duration_s=1), SR)
