@@ -31,17 +31,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from neural_grain.base.caches import provide_cache_folders
 from neural_grain.base.cli import (
+    MAX_SEED,
     add_driver_arguments,
     add_version_argument,
     exit_process,
     exit_status,
-    positive_int,
     progress_bar,
     run_stage,
     warn,
-    whole_number,
+    whole_number_within,
 )
-from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import prepare_folder, run_lock
 from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.records import write_json
@@ -52,6 +51,8 @@ from neural_grain.learn.settings import (
     DEFAULT_MODEL_DIR,
     FINAL_NAME,
     LATEST_NAME,
+    MAX_BATCH_SIZE,
+    MAX_EPOCHS,
     TrainOptions,
 )
 
@@ -59,14 +60,11 @@ if TYPE_CHECKING:  # torch takes seconds to import, so --help and most errors co
     from neural_grain.learn.audit import AuditReport
     from neural_grain.learn.training import TrainedModel
 
-MAX_SEED = 2**63 - 1  # of torch
-
 
 def train_and_audit(args: argparse.Namespace) -> int:
     """Run the stage: check everything that can be checked early, train, audit, report; returns the exit status."""
     options = TrainOptions(args.epochs, args.batch_size, args.seed)
     pairs = read_pairs(args.pairs)
-    check_options(options)
     provide_cache_folders()
     refuse_inputs([args.output_dir / name for name in (FINAL_NAME, AUDIT_NAME)], [args.pairs])
     for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
@@ -76,14 +74,6 @@ def train_and_audit(args: argparse.Namespace) -> int:
         report = audit_and_save(args, pairs, options, trained)
     print_report(args.output_dir, report)
     return 1 if report.failures else 0
-
-
-def check_options(options: TrainOptions) -> None:
-    """Refuse options that argparse lets through."""
-    if options.seed < 0:
-        raise PipelineError(f"--seed {options.seed}: must be 0 or more")
-    if options.seed > MAX_SEED:
-        raise PipelineError(f"--seed {options.seed}: must be {MAX_SEED} or less")
 
 
 def train_model(args: argparse.Namespace, pairs: TrainingPairs, options: TrainOptions) -> TrainedModel:
@@ -190,14 +180,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="gets the model and its reports (default: %(default)s)",
     )
     defaults = TrainOptions()
-    parser.add_argument("--epochs", type=positive_int, default=defaults.epochs, help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=positive_int, default=defaults.batch_size, help="(default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=whole_number_within(1, MAX_EPOCHS), default=defaults.epochs, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=whole_number_within(1, MAX_BATCH_SIZE),
+        default=defaults.batch_size,
+        help="(default: %(default)s)",
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
     )
     parser.add_argument(
         "--seed",
-        type=whole_number,
+        type=whole_number_within(0, MAX_SEED),
         default=defaults.seed,
         help="the same seed gives the same model (default: %(default)s)",
     )

@@ -84,7 +84,7 @@ from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, defaul
 
 DEFAULT_OUTPUT_DIR = "spectrograms"
 HASH_DIGITS = 16  # of the path of a file, in the names of its tiles: 64 bits
-NPY_HEADER_BYTES = 128
+NPY_HEADER_BYTES = 128  # before the numbers of a tile
 
 
 class ConvertRun(NamedTuple):

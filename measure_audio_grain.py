@@ -35,7 +35,8 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from neural_grain.audio.sound import AUDIO_EXTENSIONS, find_audio, open_sound, unreadable_formats
+from neural_grain.audio.audio_files import AUDIO_EXTENSIONS, find_audio, unreadable_formats
+from neural_grain.audio.sound import open_sound
 from neural_grain.base.cli import (
     add_driver_arguments,
     add_parallel_arguments,

@@ -23,6 +23,8 @@ Exit status: 0 all files rendered; 1 some could not be rendered (each is named);
 
 from __future__ import annotations
 
+import os
+
 from neural_grain.base.streams import begin_script
 
 if __name__ == "__main__":
@@ -36,19 +38,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from neural_grain.app.batch import (
-    JobResult,
-    open_batch_log,
-    plan_batch,
-    render_batch,
-)
+from neural_grain.app.batch import JobResult, render_batch
+from neural_grain.app.batch_log import open_batch_log
 from neural_grain.app.instrument import check_presets, write_presets
+from neural_grain.app.plan import plan_batch
 from neural_grain.app.processor import DEFAULT_MODEL, NOTHING_LEARNED, GrainProcessor, find_model
 from neural_grain.app.report import describe_left_behind, describe_result, rendering_report
 from neural_grain.app.report_picture import check_report, draw_report
 from neural_grain.app.targets import LAYER_NAMES, RenderTarget, curve_target, match_target, sweep_targets
 from neural_grain.audio.formats import check_subtype
 from neural_grain.base.cli import (
+    MAX_SEED,
     add_parallel_arguments,
     add_version_argument,
     exit_process,
@@ -58,6 +58,7 @@ from neural_grain.base.cli import (
     progress_bar,
     run_stage,
     warn,
+    whole_number_within,
 )
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import remove_leftovers
@@ -66,6 +67,7 @@ from neural_grain.data.metadata import DEFAULT_FOLDERS
 from neural_grain.dsp.curve import LFO_SHAPES, SLIDER_RANGE, Lfo, parse_lfo
 from neural_grain.dsp.mix import MAX_GAIN_DB, Mix
 
+DEMO_FOLDER = DEFAULT_FOLDERS[1]
 DEMO_INPUT = "demo_harmonic_08.flac"  # a chord progression from the middle of the demo's range of grain
 DEMO_TARGETS = [RenderTarget(-2.0), RenderTarget(2.0)]
 MIN_SWEEP_STEP = 0.05  # octaves; smaller steps are below the precision of the result
@@ -92,9 +94,9 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
     if args.model is None:
         warn(NOTHING_LEARNED)
     processor = GrainProcessor.load(args.model, args.device)
-    for folder in {job.output.parent for job in plan.jobs if job.output.parent.is_dir()}:
+    for folder in {job.output.parent for job in plan.jobs if os.path.isdir(job.output.parent)}:
         remove_leftovers(folder)
-    report = BatchReport(len(plan.jobs), args.json)
+    report, rendering = BatchReport(len(plan.jobs), args.json), None
     options = {"progress": progress_bar("rendering")} if len(plan.jobs) > 1 else {}
     with open_batch_log(plan.log_folder, args.model, subtype) as log, cluster(args.dask):
         results = render_batch(
@@ -102,13 +104,19 @@ def render_all(args: argparse.Namespace, inputs: list[Path], targets: list[Rende
         )
         for result in results:
             report.add(result)
-            if args.report is not None and result.rendering is not None:
-                draw_report(args.report, result.rendering, processor.settings, processor.threads)
-                print(f"wrote {printable(args.report)}", file=sys.stderr)
-    if args.instrument:
-        for path in write_presets(plan.jobs):
-            print(f"wrote {printable(path)}", file=sys.stderr)
-    return report.finish()
+            rendering = result.rendering  # with --report it is the only one
+    status = report.finish()
+    try:
+        if args.report is not None and rendering is not None:
+            draw_report(args.report, rendering, processor.settings, processor.threads)
+            print(f"wrote {printable(args.report)}", file=sys.stderr)
+        if args.instrument:
+            for path in write_presets(plan.jobs):
+                print(f"wrote {printable(path)}", file=sys.stderr)
+    except PipelineError as err:  # the sounds are there all the same
+        print(f"error: {printable(str(err))}", file=sys.stderr)
+        return max(status, 1)
+    return status
 
 
 class BatchReport:
@@ -157,6 +165,11 @@ class BatchReport:
                 f"{len(self._failed)} failed"
             )
         return 0 if not self._failed else 1 if len(self._failed) < self._n_jobs else 2
+
+
+def option_of(name: str) -> str:
+    """The option that sets an attribute of the arguments."""
+    return f"--{name.replace('_', '-')}"
 
 
 def target_argument(text: str) -> float:
@@ -254,7 +267,13 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
         metavar="HZ:DEPTH[:SHAPE]",
         help=f"move the slider around --grain by so many octaves; {', '.join(LFO_SHAPES)} (default: {LFO_SHAPES[0]})",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of a random --lfo (default: %(default)s)")
+    group.add_argument(
+        "--seed",
+        type=whole_number_within(0, MAX_SEED),
+        default=0,
+        metavar="N",
+        help="of a random --lfo (default: %(default)s)",
+    )
     group.add_argument(
         "--over-time",
         action="store_true",
@@ -320,19 +339,19 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise PipelineError("--instrument is made of whole sounds; leave --layer out")
     others = ("target_grain", "match", "sweep", "curve")
     if args.lfo is not None and (other := next((name for name in others if getattr(args, name) is not None), None)):
-        raise PipelineError(f"--lfo moves around --grain; leave --{other.replace('_', '-')} out")
+        raise PipelineError(f"--lfo moves around --grain; leave {option_of(other)} out")
     if args.seed and (args.lfo is None or args.lfo.shape != "random"):
         raise PipelineError("--seed is for a random --lfo")
 
 
 def _demo_source() -> Path:
     """The sound of the demo library that --demo opens."""
-    for folder in DEFAULT_FOLDERS:
-        if (path := Path(folder, DEMO_INPUT)).exists():
-            return path
-    raise PipelineError(
-        f"no {DEMO_INPUT} in {DEFAULT_FOLDERS[1]}/; make the demo library with: python measure_audio_grain.py --demo"
-    )
+    path = Path(DEMO_FOLDER, DEMO_INPUT)
+    if not path.exists():
+        raise PipelineError(
+            f"no {DEMO_INPUT} in {DEMO_FOLDER}/; make the demo library with: python measure_audio_grain.py --demo"
+        )
+    return path
 
 
 def _open_window(args: argparse.Namespace) -> int:
@@ -342,7 +361,7 @@ def _open_window(args: argparse.Namespace) -> int:
             f"the window opens one file, {len(args.inputs)} were given; give --grain to render them all"
         )
     source = _demo_source() if args.demo else args.inputs[0] if args.inputs else None
-    if source is not None and not source.is_file():
+    if source is not None and not os.path.isfile(source):
         raise PipelineError(f"{source}: no such file")
     from neural_grain.window.desktop import open_window  # tkinter may be missing, and rendering does not need it
 
@@ -358,9 +377,9 @@ def _open_window(args: argparse.Namespace) -> int:
 def _check_window_options(args: argparse.Namespace) -> None:
     """Raise PipelineError for options that only a rendering heeds."""
     parser = build_parser()
-    given = [f"--{name}" for name in NO_WINDOW_OPTIONS if getattr(args, name) != parser.get_default(name)]
+    given = [option_of(name) for name in NO_WINDOW_OPTIONS if getattr(args, name) != parser.get_default(name)]
     if given:
-        choice = ", ".join(f"--{name.replace('_', '-')}" for name in RENDER_OPTIONS)
+        choice = ", ".join(map(option_of, RENDER_OPTIONS))
         raise PipelineError(f"{' '.join(given)}: only for rendering, not for the window; give one of {choice} as well")
 
 
@@ -375,7 +394,7 @@ def _run(args: argparse.Namespace) -> int:
     if option is None:
         return _open_window(args)
     if not args.inputs:
-        raise PipelineError(f"--{option.replace('_', '-')} needs an INPUT to render")
+        raise PipelineError(f"{option_of(option)} needs an INPUT to render")
     return render_all(args, args.inputs, _targets(args))
 
 

@@ -1,4 +1,4 @@
-"""Draws the house from the code: floors, their modules, and how many imports lead from each floor to those below.
+"""Draws the house from the code: floors, their modules, and how many of a floor's modules use each floor below.
 
 python docs/draw_house.py        (writes docs/house.svg)
 """

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +25,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import soundfile as sf
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SR = 44_100
+SLOW_FIRST = ("stages", "gui", "session", "learn", "data", "app", "golden", "dsp")  # folders of tests
 PROJECT_EPOCHS = 3  # of the model that most tests share: after them every test of it has a wide margin
 
 
@@ -62,6 +70,28 @@ def run(script: str, *args: object, cwd: Path, env: dict | None = None, timeout:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def call(script: str, *args: object, cwd: Path, env: dict | None = None) -> Ran:
+    """The same in this process, which saves the start of another one: for claims that are not about the process."""
+    main = importlib.import_module(script.removesuffix(".py")).main
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(cwd),
+        warnings.catch_warnings(record=True) as shown,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", [script])  # what usage errors call the program
+        try:
+            status = main([str(arg) for arg in args])
+        except SystemExit as exit_:
+            status = exit_.code
+    assert not shown, [str(each.message) for each in shown]  # a user would see them
+    return Ran(status, out.getvalue(), err.getvalue())
+
+
 def write_library(folder: Path, n_files: int = 12, duration_s: float = 3.0) -> Path:
     """A library in the users' layout: drones whose texture rises file by file."""
     for i, texture_db in enumerate(np.linspace(-75, -15, n_files)):
@@ -83,19 +113,98 @@ class Project:
         return self.folder / "grain_processor_v2_output/final_grain_processor_v2.pt"
 
 
-@pytest.fixture(scope="session")
-def converted(tmp_path_factory) -> Project:
-    """A library after stages 1 and 2."""
-    folder = write_library(tmp_path_factory.mktemp("converted"))
-    return Project(folder, (run("measure_audio_grain.py", cwd=folder), run("convert_to_spectrograms.py", cwd=folder)))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--products", type=Path, help="folder for what tests share: what is there already is not made again"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first, so that no process is left alone with one of them at the end."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return SLOW_FIRST.index(folder) if folder in SLOW_FIRST else len(SLOW_FIRST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
-def project(converted, tmp_path_factory) -> Project:
-    """The same library after stages 1 to 3."""
-    folder = shutil.copytree(converted.folder, tmp_path_factory.mktemp("trained") / "project")
-    trained = run("cak_grain_processor.py", "--epochs", PROJECT_EPOCHS, "--device", "cpu", cwd=folder)
-    return Project(folder, (*converted.ran, trained))
+def products(request, tmp_path_factory) -> Path:
+    """A folder that all processes of a test run share."""
+    folder = request.config.getoption("--products")
+    if folder is None:
+        base = tmp_path_factory.getbasetemp()
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "products"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file in a folder."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+def made_once(folder: Path, make: Callable[[Path], tuple[Ran, ...]]) -> Project:
+    """A project that the first process to need it makes. What the commands printed is kept beside it."""
+    printed = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
+        if not printed.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that was stopped while it made it
+            ran = make(folder)
+            printed.write_text(json.dumps([asdict(each) for each in ran]))
+    return Project(folder, tuple(Ran(**each) for each in json.loads(printed.read_text())))
+
+
+@contextlib.contextmanager
+def unchanged(project: Project):
+    """No test may change what all share."""
+    before = state_of(project.folder)
+    yield project
+    assert state_of(project.folder) == before, f"a test changed {project.folder}, which all tests share"
+
+
+@pytest.fixture(scope="session")
+def converted(products) -> Project:
+    """A library after stages 1 and 2. Tests only read it; `copied_tiles` is a copy."""
+
+    def make(folder: Path) -> tuple[Ran, ...]:
+        write_library(folder)
+        return run("measure_audio_grain.py", cwd=folder), run("convert_to_spectrograms.py", cwd=folder)
+
+    with unchanged(made_once(products / "converted", make)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def project(products, converted) -> Project:
+    """The same library after stages 1 to 3. Tests only read it; `copied` is a copy."""
+
+    def make(folder: Path) -> tuple[Ran, ...]:
+        shutil.copytree(converted.folder, folder)
+        return *converted.ran, run("cak_grain_processor.py", "--epochs", PROJECT_EPOCHS, "--device", "cpu", cwd=folder)
+
+    with unchanged(made_once(products / "project", make)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def few_converted(products) -> Project:
+    """Six sounds of a second after stages 1 and 2, for claims that do not need more. Tests only read it."""
+
+    def make(folder: Path) -> tuple[Ran, ...]:
+        write_library(folder, n_files=6, duration_s=1.0)
+        return call("measure_audio_grain.py", cwd=folder), call("convert_to_spectrograms.py", cwd=folder)
+
+    with unchanged(made_once(products / "few", make)) as made:
+        yield made
+
+
+@pytest.fixture
+def few_tiles(few_converted, tmp_path) -> Project:
+    """The same, to be damaged."""
+    return Project(shutil.copytree(few_converted.folder, tmp_path / "project"), few_converted.ran)
 
 
 @pytest.fixture

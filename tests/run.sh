@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sets up the test environment and runs the linter and the tests: sh tests/run.sh
+# Sets up the test environment, runs the linter and the tests, and prints how much of the product they reach (branch
+# coverage, which must be at least 90 %): sh tests/run.sh
 # Missing system packages are installed if this runs as root on Debian, and listed otherwise. The Python packages go
 # into a virtual environment in .venv-tests. Arguments are passed on to pytest.
 set -eu
@@ -28,5 +29,14 @@ fi
 .venv-tests/bin/ruff check .
 # The tests start the commands hundreds of times, and each start would compile all modules again.
 unset PYTHONDONTWRITEBYTECODE
-# Two processes, each with whole files of tests: the tests of a file share what is slow to make.
-exec .venv-tests/bin/python -m pytest -n 2 --dist loadfile "$@"
+python=.venv-tests/bin/python
+# Two processes, each with whole files of tests: the tests of a file share what is slow to make. tests/conftest.py says
+# in what order.
+tests="-m pytest -n 2 --dist loadfile --no-loadscope-reorder"
+[ $# = 0 ] || exec $python $tests "$@"  # coverage says nothing about some of the tests
+$python -m coverage erase
+status=0
+$python -m coverage run $tests || status=$?
+$python -m coverage combine -q
+$python -m coverage report || [ $status != 0 ] || status=$?
+exit $status

@@ -15,14 +15,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "base": "errors streams caches identity files records parallel progress cli",
-    "audio": "chunks mpeg structure layout sound limiter tags markers embedded formats",
+    "audio": "audio_files chunks mpeg structure layout sound limiter tags stated_layout markers embedded formats",
     "dsp": (
-        "settings stft flatness prediction masking layers mel loudness analysis smoothing overview gains generation resynthesis "
+        "settings stft flatness linear_prediction masking layers mel loudness probe analysis smoothing overview gains generation resynthesis "
         "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"
     ),
     "data": "metadata histogram tiles incremental pictures demo",
     "learn": "settings archive detector model_file auditor model dataset game history checkpoint device audit figures training",
-    "app": "targets outputs processor report batch instrument report_picture",
+    "app": "targets outputs processor report batch_log plan batch instrument report_picture",
     "session": (
         "colours meter mixer player playback messages model_shelf opening worker library_state captions state "
         "views curve_editor setting preferences actions view_state models stage_process learning learn_state"

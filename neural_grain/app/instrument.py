@@ -12,12 +12,14 @@ In: jobs of a batch that were rendered. Out: a .dspreset file (XML) beside the o
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from neural_grain.app.batch import Job
+from neural_grain.app.targets import Job, name_of
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import atomic_write
 
@@ -28,30 +30,34 @@ RELEASE_S = 0.3
 
 
 def preset_paths(jobs: Sequence[Job]) -> list[Path]:
-    """Where the presets of a batch go, one for each source."""
-    return [_preset_path(source_jobs) for source_jobs in _by_source(jobs)]
+    """Where the presets of a batch go, one for each source: beside its outputs, and named after it.
+
+    Where sources differ only in their extension (a.wav, a.flac), the names keep it, like those of the outputs.
+    """
+    firsts = [source_jobs[0] for source_jobs in _by_source(jobs)]
+    counts = Counter((job.output.parent, job.source.stem) for job in firsts)
+    return [
+        job.output.parent
+        / name_of(job.source.stem if counts[job.output.parent, job.source.stem] == 1 else job.source.name, ".dspreset")
+        for job in firsts
+    ]
 
 
 def check_presets(jobs: Sequence[Job], *, overwrite: bool = False) -> None:
     """Raise `PipelineError` if a preset can't be written, or would replace a file of the user."""
     for path in preset_paths(jobs):
-        if path.exists() and not overwrite and not _is_own(path):
+        if os.path.exists(path) and not overwrite and not _is_own(path):
             raise PipelineError(f"{printable(path)}: exists already, and is not one of this program; it is kept")
     for job in jobs:
-        try:
-            job.output.name.encode("utf-8")
-        except UnicodeEncodeError:
-            raise PipelineError(f"{printable(job.output)}: a name that a preset can't hold; rename the sound") from None
-        if not job.output.name.isprintable():
+        if not job.output.name.isprintable():  # control characters, and bytes that are not UTF-8
             raise PipelineError(f"{printable(job.output)}: a name that a preset can't hold; rename the sound")
 
 
 def write_presets(jobs: Sequence[Job]) -> list[Path]:
     """Write the preset of each source whose variations all exist; returns their paths."""
     written = []
-    for source_jobs in _by_source(jobs):
-        if all(job.output.exists() for job in source_jobs):
-            path = _preset_path(source_jobs)
+    for source_jobs, path in zip(_by_source(jobs), preset_paths(jobs), strict=True):
+        if all(os.path.exists(job.output) for job in source_jobs):
             with atomic_write(path) as temporary:
                 temporary.write_bytes(preset(source_jobs))
             written.append(path)
@@ -94,11 +100,6 @@ def fade_table(positions: Sequence[float], i: int) -> str:
 def _by_source(jobs: Sequence[Job]) -> list[list[Job]]:
     """The jobs of each source."""
     return [list(source_jobs) for _, source_jobs in groupby(jobs, key=lambda job: job.source)]
-
-
-def _preset_path(jobs: Sequence[Job]) -> Path:
-    """The preset of one source: named after it, beside its first output."""
-    return jobs[0].output.parent / f"{jobs[0].source.stem}.dspreset"
 
 
 def _is_own(path: Path) -> bool:

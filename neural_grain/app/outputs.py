@@ -32,10 +32,10 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
     """Raise PipelineError if ``output`` is the input, a folder, too long a name, or exists and must not be replaced."""
     if len(os.fsencode(output.name)) > MAX_NAME_BYTES:
         raise PipelineError(f"{output}: the name is longer than {MAX_NAME_BYTES} bytes; give a shorter one")
-    if output.exists():
+    if os.path.exists(output):
         if output.samefile(source):
             raise PipelineError(f"{output}: is the input itself, which is never overwritten; choose another name")
-        if output.is_dir():
+        if os.path.isdir(output):
             raise PipelineError(f"{output}: is a folder; end it with / to write into it")
         if not overwrite:
             raise PipelineError(f"{output}: exists already; give --overwrite to replace it")

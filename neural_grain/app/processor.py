@@ -10,6 +10,7 @@ measured:
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -93,8 +94,8 @@ def find_model(path: Path | None) -> Path | None:
         If the model that was asked for does not exist.
     """
     if path is None:
-        return Path(DEFAULT_MODEL) if Path(DEFAULT_MODEL).exists() else None
-    if not path.exists():
+        return Path(DEFAULT_MODEL) if os.path.exists(DEFAULT_MODEL) else None
+    if not os.path.exists(path):
         raise PipelineError(f"{path}: no model there; make one with: python cak_grain_processor.py")
     return path
 
@@ -274,19 +275,19 @@ class GrainProcessor:
         left_behind: list[str] = []
         with atomic_write(output) as temporary:
             if target.is_gain:
-                copy = copy_samples(source, stored, temporary, wanted, target.mix.gain)
+                copied = copy_samples(source, stored, temporary, wanted, target.mix.gain)
                 rendering = self._unmoved(sound, target)
             else:
                 solvers = self._file_solver(source, sound)
                 rendering = self._render_to(temporary, solvers, target, wanted)
-                copy = None
+                copied = None
                 # Where nothing could be moved, attempts were written none the less.
                 if target.layer is None and rendering.sound is solvers.solver.analysis.sound:
-                    copy = copy_samples(source, stored, temporary, wanted)
-            if copy is None or not copy.is_identical:
+                    copied = copy_samples(source, stored, temporary, wanted)
+            if copied is None or not copied.is_identical:
                 left_behind = copy_embedded(source, stored, temporary, wanted)
-            if copy and rendering:
-                rendering = self._measured_copy(rendering, copy, temporary)
+            if copied and rendering:
+                rendering = self._measured_copy(rendering, copied, temporary)
             check_unchanged(source, stamp)
         rendering = rendering and replace(rendering, sound=open_sound(output))
         warnings = rendering_warnings(target, sound)
@@ -335,15 +336,15 @@ class GrainProcessor:
         octaves = 0.0 if target.curve is not None else target.octaves_from(grain)
         return Rendering(sound, octaves, grain, grain, True, Amounts(0.0, 0.0), 0.0, 0.0, target.mix)
 
-    def _measured_copy(self, rendering: Rendering, copy: Copy, path: Path) -> Rendering:
+    def _measured_copy(self, rendering: Rendering, copied: Copy, path: Path) -> Rendering:
         """The result of a copy with the grain of the file as it lies there, which another format may have changed."""
-        if copy.is_identical:
+        if copied.is_identical:
             return rendering
         try:
             grain = measure_grain(open_sound(path), self.settings.grain, self.threads)
         except PipelineError as err:
             raise PipelineError(f"the output has no grain to measure: {err}") from err
-        return replace(rendering, grain_after=grain, level_db=copy.level_db, limited_db=copy.limited_db)
+        return replace(rendering, grain_after=grain, level_db=copied.level_db, limited_db=copied.limited_db)
 
 
 def _amplified(sound: Sound, gain: float) -> Iterator[np.ndarray]:

@@ -106,6 +106,7 @@ def describe_zones(zones: SliderZones) -> str:
     (texture_low, texture_high), (low, high) = (
         [min(octaves, SLIDER_RANGE) for octaves in directions] for directions in zones
     )
+    # 0 - x and not -x, which may be -0.0
     lines = [f"strong shade: only texture moves, from {0 - texture_low:+.1f} to {texture_high:+.1f}"]
     if low > texture_low + 0.05:
         lines.append(f"faint shade: weak bands are filled with noise, down to {0 - low:+.1f}")

@@ -5,14 +5,15 @@ Matplotlib is imported inside the functions, because it takes long and most rend
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neural_grain.app.batch import BatchPlan
 from neural_grain.app.outputs import FileRendering
+from neural_grain.app.plan import BatchPlan
 from neural_grain.app.report import describe_result
 from neural_grain.audio.sound import Sound, open_sound
 from neural_grain.base.errors import PipelineError, printable
@@ -47,9 +48,9 @@ def check_report(path: Path, plan: BatchPlan, also_read: Sequence[Path], *, over
         raise PipelineError(f"{name}: draws one rendering, not {len(plan.jobs)}")
     if path.suffix.lower() != ".png":
         raise PipelineError(f"{name}: the picture is a PNG; let its name end with .png")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise PipelineError(f"{name}: is a folder")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise PipelineError(f"{name}: exists already; give --overwrite to replace it")
     refuse_inputs([path], [*(place for job in plan.jobs for place in (job.source, job.output)), *also_read])
     check_writable(path.parent)
@@ -140,5 +141,5 @@ def _draw_spectrogram(axes: Axes, sound: Sound, settings: SpectrogramSettings, t
         interpolation="nearest",
     )
     label_axes(axes, settings)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)  # two $ in the name of a file are no formula
     return image

@@ -53,7 +53,7 @@ class RenderTarget:
 
     def octaves_from(self, grain: float) -> float:
         """Octaves between a sound of this grain and the target."""
-        return self.octaves if self.target_grain is None else math.log2(grain / self.target_grain)
+        return self.octaves if self.target_grain is None else math.log2(grain) - math.log2(self.target_grain)
 
     def curve_for(self, duration_s: float, seconds: Seconds | None = None) -> GrainCurve:
         """The curve for a sound of some length, whose ``seconds`` are needed to follow the contour of another."""
@@ -84,6 +84,15 @@ class RenderTarget:
         return replace(self, mix=NO_MIX)
 
 
+@dataclass(frozen=True)
+class Job:
+    """One rendering to make."""
+
+    source: Path
+    output: Path
+    target: RenderTarget
+
+
 def output_name(source: Path, target: RenderTarget, number: int = 1) -> str:
     """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain, drone_curve.wav.
 
@@ -105,12 +114,16 @@ def output_name(source: Path, target: RenderTarget, number: int = 1) -> str:
     mix += f"_{target.mix.gain_db:+g}dB" if target.mix.gain_db else ""
     layer = f"_{target.layer}" if target.layer else ""
     ending = f"{position}{mix}{layer}{f' ({number})' if number > 1 else ''}.wav"
-    stem = os.fsencode(source.stem)
-    max_stem_bytes = MAX_NAME_BYTES - len(ending)
-    if len(stem) <= max_stem_bytes:
-        return source.stem + ending
-    start = stem[: max_stem_bytes - HASH_DIGITS - 1].decode("utf-8", "ignore")
-    return f"{start}_{hashlib.sha1(stem).hexdigest()[:HASH_DIGITS]}{ending}"
+    return name_of(source.stem, ending)
+
+
+def name_of(stem: str, ending: str) -> str:
+    """A file name; of a stem that would make it too long the end is replaced by a hash of the whole stem."""
+    stem_bytes, max_stem_bytes = os.fsencode(stem), MAX_NAME_BYTES - len(ending)
+    if len(stem_bytes) <= max_stem_bytes:
+        return stem + ending
+    start = stem_bytes[: max_stem_bytes - HASH_DIGITS - 1].decode("utf-8", "ignore")
+    return f"{start}_{hashlib.sha1(stem_bytes).hexdigest()[:HASH_DIGITS]}{ending}"
 
 
 def free_output(source: Path, target: RenderTarget) -> Path:
@@ -146,7 +159,7 @@ def read_curve(path: Path) -> GrainCurve:
     """Read the text file of a curve; a `PipelineError` names the file, and the line where one is wrong."""
     try:
         size = path.stat().st_size
-        if not (path.is_file() or path.is_dir()):
+        if not (os.path.isfile(path) or os.path.isdir(path)):
             raise PipelineError("not a file")  # a device or a pipe may never end
         if size > MAX_CURVE_BYTES:
             raise PipelineError(f"larger than {MAX_CURVE_BYTES // 10**6} MB; is it a text file?")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write
 
 W64_GUID_END = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"  # of all chunks but the outermost
@@ -52,6 +53,8 @@ RIFX = Container("big", b"data", 12)
 AIFF = Container("big", b"SSND", 12)
 CAF = Container("big", b"data", 8, size_bytes=8, alignment=1)
 W64 = Container("little", b"data" + W64_GUID_END, 40, 16, 8, alignment=8, size_covers_header=True)
+FAMILIES = {"RF64": "WAV", "WAVEX": "WAV"}  # formats of libsndfile that share their chunks with another one
+FAMILY_CONTAINERS = {"WAV": RIFF, "AIFF": AIFF, "CAF": CAF, "W64": W64}
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,23 @@ def read_body(file: BinaryIO, chunk: Chunk) -> bytes:
     return file.read(chunk.size)
 
 
+def chunk_bodies(path: Path, container: Container, names: Sequence[bytes] = ()) -> list[tuple[bytes, bytes]]:
+    """Identifiers and bodies of the whole chunks of a file that do not hold samples.
+
+    Parameters
+    ----------
+    names : the first four bytes of the identifiers that are wanted; all if there are none
+    """
+    with open(path, "rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        return [
+            (chunk.id, read_body(file, chunk))
+            for chunk in read_chunks(file, container)
+            if chunk.id != container.data_id and chunk.start + chunk.size <= n_bytes
+            if not names or chunk.id[:4] in names
+        ]
+
+
 def rewrite_chunks(
     path: Path,
     container: Container,
@@ -136,7 +156,8 @@ def rewrite_chunks(
     replaced : new bodies by identifier; an empty body removes the chunk
     before_data, after_data : identifiers and bodies of the chunks to add before and after the samples
     """
-    with open(path, "rb") as source, atomic_write(path) as temporary, open(temporary, "wb") as target:
+    # Both files are closed before the new one replaces the old one: Windows replaces no file that is open.
+    with atomic_write(path) as temporary, open(path, "rb") as source, open(temporary, "wb") as target:
         target.write(source.read(container.first_chunk))
         ds64_start = None
         for chunk in read_chunks(source, container):
@@ -188,6 +209,8 @@ def _write_total_size(target: BinaryIO, container: Container, ds64_start: int | 
     elif ds64_start is not None:
         target.seek(ds64_start)
         target.write((total - 8).to_bytes(8, container.byteorder))
+    elif total - 8 >= 1 << 32:
+        raise PipelineError("longer than 4 GB with the chunks of the input; choose another format, such as .rf64")
     else:
         target.seek(4)
         target.write((total - 8).to_bytes(4, container.byteorder))

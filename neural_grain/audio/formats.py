@@ -9,7 +9,6 @@ In: blocks of float32 samples, shape (samples, channels), full scale 1.0, or an 
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,16 +19,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_grain.audio.chunks import AIFF, read_body, read_chunks
-from neural_grain.audio.embedded import read_mask
 from neural_grain.audio.layout import check_layout, to_codec_order
 from neural_grain.audio.limiter import CEILING, limit_peaks
-from neural_grain.audio.sound import LevelMeter, Sound, audio_streams, open_sound, open_stream
+from neural_grain.audio.sound import LevelMeter, Sound, audio_streams, libsndfile_path, open_sound, open_stream
+from neural_grain.audio.stated_layout import read_mask
 from neural_grain.base.errors import PipelineError
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-MAX_WAV_BYTES = 2**32 - 2**24  # of samples: the length of a WAV has 32 bits, and it holds other things, too
+# Of samples: the length of a WAV or AIFF has 32 bits, and it holds other things, too.
+MAX_32_BIT_BYTES = 2**32 - 2**24
 FORMATS = {
     **dict.fromkeys((".wav", ".wave"), "WAV"), **dict.fromkeys((".aif", ".aiff", ".aifc"), "AIFF"), ".rf64": "RF64",
     ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".mp3": "MP3", ".caf": "CAF", ".w64": "W64", ".au": "AU",
@@ -38,7 +38,7 @@ INTEGER_BITS = {
     "PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32,
     "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32,
 }  # fmt: skip
-FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+FLOAT_SUBTYPES = {"FLOAT": 4, "DOUBLE": 8}  # and the bytes of a sample
 # Encoders that fill up the last block of samples, so that the output would be longer than the input.
 BLOCK_SUBTYPES = (
     "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM", "GSM610", "G721_32", "G723_24", "G723_40", "NMS_ADPCM_16", "NMS_ADPCM_24",
@@ -46,7 +46,6 @@ BLOCK_SUBTYPES = (
 )  # fmt: skip
 LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_III")
 LOSSY_CEILING = 0.89  # 1 dB below full scale: a lossy codec changes the waveform, and its peaks with it
-BYTES_PER_SAMPLE = {8: 1, 16: 2, 20: 3, 24: 3, 32: 4}  # by bits
 AIFF_DATA_OFFSET = 8  # of the samples in the body of their chunk
 DITHER_SEED = 0  # so that every rendering of a file is the same
 
@@ -82,6 +81,11 @@ def native_dtype(subtype: str) -> str:
 def sample_bits(subtype: str) -> int:
     """Bits that distinguish the samples of a format; those of a lossy format decode to floats."""
     return INTEGER_BITS.get(subtype, 64 if subtype == "DOUBLE" else 33)
+
+
+def sample_bytes(subtype: str) -> int:
+    """Bytes that a sample takes in a file; a compressed one takes no more than one."""
+    return -(-INTEGER_BITS[subtype] // 8) if subtype in INTEGER_BITS else FLOAT_SUBTYPES.get(subtype, 1)
 
 
 def has_headroom(subtype: str) -> bool:
@@ -176,8 +180,10 @@ def output_format(
         raise PipelineError(f"{output}: {subtype} stores whole blocks, so the length would change; choose PCM_16")
     if (container, subtype) != (stored.format, stored.subtype):
         check_layout(subtype, sound.channels, stored.mask)
-    n_bytes = sound.n_samples * sound.channels * BYTES_PER_SAMPLE.get(sample_bits(subtype), 8)
-    if container == "WAV" and n_bytes > MAX_WAV_BYTES:
+    n_bytes = sound.n_samples * sound.channels * sample_bytes(subtype)
+    if container == "AIFF" and n_bytes > MAX_32_BIT_BYTES:
+        raise PipelineError(f"{output}: an AIFF holds 4 GB, and the samples need more; choose .wav, .caf or .flac")
+    if container == "WAV" and n_bytes > MAX_32_BIT_BYTES:
         container = "RF64"
     return OutputFormat(container, subtype, stored.mask, dither=sample_bits(subtype) < sample_bits(stored.subtype))
 
@@ -212,7 +218,9 @@ def open_output(path: Path, like: Sound, target: OutputFormat) -> Iterator[Sound
     import soundfile as sf
 
     try:
-        with sf.SoundFile(os.fsencode(path), "w", like.sr, like.channels, target.subtype, format=target.format) as file:
+        with sf.SoundFile(
+            libsndfile_path(path), "w", like.sr, like.channels, target.subtype, format=target.format
+        ) as file:
             yield file
         if target.format == "AIFF":
             _correct_aiff_length(path, file.frames)
@@ -243,7 +251,7 @@ def _check_end(path: Path, n_samples: int) -> None:
     """Read the last sample of a finished file, because libsndfile's encoders don't report a full disk."""
     import soundfile as sf
 
-    with suppress(sf.LibsndfileError), sf.SoundFile(os.fsencode(path)) as file:
+    with suppress(sf.LibsndfileError), sf.SoundFile(libsndfile_path(path)) as file:
         if n_samples == 0 or (file.frames >= n_samples and file.seek(n_samples - 1) >= 0 and len(file.read(1))):
             return
     raise PipelineError("can't write: the end of the file can't be read back; is the disk full?")

@@ -21,6 +21,7 @@ WAV_CHUNKS = (b"cue ", b"smpl", b"inst")  # and a LIST of the kind "adtl"
 AIFF_CHUNKS = (b"MARK", b"INST")
 FORWARD, ALTERNATING = 1, 2  # play modes of AIFF; WAV counts them from 0, and 2 is backward there
 AIFF_LOOPS = 2
+MAX_AIFF_NAME_BYTES = 254
 DEFAULT_RANGES = (0, 127, 1, 127)  # low and high key, low and high velocity
 
 
@@ -159,7 +160,7 @@ def aiff_chunks(markers: Markers) -> tuple[list[tuple[bytes, bytes]], list[str]]
     if stored:
         body = struct.pack(">H", len(stored))
         for number, (position, name) in enumerate(stored, 1):
-            text = name.encode()[:254]
+            text = name.encode()[:MAX_AIFF_NAME_BYTES].decode(errors="ignore").encode()  # cut between two characters
             body += struct.pack(">hIB", number, position, len(text)) + text + bytes(1 - len(text) % 2)
         chunks.append((b"MARK", body))
     if markers.loops or markers.root_note is not None or markers.ranges != DEFAULT_RANGES:

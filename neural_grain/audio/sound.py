@@ -3,14 +3,14 @@
 Everything that works on audio takes a `Sound` and goes through its blocks, so that memory does not grow with the
 length of a file. Files are decoded by libsndfile, and a damaged file is refused with the reason.
 
-In: arrays, audio files and folders. Out: blocks of samples, shape (samples, channels), float32, full scale 1.0.
+In: arrays and audio files. Out: blocks of samples, shape (samples, channels), float32, full scale 1.0.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ import numpy as np
 
 from neural_grain.audio.layout import from_codec_order
 from neural_grain.audio.structure import Stream, StreamFile, find_streams
-from neural_grain.base.errors import PipelineError, SystemRefusal, printable
+from neural_grain.base.errors import PipelineError, SystemRefusal
 from neural_grain.base.files import readable_size, scratch_array
 from neural_grain.base.parallel import ONE_BLAS_THREAD
 
@@ -30,21 +30,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from soundfile import SoundFile
 
-AUDIO_EXTENSIONS = frozenset((
-    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".caf",
-    ".au", ".snd",
-))  # fmt: skip
-#: Of common audio formats that libsndfile can't decode. A file is not looked for by these, but reported.
-UNREADABLE_EXTENSIONS = frozenset((
-    ".m4a", ".m4b", ".m4p", ".aac", ".wma", ".ape", ".wv", ".tta", ".mpc", ".mka", ".ac3", ".dts", ".dsf", ".dff", ".amr",
-    ".ra", ".spx", ".shn", ".weba", ".adts", ".eac3", ".tak", ".ofr",
-))  # fmt: skip
 # STFT frames per block: 128 windows of 2048 float32 samples are 1 MB. Half of that takes a third longer, because the
 # number of calls doubles.
 BLOCK_FRAMES = 128
 #: Errors of libsndfile that are not about a file's content: of the system, no such file, not opened, no memory.
 SYSTEM_ERRORS = frozenset((2, 7, 9, 17))
-NAMED_FILES = 10  # of one format that can't be read; a long list would hide what else is reported
 BLOCK_HOP_SAMPLES = 512  # samples that count as one frame where blocks are cut without an STFT
 INTEGER_FULL_SCALES = {"uint8": 2.0**7, "int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 
@@ -181,70 +171,6 @@ def cached_sound(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
     return replace(like, blocks=read)
 
 
-def find_audio(paths: Iterable[Path], extensions: frozenset[str] = AUDIO_EXTENSIONS) -> list[Path]:
-    """Find the audio files in folders and their subfolders, sorted within each folder and without duplicates.
-
-    A file that is named itself is always included, whatever its extension. Hidden files and folders are left out.
-    Symbolic links are followed, but no folder is searched twice, so a loop of links ends. What can't be read, such as a
-    broken link or a folder without permission, is included as well, so that opening it reports the reason.
-    """
-    found: dict[Path, None] = {}  # a dict is an ordered set
-    searched: set[tuple[int, int]] = set()
-    for path in paths:
-        try:
-            is_folder = stat.S_ISDIR(os.stat(path).st_mode)
-            if is_folder:
-                os.scandir(path).close()
-        except FileNotFoundError as err:
-            raise PipelineError(f"{path}: no such file or folder") from err
-        except OSError as err:
-            raise PipelineError(f"{path}: not readable ({err.strerror})") from err
-        if is_folder:
-            found.update(dict.fromkeys(_search_folder(path, extensions, searched)))
-        else:
-            found[Path(os.path.abspath(path))] = None
-    return list(found)
-
-
-def _search_folder(root: Path, extensions: frozenset[str], searched: set[tuple[int, int]]) -> Iterator[Path]:
-    """Audio files below a folder, then the folders that can't be read.
-
-    ``searched`` holds the device and inode of every folder searched so far.
-    """
-    unreadable: list[str] = []
-    walk = os.walk(os.path.abspath(root), onerror=lambda err: unreadable.append(err.filename), followlinks=True)
-    for folder, subfolders, names in walk:
-        try:
-            status = os.stat(folder)
-        except OSError:  # it was removed after its name was read
-            subfolders.clear()
-            continue
-        identity = status.st_dev, status.st_ino
-        if identity in searched:
-            subfolders.clear()
-            continue
-        searched.add(identity)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if not name.startswith(".") and file.suffix.lower() in extensions:
-                yield file
-    yield from map(Path, unreadable)
-
-
-def unreadable_formats(paths: Iterable[Path]) -> list[str]:
-    """Find audio below folders in formats that can't be read; returns a line for each format."""
-    names_of: dict[str, list[str]] = {}
-    for path in find_audio(filter(Path.is_dir, paths), UNREADABLE_EXTENSIONS):
-        if (extension := path.suffix.lower()) in UNREADABLE_EXTENSIONS:  # else it is a folder that can't be read
-            names_of.setdefault(extension, []).append(printable(path.name))
-    return [
-        f"{extension} can't be read, left out: {', '.join(names[:NAMED_FILES])}"
-        f"{f' and {len(names) - NAMED_FILES} more' if len(names) > NAMED_FILES else ''}; convert to WAV or FLAC first"
-        for extension, names in sorted(names_of.items())
-    ]
-
-
 def audio_streams(path: Path) -> list[Stream]:
     """The streams of an audio file.
 
@@ -258,6 +184,15 @@ def audio_streams(path: Path) -> list[Stream]:
         raise SystemRefusal(f"not readable ({err.strerror})") from err
 
 
+def libsndfile_path(path: Path) -> str | bytes:
+    """The name of a file as soundfile passes it on unchanged.
+
+    That is bytes, because a name need not be valid UTF-8, but text on Windows, where libsndfile would take bytes for
+    text in the code page of the system, which has no place for most letters.
+    """
+    return str(path) if sys.platform == "win32" else os.fsencode(path)
+
+
 @contextmanager
 def open_stream(path: Path, stream: Stream) -> Iterator[SoundFile]:
     """Open one stream of an audio file to read it from its start to its end."""
@@ -266,8 +201,7 @@ def open_stream(path: Path, stream: Stream) -> Iterator[SoundFile]:
     try:
         with ExitStack() as stack:
             is_whole_file = not stream.prefix and (stream.start, stream.stop) == (0, os.path.getsize(path))
-            # The name as bytes, because it need not be valid UTF-8.
-            source = os.fsencode(path) if is_whole_file else stack.enter_context(StreamFile(path, stream))
+            source = libsndfile_path(path) if is_whole_file else stack.enter_context(StreamFile(path, stream))
             file = stack.enter_context(sf.SoundFile(source))
             # soundfile seeks after every read, which takes time and fails at the end of a FLAC of unknown length.
             file.seekable = lambda: False

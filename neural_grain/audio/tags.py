@@ -41,7 +41,6 @@ CAF_FIELDS = {
     "copyright": "COPYRIGHT", "tempo": "BPM", "key signature": "INITIALKEY", "track number": "TRACKNUMBER",
     "composer": "COMPOSER", "lyricist": "LYRICIST", "recorded date": "ORIGINALDATE", "encoding application": "ENCODER",
 }  # fmt: skip
-FRONT_COVER = 3
 
 
 @dataclass
@@ -62,7 +61,9 @@ class Tags:
     def add(self, name: str, values: Iterable[str]) -> None:
         """Add the values of a field, each only once."""
         known = self.fields.setdefault(name.upper(), [])
-        known += [value for value in values if value and value not in known]
+        for value in values:
+            if value and value not in known:
+                known.append(value)
 
     def __bool__(self) -> bool:
         return any(self.fields.values()) or bool(self.pictures)

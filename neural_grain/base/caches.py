@@ -1,7 +1,7 @@
 """Cache folders for librosa, numba and matplotlib where the user has no home, or one that can't be written to.
 
-So it is in a container that runs as a user without a name. librosa and numba, which it imports, then end with an error,
-and matplotlib prints a warning and leaves a folder behind at each run.
+Containers often run as a user without a name or a home. There the import of librosa, and of numba by it, ends with an
+error, and matplotlib prints a warning and leaves a folder behind at each run.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def _default_folders(name: str) -> list[str]:
 def _can_be_written(folder: str) -> bool:
     """Whether a folder, given by its absolute path, is writable or can be created."""
     while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
+        folder, below = os.path.dirname(folder), folder
+        if folder == below:  # a drive of Windows that is not there
+            return False
     return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 

@@ -11,6 +11,7 @@ import _thread
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,6 +30,8 @@ from neural_grain.base.progress import progress_lines
 from neural_grain.base.streams import guard_streams
 
 RETRY_INTERRUPT_S = 0.05  # how soon Ctrl-C is tried again when it came during an import
+MAX_JOBS = 1024  # threads; systems refuse some thousands
+MAX_SEED = 2**63 - 1  # of the random numbers of torch
 END_WITHIN_S = 15.0  # after stdin has ended: by then every stage has saved what it can
 
 
@@ -65,9 +68,13 @@ def run_stage(
         print(f"error: {printable(str(err))}", file=sys.stderr)
         return 2
     except Exception as err:
-        if not (fault := describe_system_fault(err)):
+        if fault := describe_system_fault(err):
+            print(f"error: {fault}", file=sys.stderr)
+        elif isinstance(err, OSError):  # of a path that can't even be looked up, such as one that is too long
+            path = "" if err.filename is None else f"{os.fsdecode(err.filename)}: "
+            print(f"error: {printable(f'{path}{err.strerror or err}')}", file=sys.stderr)
+        else:
             raise
-        print(f"error: {fault}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{interrupted()}", file=sys.stderr)
@@ -79,6 +86,8 @@ def _silence_libraries() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"(?!neural_grain|__main__)")
+        # matplotlib gives this one in our name, for a file name in a script that its font lacks.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
 
 
 @contextmanager
@@ -98,6 +107,7 @@ def _interrupt_after_imports() -> Iterator[None]:
 
 
 def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle Ctrl-C: raise KeyboardInterrupt, or try again soon if an import is under way."""
     callers = (caller for caller, _ in traceback.walk_stack(frame))
     if any(caller.f_code.co_filename == "<frozen importlib._bootstrap>" for caller in callers):
         retry = threading.Timer(RETRY_INTERRUPT_S, _send_interrupt)
@@ -162,6 +172,7 @@ def progress_bar(
         return progress_lines(description)
     from tqdm import tqdm
 
+    # None: no bar unless stderr is a terminal.
     return lambda items, total: tqdm(items, description, total, unit=unit, file=sys.stderr, disable=total == 0 or None)
 
 
@@ -170,20 +181,16 @@ def warn(message: str) -> None:
     print(f"warning: {printable(message)}", file=sys.stderr)
 
 
-def whole_number(text: str) -> int:
-    """Parse a whole number, for argparse, which would answer a ValueError with the name of the function."""
-    try:
-        return int(text)
-    except ValueError as err:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from err
+def whole_number_within(low: int, high: int) -> Callable[[str], int]:
+    """Make a parser of whole numbers within bounds, for argparse, which would name the parser after a ValueError."""
 
+    def parse(text: str) -> int:
+        with suppress(ValueError):
+            if low <= (value := int(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
 
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1, for argparse."""
-    with suppress(argparse.ArgumentTypeError):
-        if (value := whole_number(text)) >= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
+    return parse
 
 
 def number(text: str) -> float:
@@ -191,7 +198,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError as err:
-        hint = f"; write {text.replace(',', '.')}" if text.count(",") == 1 else ""
+        hint = f"; write {text.replace(',', '.')}" if re.fullmatch(r"[+-]?\d*,\d+", text) else ""
         raise argparse.ArgumentTypeError(f"{text} is not a number{hint}") from err
 
 
@@ -214,7 +221,13 @@ def add_version_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_parallel_arguments(parser: argparse.ArgumentParser, jobs: int) -> None:
     """Add ``-j`` and ``--dask``, which have the same meaning in every stage that works on many files."""
-    parser.add_argument("-j", "--jobs", type=positive_int, default=jobs, help="files at a time (default: %(default)s)")
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=whole_number_within(1, MAX_JOBS),
+        default=jobs,
+        help="files at a time (default: %(default)s)",
+    )
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",

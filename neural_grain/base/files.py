@@ -2,9 +2,9 @@
 
 `atomic_write` writes a hidden temporary file beside its target, flushes it to the disk and renames it at the end. So a
 reader sees the old file or the new one, never a part, and so does the user after a power cut. `run_lock` keeps other
-runs from writing a file. Both hold the same lock: one of the operating system (through ``filelock``) on a hidden file beside the
-target. It ends with its process, even by kill -9. Hidden files that a killed run leaves are removed by the next run in
-that folder (`prepare_folder`).
+runs from writing a file. Both hold the same lock: one of the operating system (through ``filelock``) on a hidden file
+beside the target. It ends with its process, even by kill -9. Hidden files that a killed run leaves are removed by the
+next run in that folder (`prepare_folder`).
 
 `file_stamp` recognises a file that has changed, and `scratch_array` holds arrays that may exceed the memory.
 """
@@ -85,7 +85,7 @@ def readable_size(path: Path) -> int:
         return status.st_size
 
 
-def check_unchanged(path: Path, stamp: tuple[int, int]) -> None:
+def check_unchanged(path: Path, stamp: Stamp) -> None:
     """Raise PipelineError if a file was written since ``stamp``, so that what was read of it may be mixed."""
     if file_stamp(path) != stamp:
         raise PipelineError("changed while it was read; run the same command again when it is whole")
@@ -117,7 +117,9 @@ def prepare_folder(folder: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the hidden files that killed runs left in a folder. Those of living runs are locked and stay."""
-    names = [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    names: list[str] = []
+    with suppress(OSError):  # a folder in which one may write but not look, or that was removed
+        names = [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
     for match in filter(None, map(HIDDEN_NAME.fullmatch, names)):
         with suppress(OSError):  # another run holds it, or removes it at the same time
             lock = _Lock.acquire(folder / f"{match[1]}.lock")
@@ -207,7 +209,7 @@ def run_lock(path: Path) -> Iterator[None]:
     except BlockingIOError as err:
         raise PipelineError(f"{path}: another run is writing it; wait until it has ended") from err
     except OSError as err:
-        raise PipelineError(f"{path}: can't write ({err.strerror})") from err
+        raise _write_error(path, err) from err
     try:
         yield
     finally:
@@ -237,6 +239,7 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
         If the file can't be written, or another run or thread is writing it.
     """
     part = hidden_path(path, "part")
+    flush = flush or not hasattr(os, "sync")  # Windows can't flush a group of files
     with run_lock(path):
         try:
             yield part
@@ -247,26 +250,28 @@ def atomic_write(path: Path, *, flush: bool = True) -> Iterator[Path]:
                 with suppress(OSError):  # folders that can't be opened or flushed, as on some network file systems
                     _flush(path.parent, os.O_RDONLY)
         except OSError as err:
-            raise PipelineError(f"{path}: can't write ({err.strerror or f'{err}; is the disk full?'})") from err
+            raise _write_error(path, err) from err
         finally:
-            part.unlink(missing_ok=True)
+            _remove(part)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append to a text file, and wait until the line is on the disk: also after a power cut, it is there before all
-    that is written later.
+def _write_error(path: Path, err: OSError) -> PipelineError:
+    """Make an error that names the file, unless it is a temporary one: then the caller names what it will become."""
+    name = "" if HIDDEN_NAME.fullmatch(path.name) else f"{path}: "
+    reason = err.strerror or f"{err}; is the disk full?"  # numpy gives none if it could write only a part of an array
+    return PipelineError(f"{name}can't write ({reason})")
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file, and return whether that was possible.
+
+    It is not if there is no such file, if its folder was replaced or locked meanwhile, and on Windows if it is open.
     """
-    is_new = not path.exists()
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if is_new:
-            with suppress(OSError):
-                _flush(path.parent, os.O_RDONLY)
-    except OSError as err:
-        raise PipelineError(f"{path}: can't write ({err.strerror})") from err
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _flush(path: Path, mode: int) -> None:
@@ -280,7 +285,7 @@ def _flush(path: Path, mode: int) -> None:
 
 def flush_written_files() -> None:
     """Wait until everything that was written with ``atomic_write(flush=False)`` is on the disk."""
-    if hasattr(os, "sync"):  # Windows has no such call
+    if hasattr(os, "sync"):  # elsewhere each file was flushed
         os.sync()
 
 
@@ -288,16 +293,12 @@ def remove_own_temporaries() -> None:
     """Remove the hidden files of this process, which is about to end while threads of it may still write.
 
     From now on, a thread that wants a lock waits for ever. One that holds a lock may be about to create its temporary
-    file, so the search is repeated until it finds nothing.
+    file, so the search is repeated until it finds nothing that can be removed.
     """
     OWN_LOCKS.admission.acquire()
-    is_clean = False
-    while not is_clean:
-        targets = list(OWN_LOCKS.holders)
-        hidden = [hidden_path(target, kind) for target in targets for kind in ("part", "lock")]
-        is_clean = not any(path.exists() for path in hidden)
-        for path in hidden:
-            path.unlink(missing_ok=True)
+    hidden = [hidden_path(target, kind) for target in OWN_LOCKS.holders for kind in ("part", "lock")]
+    while any([_remove(path) for path in hidden]):
+        pass
 
 
 def scratch_array(shape: tuple[int, ...]) -> np.ndarray:

@@ -49,7 +49,9 @@ def _file_id(path: Path) -> tuple[int, int] | None:
 
 def ignores_case(folder: Path) -> bool:
     """Return True if the file system of a folder, which need not exist yet, takes a.wav and A.wav as one name."""
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    existing = next((path for path in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(path)), None)
+    if existing is None:  # on a drive of Windows that is not there
+        return False
     try:
         with tempfile.NamedTemporaryFile(prefix=".grain-", dir=existing) as file:
             return Path(file.name).with_name(Path(file.name).name.upper()).exists()

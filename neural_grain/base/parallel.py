@@ -148,13 +148,18 @@ class Cluster:
         return PipelineError(f"--dask {self.address}: {reason}")
 
     def executor(self) -> Executor:
-        """Make an executor once a worker answers, which an adaptive cluster may have to start first."""
+        """Make an executor once a worker answers, which an adaptive cluster may have to start first.
+
+        Workers that do not answer because they are busy are waited for, like the calls that will stand behind others.
+        """
         from distributed import TimeoutError as NoAnswer
 
         executor = self.client.get_executor(pure=False)  # Dask takes calls of a pure function as one call
         try:
             executor.submit(int).result(CLUSTER_TIMEOUT_S)
         except (TimeoutError, NoAnswer) as err:
+            if self.client.nthreads():
+                return executor
             raise self.error("its scheduler has no workers; start some: dask worker") from err
         except CancelledError as err:
             raise self.error(SCHEDULER_GONE) from err
@@ -195,11 +200,8 @@ def _connect(address: str) -> Client:
         from distributed.comm import get_address_host_port
     except ImportError as err:
         raise PipelineError("--dask needs Dask; install it with: pip install distributed") from err
-    for logger in (
-        "distributed",
-        "distributed.client",
-        "tornado.application",
-    ):  # they report a lost connection as tracebacks
+    # These loggers report a lost connection as tracebacks.
+    for logger in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         get_address_host_port(address)  # a Client would hang on an address that is not valid
@@ -218,7 +220,7 @@ def map_unordered(
 ) -> Iterator[tuple[Item, Result]]:
     """Call ``function`` for each item, on threads or on the cluster.
 
-    What all calls have in common belongs into ``function`` (with `functools.partial` or a closure). Items are taken
+    What all calls have in common belongs in ``function`` (with `functools.partial` or a closure). Items are taken
     when they can be worked on soon. If the loop over the results ends early, calls that have not begun are cancelled.
 
     Parameters

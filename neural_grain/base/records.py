@@ -17,6 +17,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_args, get_type_hints
@@ -37,11 +38,16 @@ STEP_OF_PLACE = re.compile(r"\.(\w+)|\[(\d+)\]")  # msgspec names a place as $.s
 def write_json(path: Path, content: dict) -> None:
     """Write a JSON document. A reader sees the old file or the new one, never a part of it."""
     with atomic_write(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-            errors="backslashreplace",  # turns a lone surrogate into \udcff, which is the escape sequence of JSON
-        )
+        temporary.write_bytes(_encode(content) + b"\n")
+
+
+def _encode(content: dict) -> bytes:
+    """The text of a JSON document with an indentation of two."""
+    try:
+        compact = json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
+        return msgspec.json.format(compact, indent=2)  # a quarter of the time of json's own indentation
+    except UnicodeEncodeError:  # a lone surrogate, which msgspec refuses: its escape sequence in JSON is \udcff
+        return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def read_json(path: Path, version: int, made_by: str | None) -> dict:
@@ -215,8 +221,9 @@ def json_record(item: object, folder: Path) -> dict:
 
 def relative_posix(path: Path, folder: Path) -> str:
     """POSIX path of ``path`` relative to ``folder``, as our JSON files hold it; absolute on another drive of Windows."""
-    try:
-        relative = os.path.relpath(path, folder)
-    except ValueError:  # no path leads from one drive to another
-        relative = os.path.abspath(path)
-    return relative.replace(os.sep, "/")
+    path, start = os.path.abspath(path), os.path.join(os.path.abspath(folder), "")
+    if path.startswith(start):  # most are, and relpath takes four times as long
+        return path[len(start) :].replace(os.sep, "/")
+    with suppress(ValueError):  # no path leads from one drive to another
+        path = os.path.relpath(path, start)
+    return path.replace(os.sep, "/")

@@ -7,6 +7,7 @@ in octaves. The sounds are the same on every machine and in every run.
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,6 @@ def demo_sound(kind: str, index: int, grain: float) -> DemoSound:
     kind : str, one of DEMO_FOLDERS
     index : int, number of the sound in its folder, from 0
     grain : float, in (0, 1)
-
     """
     from scipy.optimize import brentq
 
@@ -188,8 +188,10 @@ def write_demo(folder: Path, progress: Progress = no_progress, jobs: int = 1) ->
     missing = [path for path in sounds if not path.exists()]
 
     def write(path: Path) -> None:
+        encoded = io.BytesIO()  # soundfile would not say why writing to a file failed
+        sf.write(encoded, demo_sound(*sounds[path]).y, DEMO.sample_rate_hz, "PCM_16", format="FLAC")
         with atomic_write(path) as temporary:
-            sf.write(temporary, demo_sound(*sounds[path]).y, DEMO.sample_rate_hz, "PCM_16", format="FLAC")
+            temporary.write_bytes(encoded.getbuffer())
 
     for _ in progress(map_unordered(write, missing, jobs), len(missing)):
         pass
@@ -197,9 +199,9 @@ def write_demo(folder: Path, progress: Progress = no_progress, jobs: int = 1) ->
 
 
 def _check_only_demo(folder: Path, allowed: set[Path]) -> None:
-    """Refuse to mix the demo with the user's own files."""
+    """Refuse to mix the demo with the user's own files; hidden ones may be of the system, or of a run that was killed."""
     for top in DEFAULT_FOLDERS:
-        others = sorted(set((folder / top).rglob("*")) - allowed)
+        others = sorted(path for path in (folder / top).rglob("[!.]*") if path not in allowed)
         if others:
             raise PipelineError(
                 f"{folder / top}: holds {others[0].name}, not only the demo; run --demo in an empty folder"

@@ -187,8 +187,5 @@ def _write_title(strip: np.ndarray, title: str) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a matplotlib figure as PNG in one atomic step."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)

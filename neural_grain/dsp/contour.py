@@ -39,7 +39,7 @@ class FramePlaces(NamedTuple):
 
     @classmethod
     def of(cls, sound: Sound, settings: GrainSettings) -> FramePlaces:
-        """Those of a sound, which is not shorter than a frame."""
+        """Places of the frames of a sound, which is not shorter than a frame."""
         n_fft, hop_length = settings.n_fft_for(sound.sr), settings.hop_for(sound.sr)
         starts = hop_length * np.arange(n_full_frames(sound.n_samples, n_fft, hop_length))
         n_seconds = max(1, int(sound.n_samples / sound.sr + 1 - MIN_LAST_S))
@@ -62,7 +62,7 @@ class ReferenceContour:
 
     @classmethod
     def of(cls, sound: Sound, settings: GrainSettings, threads: int = 1) -> ReferenceContour:
-        """That of a sound; a `PipelineError` if it has no grain."""
+        """Measure the contour of a sound; a `PipelineError` if it has no grain."""
         active = grain_per_frame(sound, settings, threads).active
         grain = Seconds.of(sound, active, settings, threads).grain
         return cls(tuple(np.nan_to_num(grain).tolist()))
@@ -115,7 +115,7 @@ class Seconds:
 
     @classmethod
     def of(cls, sound: Sound, active: np.ndarray, settings: GrainSettings, threads: int = 1) -> Seconds:
-        """Those of a sound, given which frames are active."""
+        """Measure the seconds of a sound, given which of its frames are active."""
         flatness = measure_local_grain(sound, settings, threads).flatness
         places = FramePlaces.of(sound, settings)
         counts = active & places.is_within
@@ -123,7 +123,7 @@ class Seconds:
 
     @property
     def n(self) -> int:
-        """How many there are."""
+        """Number of seconds."""
         return int(self.places.of_second[-1]) + 1
 
     @property

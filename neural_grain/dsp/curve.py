@@ -85,9 +85,10 @@ class FittedCurve:
         return self.curve.is_constant
 
     def for_duration(self, duration_s: float) -> GrainCurve:
-        """The curve for a sound of some length, > 0."""
-        factor = duration_s / self.curve.end_s if self.curve.end_s else 1.0
-        return GrainCurve(tuple((seconds * factor, octaves) for seconds, octaves in self.curve.points))
+        """The curve for a sound of some length, > 0. Of points that rounding makes coincide, the last one remains."""
+        end_s = self.curve.end_s or duration_s
+        octaves_at = {seconds / end_s * duration_s: octaves for seconds, octaves in self.curve.points}
+        return GrainCurve(tuple(octaves_at.items()))
 
 
 def fault_of_point(seconds: float, octaves: float, before_s: float) -> str:
@@ -136,14 +137,15 @@ def parse_curve(text: str) -> GrainCurve:
 
 
 def format_curve(curve: GrainCurve) -> str:
-    """The text that `parse_curve` reads, one point a line."""
-    return "".join(f"{round(seconds, 6):.12g} {octaves:.6g}\n" for seconds, octaves in curve.points)
+    """The text that `parse_curve` reads, one point a line. Of points that rounding makes coincide, the last one remains."""
+    octaves_at = {f"{round(seconds, 6):.12g}": octaves for seconds, octaves in curve.points}
+    return "".join(f"{seconds} {octaves:.6g}\n" for seconds, octaves in octaves_at.items())
 
 
 LFO_SHAPES = ("sine", "triangle", "square", "random")
 LFO_POINTS = 32  # of a sine, in each period
 JUMP_S = 1e-3  # between the two points of a jump
-MAX_LFO_HZ = 20.0  # a step of the gains lasts 46 ms
+MIN_LFO_HZ, MAX_LFO_HZ = 1e-6, 20.0  # one period in twelve days; a step of the gains lasts 46 ms
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,11 @@ class Lfo:
 
     Parameters
     ----------
-    rate_hz : float within 0 (excluded) to 20
+    rate_hz : float within 0.000001 to 20
     depth : float >= 0, octaves to either side of the centre; positions beyond the slider's ends stay there
     shape : one of `LFO_SHAPES`; "random" goes to a new random position in every period
     centre : float, octaves
-    seed : int, of the random shape
+    seed : int >= 0, of the random shape
     """
 
     rate_hz: float
@@ -167,14 +169,16 @@ class Lfo:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if not 0 < self.rate_hz <= MAX_LFO_HZ:
-            raise ValueError(f"rate_hz={self.rate_hz} must be within 0 (excluded) to {MAX_LFO_HZ:g}")
+        if not MIN_LFO_HZ <= self.rate_hz <= MAX_LFO_HZ:
+            raise ValueError(f"rate_hz={self.rate_hz} must be within {MIN_LFO_HZ:f} to {MAX_LFO_HZ:g}")
         if not 0 <= self.depth <= 2 * SLIDER_RANGE:
             raise ValueError(f"depth={self.depth} must be within 0 to {2 * SLIDER_RANGE:g}")
         if self.shape not in LFO_SHAPES:
             raise ValueError(f"shape={self.shape!r} must be one of {', '.join(LFO_SHAPES)}")
         if not abs(self.centre) <= SLIDER_RANGE:
             raise ValueError(f"centre={self.centre} must be within -{SLIDER_RANGE:g} to {SLIDER_RANGE:g}")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be at least 0")
 
     def for_duration(self, duration_s: float) -> GrainCurve:
         """The curve for a sound of some length."""

@@ -83,7 +83,7 @@ class ProbeSteps(NamedTuple):
 
     @classmethod
     def of(cls, frames: np.ndarray, n_steps: int) -> ProbeSteps:
-        """Those of frames with these numbers in the padded sound, shape (frames,)."""
+        """The steps around frames with these numbers in the padded sound, shape (frames,)."""
         lerp = lerp_weights((frames + 0.5) / STEP_FRAMES, n_steps)
         steps, places = np.unique(np.concatenate((lerp.before, lerp.after)), return_inverse=True)
         return cls(steps, lerp._replace(before=places[: len(frames)], after=places[len(frames) :]))

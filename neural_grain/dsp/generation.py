@@ -75,10 +75,8 @@ def presence(tones_db: np.ndarray, texture_db: np.ndarray) -> np.ndarray:
     def over(level_db: np.ndarray, floor_db: np.ndarray | float) -> np.ndarray:
         return np.clip((level_db - floor_db) / np.float32(GENERATION.present_db), 0, 1)
 
-    lasts, is_strong = (
-        over(lasting_db, near_db - GENERATION.lasting_leak_db),
-        over(texture_db, near_db - GENERATION.leak_db),
-    )
+    lasts = over(lasting_db, near_db - GENERATION.lasting_leak_db)
+    is_strong = over(texture_db, near_db - GENERATION.leak_db)
     return over(texture_db, -np.float32(DYNAMIC_RANGE_DB)) * np.maximum(lasts, is_strong)
 
 
@@ -197,6 +195,7 @@ def white_noise(start: int, stop: int, channels: int, density: float = 1.0) -> n
     np.ndarray, shape (channels, stop - start), float32; the channels are independent
     """
     first, last = start // NOISE_BLOCK, (stop - 1) // NOISE_BLOCK
+    # A seed is not negative, but the number of a block is where a window begins before the sound.
     blocks = [
         sparse_noise(np.random.default_rng([channels, block + (1 << 32)]), (channels, NOISE_BLOCK), density)
         for block in range(first, last + 1)

@@ -25,8 +25,8 @@ import numpy as np
 from neural_grain.audio.sound import Sound, interleave
 from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import map_in_order
+from neural_grain.dsp.linear_prediction import continue_edge
 from neural_grain.dsp.masking import LONG, SHORT, TextureFilter, Threshold, join_points
-from neural_grain.dsp.prediction import continue_edge
 from neural_grain.dsp.settings import GrainSettings
 
 
@@ -47,7 +47,9 @@ class LayerSettings:
     transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
     bound_hops: int = 1024  # in a long window
     bound_window: int = 24  # hops, 4 ms: longer than the period of most tones
-    max_excess: float = 2.0  # power of the texture to that of the sound, beyond which tones would cancel texture
+    #: Power of the texture to that of the sound, beyond which tones would cancel texture; and of the noise before a
+    #: transient to its median.
+    max_excess: float = 2.0
     window_orders: int = 16  # order of the prediction beyond the edges, 512: with 256, low chords still click there
     chunk_windows: int = 128  # long ones, split at a time: 24 s
 

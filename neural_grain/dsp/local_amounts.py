@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neural_grain.dsp.analysis import ChosenFrames, choose_by_importance, probe_of
 from neural_grain.dsp.contour import Seconds
 from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
 from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import AmountCurve, Amounts, lerp_weights, power_of
 from neural_grain.dsp.predictor import PowerPredictor, log_mean_power
+from neural_grain.dsp.probe import ChosenFrames, choose_by_importance, probe_of
 from neural_grain.dsp.reach import NO_CHANGE, ReachCurve, find_reach, rising_curve
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES
 

@@ -28,6 +28,7 @@ class Biquad(NamedTuple):
 
 
 FILTER_RATE_HZ = 48_000  # for which the standard gives the coefficients
+MAX_K_HZ = 23_000.0  # above it the gain stays the same, because the filters end at half of that rate
 K_SHELF = Biquad(  # table 1
     (1.53512485958697, -2.69169618940638, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585)
 )
@@ -35,8 +36,8 @@ K_HIGH_PASS = Biquad((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621
 
 
 def k_weighting(hz: np.ndarray) -> np.ndarray:
-    """Gain of power by the K-weighting filters at some frequencies, which must be below 24 kHz."""
-    z = np.exp(-2j * np.pi * hz / FILTER_RATE_HZ)
+    """Gain of power by the K-weighting filters at some frequencies."""
+    z = np.exp(-2j * np.pi * np.minimum(hz, MAX_K_HZ) / FILTER_RATE_HZ)
     response = np.ones(len(hz), complex)
     for biquad in (K_SHELF, K_HIGH_PASS):
         response *= np.polyval(biquad.numerator[::-1], z) / np.polyval(biquad.denominator[::-1], z)
@@ -46,7 +47,6 @@ def k_weighting(hz: np.ndarray) -> np.ndarray:
 OFFSET_DB = -0.691  # so that a sine of 997 Hz at full scale has -3.01 LUFS
 WINDOW_S, STEP_S = 0.4, 0.1  # windows, and the time from one to the next
 ABSOLUTE_GATE_LUFS, RELATIVE_GATE_LU = -70.0, -10.0
-MAX_K_HZ = 23_000.0  # above it, where `k_weighting` ends, the weight stays the same
 HANN_ENERGY = 0.375  # mean of the squares of a Hann window
 HANN_LOBE = (1.0, 0.25)  # power of a sine in its own bin and in each neighbour, under a Hann window
 
@@ -63,7 +63,7 @@ def loudness_weights(n_fft: int, sr: int) -> np.ndarray:
     """
     from scipy.linalg import solve_banded
 
-    gains = k_weighting(np.minimum(np.fft.rfftfreq(n_fft, 1 / sr), MAX_K_HZ))
+    gains = k_weighting(np.fft.rfftfreq(n_fft, 1 / sr))
     own, neighbour = HANN_LOBE
     bands = np.full((3, len(gains)), neighbour)
     bands[1] = own

@@ -30,7 +30,7 @@ BLOCK_SAMPLES = 1 << 18  # of all windows that are transformed at a time, which 
 class Threshold(NamedTuple):
     """From which ratio of power to the level of the noise a bin is a tone."""
 
-    ratio: float  # the ratio of noise fluctuates less, the more it is averaged
+    ratio: float  # may be lower if the ratio is averaged, because that of noise then fluctuates less
     mean_frames: int = 1  # over which the ratio is averaged
 
 
@@ -38,7 +38,7 @@ class Threshold(NamedTuple):
 class MaskSettings:
     """How the level of the noise is found with windows of one length."""
 
-    windows: int  # of the grain, that last as long as one of these
+    windows: int  # length of a window, in windows of the measure of grain
     mean_frames: int  # over which power is averaged before it is compared with the level of the noise
     surroundings_hz: float  # wide enough to hold quiet bins between partials
 
@@ -206,7 +206,8 @@ def power_to_noise(P: np.ndarray, bin_hz: float, mask: MaskSettings) -> np.ndarr
     level[::2] = noise_level(P[::2], min(width, P.shape[1]), mask.mean_frames)
     level[1::2] = (level[:-1:2] + level[2::2]) / 2
     np.maximum(level, np.finfo(np.float32).tiny, out=level)
-    return np.divide(P, level, out=level)
+    with np.errstate(over="ignore"):  # infinitely far above the noise, where there is none, as around a constant offset
+        return np.divide(P, level, out=level)
 
 
 def noise_level(P: np.ndarray, width: int, mean_frames: int) -> np.ndarray:

@@ -38,9 +38,9 @@ class CorrectionSettings:
     max_error_octaves: float = 0.1  # beyond it a request was not met: grain jumps where quiet frames begin to count
     max_corrections: int = 6  # renderings after the first; most sounds take one or two
     level_tolerance_db: float = 0.1  # of the RMS level
-    max_level_corrections: int = (
-        8  # renderings for the level alone, where the limiter takes energy away, each time less
-    )
+    max_level_corrections: int = 8  # renderings for the level alone: the limiter takes energy away, each time less
+    max_level: float = 100.0  # of all corrections of the level together: more of it only drives the limiter
+    max_excess: float = 4.0  # of the input's peak to the ceiling, beyond which its level can't be kept
     min_movable_octaves: float = 0.05  # a sound that moves less is returned as it is, not changed much for nothing
     uncertain_octaves: float = 0.3  # from so far before the end of the curve on, the farthest position is measured
     limit_trials: int = 12  # positions at which it is measured, from the end backwards, until none can move farther
@@ -95,7 +95,7 @@ class Attempt:
     @property
     def corrected_level(self) -> float:
         """The factor on the samples that this attempt should have had."""
-        return self.level * self.level_error
+        return min(self.level * self.level_error, CORRECTION.max_level)
 
 
 RenderAttempt = Callable[[float, float], Attempt]
@@ -149,6 +149,16 @@ def unchanged_rendering(analysis: Analysis, octaves: float) -> Rendering:
     return Rendering(sound, octaves, grain, grain, octaves == 0, Amounts(0.0, 0.0), level_db=0.0, limited_db=0.0)
 
 
+def energy_to_keep(analysis: Analysis, ceiling: float) -> float:
+    """Energy of the sound, or what the limiter leaves of it if it lies far above the ceiling, as in some float files."""
+    if analysis.peak <= CORRECTION.max_excess * ceiling:
+        return analysis.energy
+    limited = LevelMeter()
+    for _ in limited.through(limit_peaks(analysis.sound.blocks(), ceiling, analysis.sound)):
+        pass
+    return limited.energy
+
+
 class AttemptRenderer:
     """Renders a sound at positions on one curve, measures the result, and keeps the audio of the last one only.
 
@@ -160,6 +170,7 @@ class AttemptRenderer:
     def __init__(self, solver: AmountSolver, octaves: float, ceiling: float, store: StoreSound):
         self._solver, self._octaves, self._ceiling, self._store = solver, octaves, ceiling, store
         self._reach = solver.reach(octaves)
+        self._energy = energy_to_keep(solver.analysis, ceiling)
         self._attempt: Attempt | None = None
         self._amounts = Amounts(0.0, 0.0)
         self._sound: Sound | None = None
@@ -184,7 +195,7 @@ class AttemptRenderer:
             position=position,
             level=level,
             octaves=math.copysign(1.0, self._octaves) * math.log2(analysis.grain / grain),
-            level_error=math.sqrt(analysis.energy * 10 ** (predicted.change_db / 10) / output.energy),
+            level_error=math.sqrt(self._energy * 10 ** (predicted.change_db / 10) / output.energy),
             grain=grain,
             level_db=10 * math.log10(output.energy / analysis.energy),
             limited_db=20 * math.log10(max(1.0, unlimited_peak / self._ceiling)),

@@ -15,10 +15,10 @@ import math
 import numpy as np
 
 from neural_grain.base.parallel import ONE_BLAS_THREAD
-from neural_grain.dsp.analysis import Probe
 from neural_grain.dsp.gain_field import NO_BALANCE, GainField, ProbeSteps
 from neural_grain.dsp.gains import AmountCurve, Amounts, band_gains
 from neural_grain.dsp.mel import band_interpolation
+from neural_grain.dsp.probe import Probe
 from neural_grain.dsp.settings import NEPER_PER_DB
 
 

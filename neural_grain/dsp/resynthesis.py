@@ -231,7 +231,7 @@ class LocalPower(NamedTuple):
 
     @classmethod
     def of(cls, layers: Layers, start: int, stop: int, n_fft: int, tones: float) -> LocalPower:
-        """That of the noise and of a share of the tones, for the samples from ``start`` up to ``stop``."""
+        """Measure it around the samples from ``start`` up to ``stop``: the noise, and the power of the tones times ``tones``."""
         short, half = n_fft // 4, n_fft // 2
         n_samples = len(layers.noise)
         first, last = max(0, start - half), min(n_samples, stop + half)

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-MAX_ARCHIVE_BYTES = 1 << 26  # a model takes 0.1 MB
+MAX_ARCHIVE_BYTES = 1 << 24  # a model takes 0.1 MB; a list of records takes ten times its size in memory
 MAX_PICKLE_BYTES = 1 << 22  # it takes 0.3 kB for each epoch; an empty list of 1 byte there takes 64 bytes of memory
 MAX_TUPLES = 4096  # Python hashes nested tuples to any depth, and then its stack overflows; a tensor takes four
 MAX_DIMENSIONS = 8
@@ -42,10 +42,15 @@ def read_archive(file: BinaryIO) -> object:
         Of any type, if the file is damaged, hostile, or holds more than float32 tensors and plain values.
     """
     n_bytes = file.seek(0, os.SEEK_END)
+    if n_bytes > MAX_ARCHIVE_BYTES:
+        raise ValueError("too large")
     with zipfile.ZipFile(file) as archive:  # torch's older format is not a zip file and is refused here
         records = archive.infolist()
-        if n_bytes > MAX_ARCHIVE_BYTES or sum(record.file_size for record in records) > n_bytes:
-            raise ValueError("too large, or compressed")
+        # torch compresses nothing. What is compressed may unpack to any size, whatever size is promised.
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise ValueError("compressed")
+        if sum(record.file_size for record in records) > n_bytes:
+            raise ValueError("records that overlap")
         (pickled,) = (record for record in records if record.filename.endswith("data.pkl"))
         if pickled.file_size > MAX_PICKLE_BYTES:
             raise ValueError("too many values")

@@ -8,7 +8,7 @@ before it is used.
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from neural_grain.data.histogram import GrainHistogram
 from neural_grain.data.tiles import TrainingPairs, group_copies
 from neural_grain.dsp.flatness import grain_spread_octaves
 from neural_grain.dsp.settings import settings_record
+from neural_grain.learn.game import Judgement
 from neural_grain.learn.history import EpochScores
 from neural_grain.learn.model import GrainModel, detect
 from neural_grain.learn.model_file import CHECKPOINT_VERSION, LoadedModel, checked_weights, is_array, load_model
@@ -153,7 +154,10 @@ def _parse_progress(values: dict | None) -> EpochProgress | None:
         return None
     progress = EpochProgress(**values)
     np.random.default_rng().bit_generator.state = progress.random_state  # raises an error if it is no such state
-    scores = [score for of_column in progress.scores.values() for score in of_column]
-    if not isinstance(progress.step, int) or not all(isinstance(score, float) for score in scores):
+    n_steps, columns = progress.step, {score.name for score in fields(Judgement)}
+    if not isinstance(n_steps, int) or n_steps < 1 or progress.scores.keys() != columns:
         raise ValueError("progress of the epoch")
+    for scores in progress.scores.values():
+        if len(scores) != n_steps or not all(isinstance(score, float) and score >= 0 for score in scores):
+            raise ValueError("scores of the epoch")
     return progress

@@ -84,7 +84,8 @@ class Tiles:
 
     def typical_texture(self, crest_db: np.ndarray, settings: SpectrogramSettings) -> GeneratedTexture:
         """What their texture is like, given its crest factors in dB, shape (tiles,)."""
-        mean_db = self.texture.mean(2).cpu().numpy() / NEPER_PER_DB  # of decibels, which a cut in a wave hardly changes
+        # The mean of decibels, not of powers: where a sound is cut in the middle of a wave, one cell is loud.
+        mean_db = self.texture.mean(2).cpu().numpy() / NEPER_PER_DB
         return typical_texture(mean_db, crest_db, band_fractions(settings))
 
 

@@ -100,7 +100,7 @@ class AuditGame:
         )
         octaves = self.log2_grain(tones, more) - self.log2_grain(tones, less)
         good = (octaves > CLAIM_OCTAVES) & (octaves < GAME.max_octaves)
-        good[0] |= ~good.any()
+        good[0] |= ~good.any()  # a batch is never empty
         return Pair(tones[good], less[good], more[good], octaves[good])
 
     def judge(self, model: GrainModel, pair: Pair) -> Judgement:
@@ -116,6 +116,7 @@ class AuditGame:
         moved = move_texture(pair.less, pattern, self.amount_for(tones, pair.less, pattern, wanted))
         is_reached = (self.log2_grain(tones, moved) - wanted).abs() < GAME.reached_octaves
         distance = self._distances(tones, moved, pair.more) @ is_reached.float() / is_reached.sum().clamp(min=1)
+        # From the violation only the scale of the amounts learns. The pattern learns from the critic.
         raised = move_texture(pair.less, pattern.detach(), model.amount_db(-pair.octaves))
         lowered = move_texture(pair.more, pair.more, model.amount_db(pair.octaves))
         violations = (

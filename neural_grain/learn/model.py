@@ -129,6 +129,7 @@ class GrainModel(nn.Module):
             correction_db = self.detector(tones, texture)
         share = ((texture - self.floor) / (NEPER_PER_DB * GENERATION.present_db)).clamp(0, 1)
         loudest = torch.maximum(tones, texture).amax(1, keepdim=True)
+        # As in `dsp/generation`: at the floor of the picture, and as loud as the loudest band of its time.
         typical = self.floor + loudest + NEPER_PER_DB * (self.spectrum_db[:, None] + correction_db)
         return share * texture + (1 - share) * typical
 

@@ -6,6 +6,7 @@ is safe). `learn/checkpoint` writes these files, and those of interrupted traini
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_checkpoint(path: Path) -> dict:
     PipelineError
         If it is missing, damaged, of another version or not made by this program.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise PipelineError(f"{path}: no model there; make one with: python cak_grain_processor.py")
     try:
         with path.open("rb") as file:

@@ -13,6 +13,8 @@ LATEST_NAME = "checkpoints/latest.pt"  # what an interrupted run is resumed from
 AUDIT_NAME = "audit.json"
 AUDIT_VERSION = 3
 MIN_FILES = 4  # recordings that a model needs; fewer leave no held-out file
+MAX_EPOCHS = 10_000  # a hundred times what most libraries need
+MAX_BATCH_SIZE = 4096  # pairs of tiles, which take 2 GB of memory
 CONTROL_RANGE = 3.0  # octaves: the model is trained to move grain by at most this much in either direction
 CLAIM_OCTAVES = 0.3  # octaves: the smallest move that training asks for; less would be lost in measurement noise
 
@@ -23,8 +25,8 @@ class TrainOptions:
 
     Parameters
     ----------
-    epochs : int > 0
-    batch_size : int > 0, pairs of tiles, each moved in both directions
+    epochs : int within 1 to MAX_EPOCHS
+    batch_size : int within 1 to MAX_BATCH_SIZE, pairs of tiles, each moved in both directions
     seed : int >= 0
     """
 

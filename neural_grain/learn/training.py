@@ -151,8 +151,9 @@ def train(
             save_state(run)
             raise KeyboardInterrupt from stop
         except PipelineError as err:
-            last_good = run.latest if run.history or resume else "none"
-            raise PipelineError(f"{err}; the last good checkpoint is {last_good}") from err
+            has_checkpoint = epoch > 1 or resume
+            last_good = f"; the last good checkpoint is {run.latest}" if has_checkpoint else ""
+            raise PipelineError(f"{err}{last_good}") from err
         write_reports(run)
         if must_stop:
             raise KeyboardInterrupt
@@ -234,7 +235,7 @@ def train_epoch(
         rng.bit_generator.state = progress.random_state
     n_steps = n_batches(len(tiles.tones), options.batch_size)
     model.train()
-    model.temperature.fill_(np.geomspace(*KERNEL.gate_temperatures, options.epochs)[epoch - 1])
+    model.temperature.fill_(gate_temperature_at(epoch, options.epochs))
     for step in range(progress.step, n_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at((epoch - 1 + step / n_steps) / options.epochs)
@@ -258,6 +259,12 @@ def learning_rate_at(progress: float) -> float:
     """Learning rate at a share 0 to 1 of the training: it rises over the first tenth, then falls as half a cosine."""
     warm_up = min(1.0, (progress + 1e-3) / 0.1)
     return TRAINING.learning_rate * warm_up * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def gate_temperature_at(epoch: int, epochs: int) -> float:
+    """Temperature of the gate in an epoch, counted from 1: it grows by the same factor from each to the next."""
+    first, last = KERNEL.gate_temperatures
+    return first * (last / first) ** ((epoch - 1) / max(1, epochs - 1))
 
 
 def total_loss(judgement: Judgement) -> Tensor:

@@ -17,6 +17,11 @@ DEPTHS = {"PCM_S8": "8 bit", "PCM_U8": "8 bit", "PCM_16": "16 bit", "PCM_24": "2
 MAX_NAME_LENGTH = 44  # characters of a file name that are shown
 
 
+def count_of(n: int, noun: str) -> str:
+    """A number of things, such as "1 file" and "2 files"."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def shortened_name(path: Path) -> str:
     """Name of a file, in which the middle is left out if it is too long."""
     name = printable(path.name)

@@ -91,7 +91,10 @@ class CurveEditor:
     def move(self, seconds: float, octaves: float) -> None:
         """Move the selected point to a place, as near as its neighbours and the ends of the lane allow."""
         i = self.selected
-        point = _rounded(seconds, octaves, *self._bounds(i - 1, i + 1))
+        low, high = self._bounds(i - 1, i + 1)
+        if low > high:  # its neighbours, or the end of the sound, leave no room to move in time
+            low = high = self.points[i][0]
+        point = _rounded(seconds, octaves, low, high)
         if point != self.points[i]:
             self.points = (*self.points[:i], point, *self.points[i + 1 :])
 

@@ -41,6 +41,10 @@ class Phase(Enum):
     DONE = 6
 
 
+#: What is said of a model when its learning is over.
+ENDS = {Phase.DONE: "is learned", Phase.FAILED: "could not be learned", Phase.STOPPED: "was stopped"}
+
+
 @dataclass(frozen=True)
 class StageLine:
     """The row of one stage; ``share`` is what is done of it, within 0 to 1."""

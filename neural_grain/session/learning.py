@@ -16,7 +16,7 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from neural_grain.audio.sound import find_audio
+from neural_grain.audio.audio_files import find_audio
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import check_writable, run_lock
 from neural_grain.base.progress import LoopProgress

@@ -2,7 +2,7 @@
 
 The sound "after" and its tones are rendered a little ahead of the playhead (`Mixer.prepare`) by the path that also
 renders files, with the same gains, level, mix and limiter, and are played from there (`Mixer.fill`). Every change, such
-as another amount, another mix, another model, another version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few
+as another amount, mix, model or version, a seek, the end of a loop, a start or a pause, is a linear cross-fade of a few
 milliseconds between what would have been played without the change and what is played from now on. The volume moves as
 slowly.
 

@@ -11,6 +11,7 @@ Beside these there may be the model of the folder that the program was started i
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from contextlib import suppress
@@ -98,7 +99,7 @@ class NamedModel:
     @property
     def is_trained(self) -> bool:
         """Whether it can be used."""
-        return self.path.is_file()
+        return os.path.isfile(self.path)  # unlike `Path.is_file`, False for one that can't be asked about
 
     @property
     def is_unfinished(self) -> bool:
@@ -108,7 +109,7 @@ class NamedModel:
     @property
     def has_checkpoint(self) -> bool:
         """Whether training has a checkpoint that it can be resumed from."""
-        return (self.output_folder / LATEST_NAME).is_file()
+        return os.path.isfile(self.output_folder / LATEST_NAME)
 
 
 def models_folder() -> Path | None:
@@ -128,7 +129,7 @@ def list_models(folder: Path | None, here: Path | None = None) -> list[NamedMode
     models = []
     if folder is not None:
         with suppress(OSError):
-            models = [read_model(each.name, each) for each in folder.iterdir() if each.is_dir()]
+            models = [read_model(each.name, each) for each in folder.iterdir() if os.path.isdir(each)]
     models = [model for model in models if model.is_trained or model.is_unfinished]
     models.sort(key=lambda model: model.name.casefold())
     if here is not None:

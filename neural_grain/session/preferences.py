@@ -1,7 +1,8 @@
 """What the window remembers between sessions: folder, size, volume, output, colours, axis, recent files and presets.
 
 Preferences are one JSON file in the user's configuration folder. They are a convenience, so a file that is missing
-or damaged is no error: every field that is absent, of the wrong type or out of range takes its default.
+or damaged is no error: every field that is absent, of the wrong type or out of range takes its default, and an item of
+a list that is damaged is left out.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from msgspec import Meta
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import parse_record, write_json
-from neural_grain.dsp.curve import SLIDER_RANGE, GrainCurve
+from neural_grain.dsp.curve import MAX_POINTS, SLIDER_RANGE, GrainCurve
 from neural_grain.dsp.mix import MAX_GAIN_DB, NO_MIX
 
 N_RECENT, N_PRESETS = 10, 100
-PathText = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # no path holds a NUL character
-
+LENGTHS = {"recent": N_RECENT, "presets": N_PRESETS}  # at most, of the lists in the preferences
 MAX_OUTPUT_NAME = 300  # characters
+PathText = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # no path holds a NUL character
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Preset:
 
     name: Annotated[str, Meta(min_length=1, max_length=80)]
     octaves: Annotated[float, Meta(ge=-SLIDER_RANGE, le=SLIDER_RANGE)]
-    points: Annotated[tuple[tuple[float, float], ...], Meta(max_length=10_000)] = ()
+    points: Annotated[tuple[tuple[float, float], ...], Meta(max_length=MAX_POINTS)] = ()
     shows_curve: bool = False
     wet: Annotated[float, Meta(ge=0, le=1)] = NO_MIX.wet
     gain_db: Annotated[float, Meta(ge=-MAX_GAIN_DB, le=MAX_GAIN_DB)] = NO_MIX.gain_db
@@ -56,8 +57,8 @@ class Preferences:
     volume: Annotated[float, Meta(ge=0, le=1)] = 1.0
     colours: Literal["system", "light", "dark"] = "system"
     is_log: bool = False
-    recent: Annotated[list[PathText], Meta(max_length=N_RECENT)] = field(default_factory=list)
-    presets: Annotated[list[Preset], Meta(max_length=N_PRESETS)] = field(default_factory=list)
+    recent: list[PathText] = field(default_factory=list)
+    presets: list[Preset] = field(default_factory=list)
     output: Annotated[str, Meta(max_length=MAX_OUTPUT_NAME)] = ""
 
     def add_recent(self, path: Path) -> None:
@@ -108,10 +109,21 @@ def read_preferences(path: Path | None) -> Preferences:
         return preferences
     if isinstance(content, dict):
         for name, kind in get_type_hints(Preferences, include_extras=True).items():
-            if name in content:
+            if name in LENGTHS:
+                setattr(preferences, name, _usable_items(kind, content.get(name))[: LENGTHS[name]])
+            elif name in content:
                 with suppress(PipelineError):
-                    setattr(preferences, name, parse_record(kind, content[name], f"{path}: {name}"))
+                    setattr(preferences, name, parse_record(kind, content[name], name))
     return preferences
+
+
+def _usable_items(kind: type, items: object) -> list:
+    """The items of a list of this kind that are of the right type and within their range."""
+    usable = []
+    for item in items if isinstance(items, list) else ():
+        with suppress(PipelineError):
+            usable += parse_record(kind, [item], "")
+    return usable
 
 
 def write_preferences(path: Path | None, preferences: Preferences) -> None:

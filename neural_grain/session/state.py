@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_grain.app.batch import BatchPlan, Job
+from neural_grain.app.plan import BatchPlan
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.report import describe_beside_curve, describe_left_behind, describe_rendering, describe_result
-from neural_grain.app.targets import RenderTarget
+from neural_grain.app.targets import Job, RenderTarget
 from neural_grain.base.errors import printable
 from neural_grain.dsp.gain_field import LayerLevels
 from neural_grain.dsp.gains import AmountCurve, Amounts
@@ -26,6 +26,7 @@ from neural_grain.dsp.solver import SliderZones
 from neural_grain.session.captions import (
     NOTHING_LEARNED,
     audit_verdict,
+    count_of,
     describe_request,
     describe_sound,
     shortened_name,
@@ -56,6 +57,7 @@ class TaskKind(Enum):
     WORK = 0
     WRITING = 1  # of files, which is asked about before the window closes
     QUICK = 2  # shown as work only if it reports progress
+    SWITCHING = 3  # to another model
 
 
 MEASURING = "measuring ..."
@@ -112,6 +114,11 @@ class Session:
     def is_writing(self) -> bool:
         """Whether one of them writes files."""
         return TaskKind.WRITING in self._tasks
+
+    @property
+    def is_switching(self) -> bool:
+        """Whether another model will be in use."""
+        return TaskKind.SWITCHING in self._tasks
 
     @property
     def is_busy(self) -> bool:
@@ -229,7 +236,7 @@ class Session:
         """Use another model, or the built-in pattern, while the open file goes on playing."""
         self.set_status(f"loading {printable(path.name) if path else 'the built-in pattern'} ...")
         self.worker.switch_model(path)
-        self._add_task()
+        self._add_task(TaskKind.SWITCHING)
 
     def open(self, path: Path) -> None:
         """Open a file."""
@@ -255,10 +262,10 @@ class Session:
             self.worker.render(self.opened, target)
             self._add_task()
 
-    def save(self, output: Path, target: RenderTarget) -> None:
-        """Render the open file to disk, or only a layer of the result."""
+    def save(self, source: Path, output: Path, target: RenderTarget) -> None:
+        """Render a file to disk, or only a layer of the result."""
         self.set_status(f"saving {printable(output.name)} ...")
-        self.worker.save(Job(self.opened.path, output, target))
+        self.worker.save(Job(source, output, target))
         self._add_task(TaskKind.WRITING)
 
     def save_beside(self, target: RenderTarget) -> None:
@@ -269,7 +276,7 @@ class Session:
 
     def batch(self, plan: BatchPlan, *, overwrite: bool) -> None:
         """Render files into a folder."""
-        self.set_status(f"rendering {len(plan.jobs)} files ...")
+        self.set_status(f"rendering {count_of(len(plan.jobs), 'file')} ...")
         self.worker.batch(plan, overwrite=overwrite)
         self._add_task(TaskKind.WRITING)
 
@@ -340,13 +347,14 @@ class Session:
             case FileSaved(saved, target):
                 lines = filter(None, (describe_result(saved), describe_left_behind(saved), *saved.warnings))
                 self.set_status(f"saved {printable(saved.output)}: {'; '.join(lines)}")
-                if saved.layer is None:
+                if saved.layer is None and self.opened is not None and self.opened.path == saved.input:
                     self.mark_saved(target)
             case BatchDone(folder, n_done, n_unchanged, failures, _):
                 unchanged = f", {n_unchanged} of them unchanged since an earlier run" if n_unchanged else ""
                 failed = f", {len(failures)} failed: {failures[0]}" if failures else ""
                 self.set_status(
-                    f"{n_done} files rendered{failed or f' in {printable(folder)}{unchanged}'}", is_error=bool(failures)
+                    f"{count_of(n_done, 'file')} rendered{failed or f' in {printable(folder)}{unchanged}'}",
+                    is_error=bool(failures),
                 )
             case DemoReady():
                 self.set_status(self.idle_status)

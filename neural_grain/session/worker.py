@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from neural_grain.app.batch import BatchPlan, Job, JobResult, open_batch_log, render_batch
+from neural_grain.app.batch import JobResult, render_batch
+from neural_grain.app.batch_log import open_batch_log
 from neural_grain.app.instrument import write_presets
+from neural_grain.app.plan import BatchPlan
 from neural_grain.app.processor import checked_blocks
 from neural_grain.app.report import describe_left_behind
-from neural_grain.app.targets import RenderTarget, free_output
+from neural_grain.app.targets import Job, RenderTarget, free_output
 from neural_grain.audio.limiter import CEILING
 from neural_grain.audio.sound import Sound, cached_sound
 from neural_grain.base.errors import PipelineError, printable
@@ -187,14 +189,16 @@ class Worker:
             return WorkCancelled()
         except PipelineError as err:
             return WorkFailed(printable(str(err)))
+        except MemoryError:
+            return WorkFailed("there is not enough memory for this; close other programs, or use a shorter sound")
         except Exception as err:  # noqa: BLE001  the thread would die, and the window wait for it without end
             at = traceback.extract_tb(err.__traceback__)[-1]
             place = f"{Path(at.filename).name}:{at.lineno}"
             return WorkFailed(f"internal fault, please report it: {printable(repr(err))} at {place}")
 
     def _check(self) -> None:
-        """Stop the task if it was cancelled or overtaken."""
-        if self._stop.is_set() or self._is_overtaken():
+        """Stop the task if it was cancelled or overtaken, or if the worker was closed just before the task began."""
+        if self._stop.is_set() or self._is_closed or self._is_overtaken():
             raise Cancelled
 
     def _load(self, path: Path | None) -> ModelLoaded:
@@ -329,8 +333,7 @@ class Worker:
             for result in rendered:
                 results.append(result)
                 if len(results) < n_jobs:
-                    if self._stop.is_set():
-                        raise Cancelled
+                    self._check()
                     left_s = (time.monotonic() - started) * (n_jobs / len(results) - 1)
                     text = f"file {len(results) + 1} of {n_jobs}, {describe_time_left(left_s)}"
                     self.messages.put(Progress(text, len(results) / n_jobs))

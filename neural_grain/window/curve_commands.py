@@ -5,6 +5,7 @@ No file of another kind is replaced by mistake. The file dialog of the system ha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import atomic_write
 from neural_grain.base.identity import refuse_inputs
 from neural_grain.dsp.curve import FittedCurve, GrainCurve, format_curve
+from neural_grain.session.captions import count_of
 from neural_grain.session.curve_editor import shaped_curve
 from neural_grain.session.state import Session
 
@@ -30,7 +32,7 @@ def write_curve(path: Path, curve: GrainCurve) -> None:
 
 def is_other_file(path: Path) -> bool:
     """Whether something other than a curve has this name."""
-    if not path.exists():
+    if not os.path.exists(path):
         return False
     try:
         read_curve(path)
@@ -86,11 +88,12 @@ class CurveCommands:
 
     def save(self) -> None:
         """Ask for a name, and write the points to a text file."""
-        if self._editor.curve is None:
+        curve, opened = self._editor.curve, self._session.opened  # these may change while the dialog waits
+        if curve is None:
             self._session.set_status("the curve has no points to save", is_error=True)
             self._refresh()
-        elif name := self._dialogs().save_curve(self._folder(), f"{self._session.opened.path.stem}_curve.txt"):
-            self._attempt(self._save, Path(name))
+        elif name := self._dialogs().save_curve(self._folder(), f"{opened.path.stem}_curve.txt"):
+            self._attempt(lambda path: self._save(curve, path, opened.path), Path(name))
 
     def _attempt(self, command: Callable[[Path], None], path: Path) -> None:
         """Do something with a file; what goes wrong is said in the status line."""
@@ -104,11 +107,13 @@ class CurveCommands:
         curve, duration_s = read_curve(path), self._editor.duration_s
         self._lane.edit(lambda: self._editor.replace(curve.points))
         beyond = f", which goes on to {curve.end_s:g} s, after the end of the sound" if curve.end_s > duration_s else ""
-        self._session.set_status(f"loaded {printable(path.name)}: a curve of {len(curve.points)} points{beyond}")
+        self._session.set_status(
+            f"loaded {printable(path.name)}: a curve of {count_of(len(curve.points), 'point')}{beyond}"
+        )
 
-    def _save(self, path: Path) -> None:
-        refuse_inputs([path], [self._session.opened.path])
+    def _save(self, curve: GrainCurve, path: Path, source: Path) -> None:
+        refuse_inputs([path], [source])
         question = f"{printable(path.name)} is not a curve. Replace it?"
         if not is_other_file(path) or self._dialogs().confirm(question):
-            write_curve(path, self._editor.curve)
+            write_curve(path, curve)
             self._session.set_status(f"saved the curve to {printable(path)}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tkinter import filedialog, font, messagebox, simpledialog, ttk
 
-from neural_grain.audio.sound import AUDIO_EXTENSIONS
+from neural_grain.audio.audio_files import AUDIO_EXTENSIONS
 
 TITLE = "Neural Grain Processor"
 OUTPUT_EXTENSIONS = (".wav", ".flac", ".aiff", ".ogg", ".mp3", ".caf")

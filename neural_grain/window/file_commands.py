@@ -5,15 +5,17 @@ Nothing here replaces a file of the user unasked, and an input never.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from neural_grain.app.batch import BatchLog, plan_batch
+from neural_grain.app.batch_log import BatchLog
 from neural_grain.app.instrument import check_presets
+from neural_grain.app.plan import plan_batch
 from neural_grain.app.targets import LAYER_NAMES, RenderTarget, output_name
-from neural_grain.audio.sound import find_audio
+from neural_grain.audio.audio_files import find_audio
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.session.messages import DemoReady, FileSaved, Message, WorkCancelled, WorkFailed
 from neural_grain.session.preferences import Preferences, data_folder
@@ -82,7 +84,8 @@ class FileCommands:
     @property
     def folder(self) -> str:
         """Where dialogs begin; empty if that is gone."""
-        return self._preferences.folder if Path(self._preferences.folder).is_dir() else ""
+        # Unlike `Path.is_dir`, this is False for a folder that can't be asked about, such as on a disconnected drive.
+        return self._preferences.folder if os.path.isdir(self._preferences.folder) else ""
 
     def ask_open(self) -> None:
         """Ask for files and open them."""
@@ -95,7 +98,7 @@ class FileCommands:
 
     def open_all(self, sources: Sequence[Path]) -> None:
         """Open a file, or several files and folders as a list, of which the first is opened."""
-        if len(sources) == 1 and not sources[0].is_dir():
+        if len(sources) == 1 and not os.path.isdir(sources[0]):
             return self.open(sources[0])
         try:
             paths = find_audio(sources)
@@ -148,13 +151,19 @@ class FileCommands:
         self._ask_save(listening if listening in LAYER_NAMES else None)
 
     def _ask_save(self, layer: str | None) -> Path | None:
-        """Ask for a name and render the open file to it; returns the name, or None if none was given."""
+        """Ask for a name and render the open file to it; returns the name, or None if none was given.
+
+        What is rendered is what was open before the question: messages of the worker arrive while it waits.
+        """
+        opened = self._session.opened
+        if opened is None:  # another file has taken its place while the user was asked whether to save
+            return None
         target = replace(self._window.target(), layer=layer)
-        suggestion = output_name(self._session.opened.path, target)
+        suggestion = output_name(opened.path, target)
         name = self._window.dialogs().save_name(f"Save the {layer or 'result'}", self.folder, suggestion)
         if not name:
             return None
-        self._session.save(Path(name), target)
+        self._session.save(opened.path, Path(name), target)
         self._window.refresh()
         return Path(name)
 

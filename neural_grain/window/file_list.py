@@ -12,6 +12,7 @@ from pathlib import Path
 from tkinter import ttk
 
 from neural_grain.base.errors import printable
+from neural_grain.session.captions import count_of
 from neural_grain.window.theme import SPACE
 
 WIDTH = 200  # pixels of a standard screen
@@ -83,7 +84,7 @@ class FileListView:
             if parent and not self.tree.exists(parent):
                 self.tree.insert("", "end", parent, text=printable(folder), open=True)
             self.tree.insert(parent, "end", str(number), text=printable(file))
-        self.title.configure(text=f"{len(self.paths)} sounds")
+        self.title.configure(text=count_of(len(self.paths), "sound"))
 
     def mark(self, path: Path | None) -> None:
         """Select the file that is open."""

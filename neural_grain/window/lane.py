@@ -11,6 +11,7 @@ import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from neural_grain.session.curve_editor import Points
 from neural_grain.window.canvas_view import SHIFT
 from neural_grain.window.lane_view import LaneView
 from neural_grain.window.panels import PANEL
@@ -85,7 +86,7 @@ class CurveLane:
         self._bind()
 
     def _bind(self) -> None:
-        view, bind, out = self.view, self.view.canvas.bind, 1 / PANEL.zoom_factor
+        view, bind = self.view, self.view.canvas.bind
         bind("<Button-1>", self._on_press)
         bind("<Double-Button-1>", self._on_double_click)
         bind("<Triple-Button-1>", self._on_press)  # Tk would take the third press for another double-click
@@ -93,11 +94,8 @@ class CurveLane:
         bind("<ButtonRelease-1>", lambda _: self._on_release())
         for button in ("<Button-2>", "<Button-3>"):  # the right one is the second on macOS
             bind(button, lambda event: self._callbacks.show_menu(event.x_root, event.y_root))
-        bind("<Button-4>", lambda event: self._callbacks.zoom(view.seconds_at(event.x), PANEL.zoom_factor))
-        bind("<Button-5>", lambda event: self._callbacks.zoom(view.seconds_at(event.x), out))
-        bind(
-            "<MouseWheel>",
-            lambda event: self._callbacks.zoom(view.seconds_at(event.x), PANEL.zoom_factor if event.delta > 0 else out),
+        view.bind_wheel(
+            lambda event, direction: self._callbacks.zoom(view.seconds_at(event.x), PANEL.zoom_factor**direction)
         )
         for key, seconds, octaves in (("Left", -1, 0), ("Right", 1, 0), ("Up", 0, 1), ("Down", 0, -1)):
             bind(f"<{key}>", lambda event, seconds=seconds, octaves=octaves: self._nudge(event, seconds, octaves))
@@ -159,6 +157,11 @@ class CurveLane:
         drag.x, drag.y = event.x, event.y
         self._move(drag.seconds, drag.octaves)
 
+    @property
+    def is_dragged(self) -> bool:
+        """Whether the mouse holds a point."""
+        return self._drag is not None
+
     def _end_drag(self) -> None:
         self._drag = None
 
@@ -213,6 +216,12 @@ class CurveLane:
         edit()
         self._edited()
         self._callbacks.edit_done()
+
+    def show_points(self, points: Points) -> None:
+        """Take other points in place of all, as a part of a larger change that the window keeps as one edit."""
+        self._end_drag()
+        self.editor.replace(points)
+        self._edited()
 
     def _edited(self) -> None:
         self.view.draw_soon()

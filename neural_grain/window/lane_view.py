@@ -1,13 +1,15 @@
 """Draws the lane of the curve: the slider over time, with its points, and what each second of the sound achieved.
 
-A view converts between pixels and seconds and octaves, and draws when something has changed. Mouse and keys are another
-room.
+A view converts between pixels and seconds and octaves, and draws when something has changed. What mouse and keys do is in
+`window/lane`.
 """
 
 from __future__ import annotations
 
 import tkinter as tk
 from bisect import bisect_left, bisect_right
+
+import numpy as np
 
 from neural_grain.dsp.curve import SLIDER_RANGE
 from neural_grain.dsp.move_curve import MISSED, OUT_OF_REACH, SILENT, GrainContour
@@ -53,7 +55,7 @@ class LaneView(CanvasView):
         self._playhead_s: float | None = None
         self._pointer_s: float | None = None  # time under the mouse
         self._redraw: str | None = None
-        for event in ("<Configure>", "<FocusIn>", "<FocusOut>"):
+        for event in ("<Map>", "<Configure>", "<FocusIn>", "<FocusOut>"):
             self.canvas.bind(event, lambda _: self.draw_soon())
         self.canvas.bind("<Motion>", lambda event: self._point_at(self.seconds_at(event.x)))
         self.canvas.bind("<Leave>", lambda _: self._point_at(None))
@@ -87,13 +89,13 @@ class LaneView(CanvasView):
         octaves = SLIDER_RANGE - (y - self._box[1]) * self.octaves_per_pixel
         return min(max(octaves, -SLIDER_RANGE), SLIDER_RANGE)
 
-    def x_at(self, seconds: float) -> float:
+    def x_at(self, seconds: float | np.ndarray) -> float | np.ndarray:
         """Pixel column of a time."""
         return self._box[0] + (seconds - self.span[0]) / self.seconds_per_pixel
 
-    def y_at(self, octaves: float) -> float:
+    def y_at(self, octaves: float | np.ndarray) -> float | np.ndarray:
         """Pixel row of a position of the slider; beyond the axes it is that of the nearest end."""
-        octaves = min(max(octaves, -SLIDER_RANGE), SLIDER_RANGE)
+        octaves = np.clip(octaves, -SLIDER_RANGE, SLIDER_RANGE)
         return self._box[1] + (SLIDER_RANGE - octaves) / self.octaves_per_pixel
 
     @property
@@ -162,9 +164,9 @@ class LaneView(CanvasView):
 
     def _draw(self) -> None:
         self._redraw = None
-        canvas = self.canvas
-        canvas.delete("all")
-        canvas.configure(background=self.palette.background)
+        if not self.canvas.winfo_ismapped():  # the lane is hidden, and drawn once it is shown
+            return
+        self.clear()
         self._draw_axes()
         if self.is_enabled:
             if self._contour is not None:
@@ -197,40 +199,29 @@ class LaneView(CanvasView):
 
     def _draw_contour(self) -> None:
         """A step for each second; those that were missed are dashed, silent ones are grey all over."""
-        contour, palette, canvas = self._contour, self.palette, self.canvas
+        contour, palette, px = self._contour, self.palette, self.px
         left, top, right, bottom = self._box
-        colour = palette.achieved if self._is_current else palette.line
-        states, achieved = contour.states, contour.achieved_octaves
+        first, last = self._second_at(self.span[0]), self._second_at(self.span[1])
+        ends_s = np.arange(first, last + 2, dtype=float)
+        if last == len(contour.states) - 1:  # the last second ends with the sound
+            ends_s[-1] = max(last, self.editor.duration_s)
+        x = np.clip(self.x_at(ends_s), left, right)
+        start, stop, is_shown = x[:-1], x[1:], x[1:] > x[:-1]
+        y, states = self.y_at(contour.achieved_octaves[first : last + 1]), np.array(contour.states)[first : last + 1]
+        steps = np.stack((start, y, stop, y), axis=1)
+        areas = np.stack((start + 1, np.full(len(y), top + 1), stop, np.full(len(y), bottom)), axis=1)
         # A constant curve moves the whole sound by the same amounts, so single seconds have no request to miss.
         has_requests = not (self.editor.curve and self.editor.curve.is_constant)
-        found = set()
-        for i in range(self._second_at(self.span[0]), self._second_at(self.span[1]) + 1):
-            end_s = self.editor.duration_s if i == len(states) - 1 else i + 1
-            start, stop = (min(max(self.x_at(s), left), right) for s in (i, end_s))
-            if stop <= start:
-                continue
-            is_missed = has_requests and states[i] in (OUT_OF_REACH, MISSED)
-            found.add("missed" if is_missed else "silent" if states[i] == SILENT else "got")
-            if states[i] == SILENT:
-                canvas.create_rectangle(
-                    start + 1, top + 1, stop, bottom, fill=palette.surface, outline="", tags=("contour", "silent")
-                )
-                continue
-            y = self.y_at(achieved[i])
-            canvas.create_line(
-                start,
-                y,
-                stop,
-                y,
-                fill=palette.error if is_missed and self._is_current else colour,
-                width=self.px(4),
-                dash=(self.px(6), self.px(6)) if is_missed else (),  # a line of this width closes shorter gaps
-                tags=("contour", "missed" if is_missed else "moved"),
-            )
-        colours = {"got": colour, "missed": palette.error if self._is_current else colour, "silent": palette.line}
-        self._draw_legend(
-            [("asked", self.palette.accent), *((name, colours[name]) for name in colours if name in found)]
-        )
+        is_silent = is_shown & (states == SILENT)
+        is_missed = is_shown & np.isin(states, (OUT_OF_REACH, MISSED)) & has_requests
+        is_got = is_shown & ~is_silent & ~is_missed
+        got, missed = (palette.achieved, palette.error) if self._is_current else (palette.line, palette.line)
+        self.create("rectangle", areas[is_silent], fill=palette.surface, outline="", tags=("contour", "silent"))
+        self.create("line", steps[is_got], fill=got, width=px(4), tags=("contour", "moved"))
+        dash = px(6), px(6)  # a line of this width closes shorter gaps
+        self.create("line", steps[is_missed], fill=missed, width=px(4), dash=dash, tags=("contour", "missed"))
+        legend = (("got", got, is_got), ("missed", missed, is_missed), ("silent", palette.line, is_silent))
+        self._draw_legend([("asked", palette.accent), *((text, fill) for text, fill, found in legend if found.any())])
 
     def _draw_legend(self, entries: list[tuple[str, str]]) -> None:
         """Names of what is drawn, right of the axes, in their colours."""
@@ -257,33 +248,24 @@ class LaneView(CanvasView):
         first, last = self.numbers_between(*self.span)
         stride = max(1, (last - first) // MAX_DRAWN)
         octaves_at = self.editor.curve.octaves_at
-        line = [
-            (self.x_at(seconds), self.y_at(octaves))
-            for seconds, octaves in zip(self.span, octaves_at(self.span), strict=True)
-        ]
-        line[1:1] = [(self.x_at(seconds), self.y_at(octaves)) for seconds, octaves in points[first:last:stride]]
-        canvas.create_line(*line, fill=self.palette.accent, width=px(2), tags="curve")
+        shown = np.array(points[first:last:stride]).reshape(-1, 2)
+        seconds = np.concatenate((self.span[:1], shown[:, 0], self.span[1:]))
+        octaves = np.concatenate((octaves_at(self.span[:1]), shown[:, 1], octaves_at(self.span[1:])))
+        line = np.stack((self.x_at(seconds), self.y_at(octaves)), axis=1)
+        canvas.create_line(*line.ravel().tolist(), fill=palette.accent, width=px(2), tags="curve")
         radius = POINT_RADIUS if (right - left) / max(1, last - first) > px(ROOM) else DENSE_RADIUS
-        for i in range(first, last, stride):
-            self._draw_point(i, radius)
+        self._draw_points(line[1:-1], radius, palette.background, "point")
         if self.editor.selected_point is not None and first <= self.editor.selected < last:
-            self._draw_point(self.editor.selected, POINT_RADIUS)
+            seconds, octaves = self.editor.selected_point
+            place = np.array([[self.x_at(seconds), self.y_at(octaves)]])
+            self._draw_points(place, POINT_RADIUS + 1, palette.accent, ("point", "selected"))
             self._draw_value()
 
-    def _draw_point(self, i: int, radius: int) -> None:
-        seconds, octaves = self.editor.points[i]
-        x, y, is_selected = self.x_at(seconds), self.y_at(octaves), i == self.editor.selected
-        r = self.px(radius + is_selected)
-        self.canvas.create_oval(
-            x - r,
-            y - r,
-            x + r,
-            y + r,
-            fill=self.palette.accent if is_selected else self.palette.background,
-            outline=self.palette.accent,
-            width=self.px(2),
-            tags=("point", "selected") if is_selected else "point",
-        )
+    def _draw_points(self, places: np.ndarray, radius: int, fill: str, tags: str | tuple[str, ...]) -> None:
+        """Draw points at some pixels, shape (n, 2)."""
+        r = self.px(radius)
+        boxes = np.concatenate((places - r, places + r), axis=1)
+        self.create("oval", boxes, fill=fill, outline=self.palette.accent, width=self.px(2), tags=tags)
 
     def _draw_value(self) -> None:
         """Time and position of the selected point, beside it and within the axes."""

@@ -48,7 +48,7 @@ class LayoutCallbacks:
     slide : the slider was moved
     set_mix : mix -> None
     edit_curve : the points of the curve have changed
-    edit_done : an edit of the curve is over
+    edit_done : a drag of the slider or an edit of the curve is over
     set_volume : volume within 0 to 1 -> None
     playhead_s : -> where the sound plays, None without one
     cancel : stop the work that is under way
@@ -194,7 +194,9 @@ class Layout:
         self.mix_controls.frame.pack(side="right", anchor="n")
         self.grain_label.pack(side="left", anchor="nw")
         keys = {"Control": ("<Control-a>",), "Command": ("<Control-a>", "<Command-a>")}[self.modifier]
-        self.octave_slider = OctaveSlider(parent, self.palette, scale, keys, self._callbacks.slide)
+        self.octave_slider = OctaveSlider(
+            parent, self.palette, scale, keys, self._callbacks.slide, self._callbacks.edit_done
+        )
         self.octave_slider.frame.pack(side="bottom", fill="x")
         self.octave_slider.slider.set_hint(HINTS["slider"])
         self.library_strip = LibraryStrip(parent, self.palette, scale)

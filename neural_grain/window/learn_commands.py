@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neural_grain.base.errors import PipelineError, printable, short_repr
-from neural_grain.learn.settings import TrainOptions
-from neural_grain.session.learn_state import FolderCounts, LearnState, Phase, StageLines
+from neural_grain.learn.settings import MAX_EPOCHS, TrainOptions
+from neural_grain.session.learn_state import ENDS, FolderCounts, LearnState, Phase, StageLines
 from neural_grain.session.learning import (
     FolderCounted,
     Learned,
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from neural_grain.window.learn_view import LearnLine, LearnView
     from neural_grain.window.theme import Palette
 
-MAX_EPOCHS = 10_000
 MAX_NAME_IN_LINE = 24  # characters of the name of a model in the line of the main window
 QUIT_LEARNING = "A model is being learned. Quit and stop it? What is done is kept, and it can be continued."
-OVER = (Phase.STOPPED, Phase.FAILED, Phase.DONE)
 
 
 class LearnCommands:
@@ -94,7 +92,7 @@ class LearnCommands:
     @property
     def is_learning(self) -> bool:
         """Whether a model is being learned."""
-        return self.learning is not None and self._phase not in (Phase.CHOOSING, *OVER)
+        return self.learning is not None and self._phase not in (Phase.CHOOSING, *ENDS)
 
     def state(self) -> LearnState:
         """What the learn window shows."""
@@ -130,9 +128,8 @@ class LearnCommands:
         name = printable(self.learning.model.name)
         if len(name) > MAX_NAME_IN_LINE:
             name = f"{name[:MAX_NAME_IN_LINE]} ..."
-        if self._phase in OVER:
-            end = {Phase.DONE: "is learned", Phase.FAILED: "could not be learned", Phase.STOPPED: "was stopped"}
-            return "" if self._is_seen else f"{name} {end[self._phase]}"
+        if self._phase in ENDS:
+            return "" if self._is_seen else f"{name} {ENDS[self._phase]}"
         if self._phase is Phase.ASKING:
             return f"learning {name} waits for an answer"
         return f"learning {name}: {self._stages.describe()}"
@@ -166,7 +163,7 @@ class LearnCommands:
     def hide(self) -> None:
         """Close the learn window; a learning goes on."""
         self.view.hide()
-        if self._phase in OVER:
+        if self._phase in ENDS:
             self.choose()
         self._refresh()
 

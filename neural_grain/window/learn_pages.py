@@ -16,7 +16,8 @@ from PIL import Image, ImageTk
 
 from neural_grain.base.errors import printable
 from neural_grain.learn.settings import TrainOptions
-from neural_grain.session.learn_state import FolderLine, LearnState, Phase, short_path
+from neural_grain.session.captions import count_of
+from neural_grain.session.learn_state import ENDS, FolderLine, LearnState, Phase, short_path
 from neural_grain.session.models import NamedModel
 from neural_grain.window.page import TEXT_WIDTH, add_frame, add_label, as_sentence, set_text
 
@@ -43,7 +44,6 @@ LEARN_HINTS = {
     "another": "Learn another model; this one is kept",
     "use": "Hear the open sound with this model",
 }
-ENDS = {Phase.DONE: "is learned", Phase.FAILED: "could not be learned", Phase.STOPPED: "was stopped"}
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class ChoosePage:
 
     def _add_model(self, rows: ttk.Frame, i: int, model: NamedModel) -> None:
         folders = model.record.folders
-        words = (printable(model.name), f"{len(folders)} folder{'s' * (len(folders) != 1)}")
+        words = (printable(model.name), count_of(len(folders), "folder"))
         self._add_row(rows, i, words, "TLabel", "Continue", lambda: self._callbacks.resume(model))
 
     def _add_row(
@@ -277,7 +277,7 @@ class RunPage:
             for each in reversed(self._buttons[state.phase]):
                 each.pack(side="right", padx=(round(8 * self._scale), 0))
         if state.n_remarks:
-            self.remarks_button.configure(text=f"{state.n_remarks} warning{'s' * (state.n_remarks != 1)} ...")
+            self.remarks_button.configure(text=f"{count_of(state.n_remarks, 'warning')} ...")
             self.remarks_button.pack(side="left")
         else:
             self.remarks_button.pack_forget()

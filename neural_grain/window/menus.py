@@ -33,13 +33,13 @@ class DynamicMenu:
     ----------
     menu, label : of the entry that opens it
     entries : -> entries to show now
-    position : place in the menu; None for the end
+    position : place in the menu
     """
 
     menu: str
     label: str
     entries: Callable[[], list[Entry]]
-    position: int | None = None
+    position: int
 
 
 class MenuBar:
@@ -75,8 +75,7 @@ class MenuBar:
         for each in dynamic:
             inner = tk.Menu(self.menus[each.menu], tearoff=False)
             inner.configure(postcommand=lambda inner=inner, each=each: _fill(inner, each.entries()))
-            place = "end" if each.position is None else each.position
-            self.menus[each.menu].insert_cascade(place, label=each.label, menu=inner)
+            self.menus[each.menu].insert_cascade(each.position, label=each.label, menu=inner)
             self.dynamic_menus[each.label] = inner
         self._enabled: dict[Action, bool] = {}
 

@@ -162,20 +162,14 @@ class PicturePanel:
         self._redraw: str | None = None
 
     def _bind_mouse(self, view: PictureView) -> None:
-        bind, out = view.canvas.bind, 1 / PANEL.zoom_factor
+        bind = view.canvas.bind
         bind("<Configure>", lambda _: self.draw_soon())
         bind("<Button-1>", lambda event: self._on_press(view, event))
         bind("<B1-Motion>", lambda event: self._on_drag(view, event))
         bind("<ButtonRelease-1>", lambda event: self._on_release(view, event))
         bind("<Motion>", lambda event: self._on_move((view, event.x, event.y)))
         bind("<Leave>", lambda _: self._on_move(None))
-        # X11 reports the wheel as buttons 4 and 5, Windows and macOS as an event of its own.
-        bind("<Button-4>", lambda event: self.zoom(view.seconds_at(event.x), PANEL.zoom_factor))
-        bind("<Button-5>", lambda event: self.zoom(view.seconds_at(event.x), out))
-        bind(
-            "<MouseWheel>",
-            lambda event: self.zoom(view.seconds_at(event.x), PANEL.zoom_factor if event.delta > 0 else out),
-        )
+        view.bind_wheel(lambda event, direction: self.zoom(view.seconds_at(event.x), PANEL.zoom_factor**direction))
 
     @property
     def duration_s(self) -> float:

@@ -140,10 +140,9 @@ class SettingCommands:
         self._window.refresh()
 
     def apply(self, setting: Setting) -> None:
-        """Choose a setting as if by hand."""
-        editor = self._lane.editor
-        if setting.points != editor.points:
-            self._lane.edit(lambda: editor.replace(setting.points))
+        """Choose a setting as if by hand, in one step of the history."""
+        if setting.points != self._lane.editor.points:
+            self._lane.show_points(setting.points)
         if setting.shows_curve != self.shows_curve:
             self.toggle_curve()
         if setting.octaves != self._slider.octaves:

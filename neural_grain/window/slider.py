@@ -48,6 +48,7 @@ class GrainSlider(CanvasView):
     palette : Palette
     scale : float, pixels of this screen for one of a standard screen
     on_change : called after every move
+    on_release : called when a drag is over
 
     Attributes
     ----------
@@ -55,9 +56,16 @@ class GrainSlider(CanvasView):
     is_enabled : bool
     """
 
-    def __init__(self, parent: tk.Misc, palette: Palette, scale: float, on_change: Callable[[], None]):
+    def __init__(
+        self,
+        parent: tk.Misc,
+        palette: Palette,
+        scale: float,
+        on_change: Callable[[], None],
+        on_release: Callable[[], None],
+    ):
         super().__init__(parent, palette, scale, 200, SLIDER.height, takefocus=True)
-        self._on_change = on_change
+        self._on_change, self._on_release = on_change, on_release
         self.octaves = 0.0
         self.is_enabled = True
         self._zones: SliderZones | None = None
@@ -72,9 +80,7 @@ class GrainSlider(CanvasView):
         bind("<Button-1>", self._on_press)
         bind("<B1-Motion>", self._on_drag)
         bind("<ButtonRelease-1>", lambda _: self._end_drag())
-        bind("<Button-4>", lambda event: self._on_wheel(event, 1))
-        bind("<Button-5>", lambda event: self._on_wheel(event, -1))
-        bind("<MouseWheel>", lambda event: self._on_wheel(event, 1 if event.delta > 0 else -1))
+        self.bind_wheel(self._on_wheel)
         self._hint = ""
         Hint(self.canvas, self._hint_text, lambda: self.palette, scale)
 
@@ -162,6 +168,12 @@ class GrainSlider(CanvasView):
 
     def _end_drag(self) -> None:
         self._drag = None
+        self._on_release()
+
+    @property
+    def is_dragged(self) -> bool:
+        """Whether the mouse holds the grip."""
+        return self._drag is not None
 
     def _on_wheel(self, event: tk.Event, direction: int) -> None:
         fine = SLIDER.fine_factor if event.state & SHIFT else 1.0
@@ -253,6 +265,7 @@ class OctaveSlider:
     scale : float, pixels of this screen for one of a standard screen
     select_all_keys : tuple of str, Tk events that select the text of the field
     on_change : called after every move
+    on_release : called when a drag is over
 
     Attributes
     ----------
@@ -268,15 +281,17 @@ class OctaveSlider:
         scale: float,
         select_all_keys: tuple[str, ...],
         on_change: Callable[[], None],
+        on_release: Callable[[], None],
     ):
         self.frame = frame = ttk.Frame(parent)
         self._gap = round(SPACE.gap * scale)
-        self.slider = GrainSlider(frame, palette, scale, on_change)
+        self.slider = GrainSlider(frame, palette, scale, on_change, on_release)
         self.slider.canvas.pack(side="left", fill="x", expand=True)
         self.entry = ttk.Entry(frame, width=6, justify="right", font=VALUE_FONT)
         self.entry.pack(side="left", padx=(2 * self._gap, 0), anchor="n")
-        for key in ("<Return>", "<KP_Enter>", "<FocusOut>"):
-            self.entry.bind(key, lambda _: self._accept_typed())
+        for key in ("<Return>", "<KP_Enter>"):
+            self.entry.bind(key, lambda _: self.end_typing())
+        self.entry.bind("<FocusOut>", lambda _: self._accept_typed())
         for key in select_all_keys:
             self.entry.bind(key, self._select_all)
 
@@ -296,7 +311,7 @@ class OctaveSlider:
         return str(self.entry.tk.call("focus")) == str(self.entry)
 
     def end_typing(self) -> None:
-        """Leave the field, so that keys are shortcuts again."""
+        """Leave the field, which accepts what was typed; keys are shortcuts again."""
         if self.is_typing:
             self.slider.canvas.focus_set()
 
@@ -315,7 +330,6 @@ class OctaveSlider:
             octaves = float(self.entry.get().replace(",", "."))
         except ValueError:
             octaves = self.octaves
-        self.slider.canvas.focus_set()
         if math.isfinite(octaves):
             self.move_to(octaves)
         self.show_value()

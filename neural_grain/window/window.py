@@ -8,6 +8,7 @@ because some installations of Python lack it.
 
 from __future__ import annotations
 
+import os
 import queue
 from dataclasses import dataclass
 from functools import partial
@@ -284,14 +285,15 @@ class GrainWindow:
 
     def _measure(self) -> None:
         self._cancel_settling()
-        self.settings.record()
+        if not (self.lane.is_dragged or self.layout.octave_slider.slider.is_dragged):  # a drag is one step for undo
+            self.settings.record()
         self.session.measure(self.target)
         self._refresh()
 
     def _chosen_model(self) -> Path | None:
         """The model that was chosen in an earlier session, if it is still there."""
-        path = Path(self.preferences.model)
-        return path if self.preferences.model and path.is_file() else None
+        # Unlike `Path.is_file`, this is False for a file that can't be asked about, such as on a disconnected drive.
+        return Path(self.preferences.model) if os.path.isfile(self.preferences.model) else None
 
     def _recent_entries(self) -> list[Entry]:
         from neural_grain.window.menus import Entry
@@ -329,7 +331,14 @@ class GrainWindow:
         self.root.destroy()
 
     def _poll(self) -> None:
-        """Handle the messages of the worker, and follow the playback."""
+        """Do again and again what the window does by itself. A fault in it is reported, and does not end it."""
+        try:
+            self._follow_threads()
+        finally:
+            self._poll_id = self.root.after(WINDOW.poll_ms, self._poll)
+
+    def _follow_threads(self) -> None:
+        """Handle the messages of the worker and of the learning, and follow the playback."""
         try:
             while True:
                 self._handle(self.worker.messages.get_nowait())
@@ -344,7 +353,6 @@ class GrainWindow:
             self.layout.show_info(self.session.info_text(self.playback.position_s))
             if self.playback.is_playing != self.layout.state.is_playing:  # the sound or its device has ended
                 self._refresh()
-        self._poll_id = self.root.after(WINDOW.poll_ms, self._poll)
 
     def _handle(self, message: Message) -> None:
         self.session.handle(message)
@@ -369,7 +377,7 @@ class GrainWindow:
                 self._remembered_model = None
                 self.settings.use_model(None)
                 self.session.set_status(f"{reason}; the built-in pattern is used", is_error=True)
-            case WorkFailed() | WorkCancelled():
+            case WorkFailed() | WorkCancelled() if not self.session.is_switching:
                 self.settings.model = self.session.model_path
             case RenderingDone() | CurveEstimated():
                 self._update_sound()

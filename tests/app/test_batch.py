@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import soundfile as sf
-from conftest import ROOT, SR, Ran, drone, run
+from conftest import ROOT, SR, Ran, call, drone
 
 from measure_audio_grain import measure_file
-from neural_grain.app.batch import BATCH_LOG, BatchLog, Job, plan_batch
-from neural_grain.app.targets import RenderTarget, sweep_targets
+from neural_grain.app.batch_log import BATCH_LOG, BatchLog
+from neural_grain.app.plan import plan_batch
+from neural_grain.app.targets import Job, RenderTarget, sweep_targets
 from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.mix import Mix
 from neural_grain.dsp.settings import GrainSettings
@@ -68,7 +69,7 @@ class TestPlan:
         names = ("Kick.wav", "kick.wav")
         outputs, _ = self.outputs(folder, *names)
         assert len(outputs) == 2  # the file systems of these tests keep them apart
-        monkeypatch.setattr("neural_grain.app.batch.ignores_case", lambda folder: True)
+        monkeypatch.setattr("neural_grain.app.plan.ignores_case", lambda folder: True)
         with pytest.raises(PipelineError, match=r"out/kick_grain-1.0.wav: both .*Kick.wav and .*kick.wav would go"):
             self.outputs(folder)
 
@@ -227,6 +228,12 @@ class TestLog:
         job.output.write_bytes(b"edited")
         assert not self.log(job).owns(job)
 
+    def test_that_a_job_was_begun_is_on_the_disk_before_its_output_can_be(self, job, monkeypatch):
+        path, flushed = job.output.parent / BATCH_LOG, []
+        monkeypatch.setattr(os, "fsync", lambda _: flushed.append(path.read_text()))
+        self.log(job).add(job, is_done=False)
+        assert flushed == [path.read_text()]
+
     def test_a_file_name_that_is_not_utf_8_is_kept(self, job):
         odd = Job(job.source.with_name("\udcff.wav"), job.output.with_name("\udcff.wav"), job.target)
         for path in (odd.source, odd.output):
@@ -262,7 +269,7 @@ class TestCommand:
 
     def render(self, library: Path) -> Ran:
         args = ("in", "--grain", "-1", "-o", "out/", "-j", 2)
-        return run("neural_audio_processor.py", *args, cwd=library)
+        return call("neural_audio_processor.py", *args, cwd=library)
 
     def test_a_second_run_renders_only_what_changed(self, library):
         assert "3 rendered, 0 unchanged" in self.render(library).out
@@ -283,7 +290,7 @@ class TestCommand:
         before = {path: path.read_bytes() for path in library.rglob("*.*")}
         command = ("neural_audio_processor.py", name, "--grain", "-1", "-o", f"{name}/")
         for rendered, unchanged in ((3, 0), (0, 3)):
-            ran = run(*command, cwd=library)
+            ran = call(*command, cwd=library)
             assert ran.status == 0, ran.err
             assert f"{rendered} rendered, {unchanged} unchanged since the last run, 0 failed" in ran.out
         assert "warning: left out: 3 files that grain_renderings.jsonl lists as outputs of earlier runs" in ran.err
@@ -292,7 +299,7 @@ class TestCommand:
 
     def test_a_folder_with_one_file_can_be_rendered_again(self, library):
         for said in ("wrote c_grain-1.0.wav", "0 rendered, 1 unchanged since the last run"):
-            ran = run("neural_audio_processor.py", "in/x/y", "--grain", "-1", cwd=library)
+            ran = call("neural_audio_processor.py", "in/x/y", "--grain", "-1", cwd=library)
             assert ran.status == 0, ran.err
             assert said in ran.out
 
@@ -301,7 +308,7 @@ class TestCommand:
         before = {path: path.read_bytes() for path in library.rglob("*.*") if path.is_file()}
         for output in ("in", "in/"):
             options = ("--grain", "-1", "-o", output, "--overwrite")
-            ran = run("neural_audio_processor.py", "in", *options, cwd=library)
+            ran = call("neural_audio_processor.py", "in", *options, cwd=library)
             assert ran.status == 2
             assert (
                 ran.err

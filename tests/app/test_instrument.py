@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, drone, run
+from conftest import SR, call, drone
 
-from neural_grain.app.batch import Job
-from neural_grain.app.instrument import check_presets, fade_table, preset, write_presets
-from neural_grain.app.targets import RenderTarget
+from neural_grain.app.instrument import check_presets, fade_table, preset, preset_paths, write_presets
+from neural_grain.app.targets import Job, RenderTarget
 from neural_grain.base.errors import PipelineError
 
 POSITIONS = (-3.0, -1.5, 0.0, 1.5, 3.0)
@@ -82,6 +81,25 @@ class TestFilesOfTheUser:
     def test_there_is_no_preset_while_a_variation_is_missing(self, tmp_path):
         assert write_presets(jobs_of(tmp_path)) == []
 
+    def test_sounds_that_differ_only_in_their_extension_have_presets_of_their_own(self, tmp_path):
+        (tmp_path / "out").mkdir()
+        jobs = [
+            Job(tmp_path / name, tmp_path / "out" / f"{name}{octaves:+g}.wav", RenderTarget(octaves))
+            for name in ("drone.wav", "drone.flac", "bell.wav")
+            for octaves in POSITIONS
+        ]
+        for job in jobs:
+            job.output.write_bytes(b"")
+        assert [path.name for path in write_presets(jobs)] == [
+            "drone.wav.dspreset",
+            "drone.flac.dspreset",
+            "bell.dspreset",
+        ]
+
+    def test_a_long_name_is_shortened(self, tmp_path):
+        (path,) = preset_paths(jobs_of(tmp_path, "x" * 250))
+        assert len(path.name) == 255
+
     @pytest.mark.parametrize("stem", ["bell\x07", "undecodable\udcff"])
     def test_a_name_that_xml_can_not_hold_is_refused(self, tmp_path, stem):
         with pytest.raises(PipelineError, match="rename the sound"):
@@ -90,7 +108,7 @@ class TestFilesOfTheUser:
 
 def test_the_command_line_makes_an_instrument_of_a_sweep(tmp_path):
     sf.write(tmp_path / "drone.wav", drone(-45, 1.0), SR, "PCM_24")
-    ran = run("neural_audio_processor.py", "drone.wav", "--sweep", "3", "--instrument", "-o", "out/", cwd=tmp_path)
+    ran = call("neural_audio_processor.py", "drone.wav", "--sweep", "3", "--instrument", "-o", "out/", cwd=tmp_path)
     assert ran.status == 0
     root = ET.parse(tmp_path / "out" / "drone.dspreset").getroot()
     samples = [sf.read(tmp_path / "out" / sample.get("path"))[0] for sample in root.iter("sample")]
@@ -103,6 +121,6 @@ def test_the_command_line_makes_an_instrument_of_a_sweep(tmp_path):
 
 def test_it_needs_a_sweep(tmp_path):
     sf.write(tmp_path / "drone.wav", drone(-45, 1.0), SR)
-    ran = run("neural_audio_processor.py", "drone.wav", "--grain", "1", "--instrument", cwd=tmp_path)
+    ran = call("neural_audio_processor.py", "drone.wav", "--grain", "1", "--instrument", cwd=tmp_path)
     assert ran.status == 2
     assert "--instrument is made of the positions of --sweep" in ran.err

@@ -36,6 +36,10 @@ def test_the_first_free_name_beside_the_source_is_found_whatever_has_the_others(
     assert free_output(source, mixed) == folder / "drone_grain-2.0_mix50_tones.wav"
 
 
+def test_the_smallest_grain_is_a_finite_number_of_octaves_away():
+    assert RenderTarget(target_grain=5e-324).octaves_from(0.5) == 1073
+
+
 def test_a_long_name_keeps_its_number(tmp_path):
     source = tmp_path / f"{'x' * 250}.wav"
     first = free_output(source, TARGET)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
+import resource
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 
 import mutagen
@@ -17,12 +20,22 @@ from mutagen.id3 import APIC, COMM, ID3, TBPM, TIT2, TPE1, TPE2, TXXX
 from mutagen.mp3 import MP3
 from mutagen.wave import WAVE
 
-from neural_grain.audio.chunks import container_at, read_body, read_chunks, rewrite_chunks
+from neural_grain.audio.chunks import (
+    RIFF,
+    _write_total_size,
+    container_at,
+    read_body,
+    read_chunks,
+    rewrite_chunks,
+)
 from neural_grain.audio.embedded import copy_embedded
 from neural_grain.audio.formats import output_format, read_format, written_sound
 from neural_grain.audio.layout import check_layout
+from neural_grain.audio.markers import markers_from_aiff
 from neural_grain.audio.sound import open_sound
+from neural_grain.audio.stated_layout import MASK_FIELD
 from neural_grain.base.errors import PipelineError
+from neural_grain.base.files import atomic_write
 
 SAMPLE_RATE = 48000  # one that Opus can have, too
 TITLE = "Weiher, zweite Aufnahme: ü 日"
@@ -151,6 +164,39 @@ class TestChunks:
         assert chunks_of(tmp_path / "b.wav")[b"smpl"] == LOOP
         assert open_sound(tmp_path / "b.wav").n_samples == 2002
 
+    def test_a_name_that_is_too_long_for_an_aiff_is_cut_between_two_letters(self, tmp_path):
+        name = ("x" + 200 * "ü").encode() + b"\0"
+        labels = b"adtllabl" + struct.pack("<II", 4 + len(name), 1) + name
+        add_chunks(write(tmp_path / "a.wav"), {}, {b"cue ": CUE, b"LIST": labels})
+        assert render(tmp_path / "a.wav", tmp_path / "b.aiff") == []
+        markers = markers_from_aiff(chunks_of(tmp_path / "b.aiff"))
+        assert [marker.name for marker in markers.markers] == ["x" + 126 * "ü"]
+
+    @pytest.mark.parametrize(("n_bytes", "fits"), [(2**32 + 7, True), (2**32 + 8, False)])
+    def test_a_file_whose_length_has_no_place_in_its_header_is_refused(self, tmp_path, n_bytes, fits):
+        with open(tmp_path / "sparse.wav", "w+b") as file:
+            file.truncate(n_bytes)
+            file.seek(0, os.SEEK_END)
+            with nullcontext() if fits else pytest.raises(PipelineError, match="longer than 4 GB"):
+                _write_total_size(file, RIFF, None)
+            file.seek(4)
+            assert file.read(4) == (b"\xff\xff\xff\xff" if fits else bytes(4))
+
+    def test_no_file_is_open_when_it_is_replaced(self, tmp_path, monkeypatch):
+        """Windows replaces no file that is open."""
+        replace, replaced = os.replace, []
+
+        def replace_closed(source: Path, target: Path) -> None:
+            links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+            is_open = [link.exists() and link.samefile(path) for link in links for path in (source, target)]
+            replaced.append(any(is_open))
+            replace(source, target)
+
+        path = write(tmp_path / "a.wav")
+        monkeypatch.setattr(os, "replace", replace_closed)
+        add_chunks(path, {}, WAV_CHUNKS)
+        assert replaced == [False]
+
     def test_chunks_that_are_cut_off_are_not_copied(self, tmp_path):
         source = write(tmp_path / "a.wav")
         source.write_bytes(source.read_bytes() + b"smpl\xff\xff\xff\x7fabc")
@@ -268,6 +314,39 @@ class TestTags:
         ape.save(path)
         assert render(path, tmp_path / "b.flac") == ["APE tags", "ID3 PRIV"]
 
+    def test_what_is_left_behind_is_named_once(self, tmp_path):
+        path = write(tmp_path / "a.mp3", "MPEG_LAYER_III")
+        tags = ID3()
+        for i in range(3):
+            tags.add(mutagen.id3.PRIV(owner=f"program {i}", data=b"\1"))
+        tags.save(path)
+        assert render(path, tmp_path / "b.flac") == ["ID3 PRIV"]
+
+    def test_a_picture_that_is_too_large_for_a_flac_is_named_and_the_texts_are_kept(self, tmp_path):
+        path = write(tmp_path / "a.mp3", "MPEG_LAYER_III")
+        tags = ID3()
+        tags.add(TIT2(encoding=3, text=[TITLE]))
+        tags.add(APIC(encoding=3, mime="image/png", type=3, desc="", data=bytes(2**24)))
+        tags.save(path)
+        assert render(path, tmp_path / "b.flac") == ["pictures"]
+        assert FLAC(tmp_path / "b.flac")["TITLE"] == [TITLE]
+
+    @pytest.mark.parametrize("output", ["flac", "ogg", "mp3", "wav"])
+    def test_a_disk_that_is_too_full_for_the_tags_gives_one_line(self, tmp_path, output):
+        path = write(tmp_path / "a.flac")
+        tag_everything(path)
+        file = FLAC(path)
+        file["LYRICS"] = ["la " * 30_000]
+        file.save()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+        try:
+            with pytest.raises(PipelineError) as caught, atomic_write(tmp_path / f"b.{output}") as temporary:
+                render(path, temporary)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert str(caught.value) == "can't write (File too large)"  # the caller adds the name of the file
+
     def test_damaged_tags_are_named_and_do_not_stop_the_rendering(self, tmp_path):
         path = write(tmp_path / "a.mp3", "MPEG_LAYER_III")
         path.write_bytes(b"ID3\x09\x00\x00\x00\x00\x00\x0a" + bytes(10) + path.read_bytes())
@@ -305,6 +384,16 @@ class TestSurround:
         assert read_format(tmp_path / f"b.{extension}").mask == mask
         render(tmp_path / f"b.{extension}", tmp_path / "c.wav")
         assert read_format(tmp_path / "c.wav").mask == mask
+
+    @pytest.mark.parametrize("output", ["wav", "aiff", "caf", "w64", "flac"])
+    @pytest.mark.parametrize("stated", ["0x1FFFFFFFF", "-5", "0x", ""])
+    def test_a_flac_that_states_an_impossible_layout_has_none(self, tmp_path, output, stated):
+        path = write(tmp_path / "a.flac")
+        file = FLAC(path)
+        file[MASK_FIELD] = [stated]
+        file.save()
+        assert render(path, tmp_path / f"b.{output}") == []
+        assert open_sound(tmp_path / f"b.{output}").n_samples == 1001
 
     @pytest.mark.parametrize("extension", ["ogg", "opus"])
     @pytest.mark.parametrize("mask", [SIDE, BACK])

@@ -12,7 +12,7 @@ from conftest import SR
 
 from neural_grain.audio.formats import (
     BLOCK_SUBTYPES,
-    MAX_WAV_BYTES,
+    MAX_32_BIT_BYTES,
     OutputFormat,
     copy_samples,
     decode_samples,
@@ -66,10 +66,23 @@ def test_the_sample_format_of_the_input_is_kept_where_the_container_can_hold_it(
 
 def test_a_wav_that_would_be_too_long_becomes_an_rf64():
     stored = OutputFormat("WAV", "PCM_16")
-    longest = replace(SOUND, n_samples=MAX_WAV_BYTES // 4, channels=2)
+    longest = replace(SOUND, n_samples=MAX_32_BIT_BYTES // 4, channels=2)
     assert output_format(Path("x.wav"), stored, longest).format == "WAV"
     assert output_format(Path("x.wav"), stored, longest, subtype="PCM_24").format == "RF64"
-    assert output_format(Path("x.wav"), stored, replace(longest, n_samples=MAX_WAV_BYTES // 4 + 1)).format == "RF64"
+    assert output_format(Path("x.wav"), stored, replace(longest, n_samples=MAX_32_BIT_BYTES // 4 + 1)).format == "RF64"
+
+
+@pytest.mark.parametrize(
+    ("subtype", "n_bytes"), [("PCM_16", 2), ("PCM_24", 3), ("FLOAT", 4), ("DOUBLE", 8), ("ULAW", 1)]
+)
+def test_the_longest_wav_and_aiff_have_nearly_4_gb_of_samples(subtype, n_bytes):
+    stored, longest = OutputFormat("?", subtype), replace(SOUND, n_samples=MAX_32_BIT_BYTES // n_bytes)
+    too_long = replace(longest, n_samples=longest.n_samples + 1)
+    assert output_format(Path("x.wav"), stored, longest).format == "WAV"
+    assert output_format(Path("x.wav"), stored, too_long).format == "RF64"
+    assert output_format(Path("x.aiff"), stored, longest).format == "AIFF"
+    with pytest.raises(PipelineError, match=r"x\.aiff: an AIFF holds 4 GB, and the samples need more"):
+        output_format(Path("x.aiff"), stored, too_long)
 
 
 def convert(source: Path, output: Path, subtype: str | None = None):

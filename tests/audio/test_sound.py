@@ -1,4 +1,4 @@
-"""Sounds: finding audio files, and reading every format as the samples that were written."""
+"""Sounds: reading every format as the samples that were written, and what can't be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.audio.sound import find_audio, open_sound, sound_from_array
+from neural_grain.audio.audio_files import find_audio
+from neural_grain.audio.sound import libsndfile_path, open_sound, sound_from_array
 from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.flatness import measure_grain
 
@@ -24,24 +25,6 @@ FORMATS = [  # name, container, sample format, tolerance of grain in octaves
     ("i.aiff", "AIFF", "PCM_16", 0.02), ("j.flac", "FLAC", "PCM_24", 0.02), ("k.ogg", "OGG", "VORBIS", 1.5), ("l.opus", "OGG", "OPUS", 1.5),
     ("m.mp3", "MP3", "MPEG_LAYER_III", 1.5), ("n.caf", "CAF", "PCM_16", 0.02),
 ]  # fmt: skip
-
-
-class TestFindAudio:
-    def test_files_are_sorted_and_hidden_ones_and_loops_of_links_are_left_out(self, tmp_path):
-        for name in ("b/2.wav", "b/1.FLAC", "a/x.mp3", ".hidden/y.wav", "a/.z.wav", "a/notes.txt"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).touch()
-        (tmp_path / "a" / "loop").symlink_to(tmp_path)
-        found = [path.relative_to(tmp_path).as_posix() for path in find_audio([tmp_path])]
-        assert found == ["a/x.mp3", "b/1.FLAC", "b/2.wav"]
-
-    def test_a_named_file_is_found_once_whatever_its_extension(self, tmp_path):
-        (tmp_path / "sound.xyz").touch()
-        assert find_audio([tmp_path / "sound.xyz", tmp_path / "sound.xyz"]) == [tmp_path / "sound.xyz"]
-
-    def test_a_missing_folder_is_an_error(self, tmp_path):
-        with pytest.raises(PipelineError, match="no such file or folder"):
-            find_audio([tmp_path / "nowhere"])
 
 
 UNREADABLE = {
@@ -109,6 +92,13 @@ def test_the_grain_of_a_file_in_any_format_is_that_of_its_samples(
     assert (sound.sr, sound.channels) == (48_000, 2)
     octaves = math.log2(measure_grain(sound) / measure_grain(sound_from_array(y, 48_000)))
     assert abs(octaves) < tolerance_octaves
+
+
+def test_libsndfile_gets_names_as_bytes_and_on_windows_as_text(monkeypatch):
+    path = Path(os.fsdecode("ü".encode() + b"\xff.wav"))
+    assert libsndfile_path(path) == "ü".encode() + b"\xff.wav"
+    monkeypatch.setattr("sys.platform", "win32")
+    assert libsndfile_path(path) == str(path)
 
 
 def test_samples_must_have_one_or_two_dimensions():

@@ -8,12 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run, write_library
 
+import cak_grain_processor
+import neural_audio_processor
 from neural_grain import __version__
-from neural_grain.base.cli import add_parallel_arguments, positive_int, run_stage
+from neural_grain.base.cli import add_parallel_arguments, number, run_stage, whole_number_within
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.progress import read_progress
 
@@ -31,20 +34,44 @@ def test_every_command_prints_its_name_and_version(tmp_path, script):
     assert (ran.status, ran.out, ran.err) == (0, f"{script} {__version__}\n", "")
 
 
-class TestPositiveInt:
-    @pytest.mark.parametrize(("text", "value"), [("1", 1), ("12", 12)])
-    def test_reads_whole_numbers_of_one_or_more(self, text, value):
-        assert positive_int(text) == value
+class TestWholeNumber:
+    @pytest.mark.parametrize(("text", "value"), [("1", 1), ("12", 12), (" 9 ", 9)])
+    def test_is_read_within_its_bounds(self, text, value):
+        assert whole_number_within(1, 12)(text) == value
 
-    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", ""])
-    def test_refuses_everything_else_in_plain_words(self, capsys, text):
+    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "", "100000", "9" * 5000])
+    def test_everything_else_is_refused_in_plain_words(self, capsys, text):
         parser = argparse.ArgumentParser(prog="x")
         add_parallel_arguments(parser, 1)
         with pytest.raises(SystemExit) as exit_:
             parser.parse_args([f"--jobs={text}"])
         assert exit_.value.code == 2
         line = capsys.readouterr().err.splitlines()[-1]
-        assert line == f"x: error: argument -j/--jobs: {text} is not a whole number of 1 or more"
+        assert line == f"x: error: argument -j/--jobs: {text} is not a whole number from 1 to 1024"
+
+
+@pytest.mark.parametrize("text", ["-1", str(2**63), "1.5", "x"])
+def test_a_seed_that_is_none_is_refused_by_stages_3_and_4_alike(capsys, text):
+    for build_parser in (cak_grain_processor.build_parser, neural_audio_processor.build_parser):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args([f"--seed={text}"])
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"argument --seed: {text} is not a whole number from 0 to" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1,5", "1,5 is not a number; write 1.5"),
+        ("-,5", "-,5 is not a number; write -.5"),
+        ("a,b", "a,b is not a number"),
+        ("1,000,000", "1,000,000 is not a number"),
+    ],
+)
+def test_a_number_with_a_comma_is_refused_with_the_number_that_is_meant(text, reason):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        number(text)
+    assert str(caught.value) == reason
 
 
 class TestRunStage:
@@ -85,6 +112,10 @@ class TestRunStage:
         (tmp_path / "gone").rmdir()
         assert run_stage(lambda: len(os.getcwd())) == 2
         assert "the folder that this command was started in is gone" in capsys.readouterr().err
+
+    def test_prints_an_error_of_the_system_with_its_path_as_one_line(self, capsys):
+        assert run_stage(lambda: Path("x" * 300).exists()) == 2
+        assert capsys.readouterr().err == f"error: {'x' * 300}: File name too long\n"
 
     def test_does_not_hide_an_error_of_the_program(self):
         with pytest.raises(ZeroDivisionError):

@@ -15,11 +15,11 @@ from conftest import ROOT
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import (
-    append_line,
     atomic_write,
     flush_written_files,
     hidden_path,
     prepare_folder,
+    remove_leftovers,
     run_lock,
 )
 from neural_grain.base.records import write_json
@@ -87,6 +87,21 @@ class TestLeftovers:
         assert other.wait(60) == 3
         assert names(tmp_path) == []
 
+    def test_a_process_ends_although_a_hidden_file_can_not_be_removed(self, tmp_path):
+        other = start_python(
+            "def write():\n"
+            "    with atomic_write(Path('x.wav')) as part:\n"
+            "        part.mkdir(); ready.set(); time.sleep(60)\n"  # as on Windows, where no open file can be removed
+            "ready = threading.Event()\n"
+            "threading.Thread(target=write, daemon=True).start()\n"
+            "ready.wait(); exit_process(3)",
+            tmp_path,
+        )
+        assert other.wait(60) == 3
+
+    def test_a_folder_that_is_gone_holds_none(self, tmp_path):
+        remove_leftovers(tmp_path / "gone")
+
 
 @pytest.fixture
 def flushes(monkeypatch) -> list[tuple[Path, bool]]:
@@ -125,14 +140,6 @@ class TestAtomicWrite:
         write_text(path)
         assert flushes == [(hidden_path(path, "part"), False), (tmp_path, True)]
 
-    def test_an_appended_line_is_flushed_and_so_is_the_name_of_a_new_file(self, tmp_path, flushes):
-        path = tmp_path / "log"
-        append_line(path, "a")
-        assert flushes == [(path, False), (tmp_path, False)]
-        append_line(path, "b")
-        assert flushes[2:] == [(path, False)]
-        assert path.read_text() == "a\nb\n"
-
     def test_a_group_of_files_is_flushed_in_one_call(self, tmp_path, flushes, monkeypatch):
         groups = []
         monkeypatch.setattr(os, "sync", lambda: groups.append(names(tmp_path)))
@@ -141,6 +148,28 @@ class TestAtomicWrite:
                 temporary.touch()
         flush_written_files()
         assert (flushes, groups) == ([], [["a.npy", "b.npy"]])
+
+    def test_each_file_of_a_group_is_flushed_where_the_system_has_no_call_for_that(
+        self, tmp_path, flushes, monkeypatch
+    ):
+        monkeypatch.delattr(os, "sync")
+        with atomic_write(tmp_path / "x.json", flush=False) as temporary:
+            temporary.touch()
+        flush_written_files()
+        assert len(flushes) == 2
+
+    def test_says_in_one_line_that_its_folder_was_replaced_meanwhile(self, tmp_path):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+
+        def write() -> None:
+            with atomic_write(folder / "x.json") as temporary:
+                temporary.touch()
+                folder.rename(tmp_path / "moved")
+                folder.touch()
+
+        with pytest.raises(PipelineError, match=r"x\.json: can't write \(Not a directory\)"):
+            write()
 
     def test_works_for_a_name_of_255_bytes(self, tmp_path):
         path = tmp_path / ("\N{MUSICAL SYMBOL G CLEF}" * 62 + "abc.wav")

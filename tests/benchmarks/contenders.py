@@ -38,7 +38,6 @@ from neural_grain.learn.settings import TrainOptions
 from neural_grain.learn.training import TRAINING, train_epoch
 
 Contender = Callable[[Analysis], GeneratedTexture]
-MAX_GAIN_DB = 60.0
 EDGE_SAMPLES = 4096
 
 

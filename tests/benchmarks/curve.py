@@ -24,7 +24,8 @@ import soundfile as sf
 from scipy.signal import lfilter
 
 from neural_grain.app.processor import GrainProcessor
-from neural_grain.audio.sound import Sound, find_audio, sound_from_array
+from neural_grain.audio.audio_files import find_audio
+from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.curve import GrainCurve, Lfo
 from neural_grain.dsp.move import move_grain
 from neural_grain.dsp.move_curve import CurveSolver, move_along

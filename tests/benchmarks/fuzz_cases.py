@@ -25,9 +25,10 @@ from conftest import write_library
 import convert_to_spectrograms as stage2
 import measure_audio_grain as stage1
 import neural_audio_processor as stage4
-from neural_grain.app.batch import BatchLog, Job, jobs_in_folder, plan_batch
+from neural_grain.app.batch_log import BatchLog
+from neural_grain.app.plan import jobs_in_folder, plan_batch
 from neural_grain.app.processor import GrainProcessor
-from neural_grain.app.targets import RenderTarget, read_curve
+from neural_grain.app.targets import Job, RenderTarget, read_curve
 from neural_grain.base.progress import MARK, LoopProgress, read_progress
 from neural_grain.data.histogram import GrainHistogram
 from neural_grain.data.metadata import FileGrain, read_metadata

@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from measure_audio_grain import measure_file
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
+from neural_grain.audio.audio_files import find_audio
 from neural_grain.audio.formats import native_dtype
-from neural_grain.audio.sound import find_audio, open_sound
+from neural_grain.audio.sound import open_sound
 from neural_grain.base.parallel import map_in_order
 from neural_grain.data.metadata import FileGrain
 from neural_grain.dsp.flatness import active_frames, power_blocks, spectral_flatness
@@ -156,7 +157,7 @@ def is_monotone(row: Row) -> bool:
 
 
 def print_deviations(rows: list[Row], positions: tuple[float, ...]) -> None:
-    """Print the rows that are out of reach or off, then changes of level, then rows that are not monotone."""
+    """Print the rows that are out of reach or off, then changes of RMS, then rows that are not monotone."""
     for row in rows:
         points = zip(positions, row.octaves, row.within_reach, strict=True)
         notes = [
@@ -170,7 +171,7 @@ def print_deviations(rows: list[Row], positions: tuple[float, ...]) -> None:
         levels = zip(positions, row.level_db, strict=True)
         notes = [f"{octaves:+g}: {db:+.2f} dB" for octaves, db in levels if abs(db) > SHOWN_LEVEL_DB]
         if notes:
-            print(f"loudness: {row.name:32s} {', '.join(notes)}")
+            print(f"RMS: {row.name:32s} {', '.join(notes)}")
     for row in rows:
         if not is_monotone(row):
             print(f"not monotone: {row.name}: {', '.join(f'{octaves:+.4f}' for octaves in row.octaves)}")

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from convert_to_spectrograms import convert_dataset
 from measure_audio_grain import measure_folder
-from neural_grain.audio.sound import find_audio
+from neural_grain.audio.audio_files import find_audio
 from neural_grain.base.parallel import available_cores
 from neural_grain.data.metadata import Metadata
 from neural_grain.data.tiles import tile_starts

@@ -214,25 +214,21 @@ class Ruler:
             noise = pad.samples() - tones
         middle_hz = np.median(hz, axis=1)
         distance = np.abs(middle_hz - middle_hz[:, None]) + np.where(np.eye(len(middle_hz)), np.inf, 0)
-        above_db = self._partials_db(tones, pad.partials) - self._partials_db(noise, pad.partials)
+        above_db = self.partials_db(tones) - self.partials_db(noise)
         self._above_db = np.where(distance.min(axis=1) > MIN_DISTANCE_HZ, above_db, -np.inf)
 
     def counts(self, texture_db: float) -> np.ndarray:
         """Which partials count where noise is raised by so much."""
         return self._above_db > MIN_ABOVE_NOISE_DB + max(texture_db, 0)
 
-    def _partials_db(self, y: np.ndarray, partials: list[Partial]) -> np.ndarray:
+    def partials_db(self, y: np.ndarray) -> np.ndarray:
         """Level of each partial, over the time in which it is loud."""
         levels = []
-        for phase, amplitude in partials:
+        for phase, amplitude in self._pad.partials:
             sums = windows_of(y * np.exp(-2j * np.pi * phase)) @ self._hann
             weight = windows_of(amplitude) @ self._hann
             levels.append(np.square(np.abs(sums))[weight > 0.1 * weight.max()].sum())
         return 10 * np.log10(np.array(levels) + 1e-20)
-
-    def partials_db(self, y: np.ndarray) -> np.ndarray:
-        """Level of each partial."""
-        return self._partials_db(y, self._pad.partials)
 
     def between_db(self, y: np.ndarray) -> float:
         """Level between the partials."""

@@ -12,7 +12,6 @@ both models are apart on held-out tiles, where the spread of the patterns themse
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import resource
 import subprocess
@@ -105,8 +104,7 @@ def print_step(pairs: TrainingPairs, library: Library, device: str, n_steps: int
 def gradients(pairs: TrainingPairs, library: Library, device: str) -> dict[str, torch.Tensor]:
     """Gradients of the loss of the first step."""
     game, model = begin(pairs, library, device)
-    tiles = copy.copy(library.train)
-    pair = game.draw_pairs(tiles, TrainOptions().batch_size, np.random.default_rng(0))
+    pair = game.draw_pairs(library.train, TrainOptions().batch_size, np.random.default_rng(0))
     total_loss(game.judge(model, pair)).backward()
     return {name: weight.grad.double().cpu() for name, weight in model.named_parameters()}
 

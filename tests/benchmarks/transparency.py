@@ -25,19 +25,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import librosa
 import numpy as np
 import soundfile as sf
+from rendering import rendered, samples_of
 
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.app.targets import RenderTarget
-from neural_grain.audio.sound import Sound, find_audio, open_sound, sound_from_array
+from neural_grain.audio.audio_files import find_audio
+from neural_grain.audio.sound import open_sound, sound_from_array
 from neural_grain.dsp.analysis import bands_and_grain
-from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.move import move_grain
 from neural_grain.dsp.settings import SpectrogramSettings
-from neural_grain.dsp.solver import AmountSolver
 
 SR = 44_100
 BEFORE_S = 0.02
@@ -103,16 +104,6 @@ STARTS = {
 }
 
 
-def samples_of(sound: Sound) -> np.ndarray:
-    """All samples of a sound, shape (n_samples, channels)."""
-    return np.concatenate(list(sound.blocks()))
-
-
-def rendered(solver: AmountSolver, amounts: Amounts) -> np.ndarray:
-    """Samples with some amounts, without a limiter."""
-    return np.concatenate(list(solver.field.render(amounts)))
-
-
 def levels_before_start(name: str, n_channels: int, processor: GrainProcessor) -> list[float]:
     """For each position the level of the largest sample that is added before a start, in dB below its peak."""
     start, background = STARTS[name]
@@ -129,9 +120,9 @@ def levels_before_start(name: str, n_channels: int, processor: GrainProcessor) -
     window, levels = slice(at - round(BEFORE_S * SR), at - round(CLEAR_S * SR)), []
     for octaves in POSITIONS:
         amounts = solver.reach(octaves).amounts_at(solver.solve(octaves))
-        added = rendered(solver, amounts)[window, -1]
+        added = rendered(solver.field, amounts)[window, -1]
         if solver_alone:
-            added = added - rendered(solver_alone, amounts)[window, -1]
+            added = added - rendered(solver_alone.field, amounts)[window, -1]
         levels.append(20 * np.log10(np.abs(added).max() / np.abs(event).max() + 1e-6))
     return levels
 

@@ -11,10 +11,10 @@ from conftest import SR, drone
 from rendering import SETTINGS, analysis_of
 
 from neural_grain.audio.sound import sound_from_array
-from neural_grain.dsp import analysis
-from neural_grain.dsp.analysis import analyse, bands_and_grain, choose_frames
+from neural_grain.dsp.analysis import analyse, bands_and_grain
 from neural_grain.dsp.flatness import measure_grain, power_blocks
 from neural_grain.dsp.mel import mel_filterbank
+from neural_grain.dsp.probe import PROBE, choose_frames
 from neural_grain.dsp.settings import STEP_FRAMES
 
 PADDING_FRAMES = 3  # frames before the first that is measured: n_fft / hop_length - 1
@@ -61,7 +61,7 @@ def test_the_levels_of_the_steps_are_those_of_tones_and_texture():
 
 @pytest.mark.parametrize("probe_frames", [1536, 50])
 def test_the_probe_holds_the_powers_of_the_layers_in_frames_that_are_loud_enough(monkeypatch, probe_frames):
-    monkeypatch.setattr(analysis, "ANALYSIS", replace(analysis.ANALYSIS, probe_frames=probe_frames))
+    monkeypatch.setattr("neural_grain.dsp.probe.PROBE", replace(PROBE, max_frames=probe_frames))
     sound = sound_from_array(np.concatenate([np.zeros(2 * SR), drone(-40, 2.0), np.zeros(SR)]), SR)
     found = analyse(sound, SETTINGS)
     probe, frames = found.probe, found.probe.index - PADDING_FRAMES
@@ -84,7 +84,7 @@ def test_the_frames_that_decide_a_mean_are_chosen():
     for x in (energies, flatness):
         x[rng.choice(len(x), 20, replace=False)] = 1_000
     chosen = choose_frames(energies, flatness)
-    assert len(chosen.numbers) <= analysis.ANALYSIS.probe_frames
+    assert len(chosen.numbers) <= PROBE.max_frames
     for x in (energies, flatness, np.ones(20_000)):
         assert chosen.weights @ x[chosen.numbers] == pytest.approx(x.sum(), rel=0.02)
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from neural_grain.base.errors import PipelineError
-from neural_grain.dsp.curve import LFO_SHAPES, FittedCurve, GrainCurve, Lfo, format_curve, parse_curve, parse_lfo
+from neural_grain.dsp.curve import (
+    LFO_SHAPES,
+    MIN_LFO_HZ,
+    FittedCurve,
+    GrainCurve,
+    Lfo,
+    format_curve,
+    parse_curve,
+    parse_lfo,
+)
 
 
 class TestText:
@@ -42,6 +51,9 @@ class TestText:
         for read, written in zip(parse_curve(format_curve(curve)).points, curve.points, strict=True):
             assert read == pytest.approx(written, abs=1e-5)
 
+    def test_points_less_than_a_microsecond_apart_are_written_as_one(self):
+        assert parse_curve(format_curve(GrainCurve.of([(0, 1), (1e-9, 2), (1, 0)]))).points == ((0, 2), (1, 0))
+
 
 class TestCurve:
     def test_positions_are_linear_between_the_points_and_constant_beyond(self):
@@ -51,6 +63,17 @@ class TestCurve:
     def test_fitted_to_a_sound_the_last_point_lies_at_its_end(self):
         fitted = FittedCurve(GrainCurve.of([(1, -2), (4, 2)])).for_duration(10.0)
         assert fitted.points == ((2.5, -2.0), (10.0, 2.0))
+
+    @pytest.mark.parametrize(
+        ("points", "expected"),
+        [
+            ([(0, 1), (1e-30, 2), (1e300, 0)], ((0, 2), (10, 0))),  # the second is rounded to the place of the first
+            ([(0, 1), (1e-310, 0)], ((0, 1), (10, 0))),
+            ([(0, 1)], ((0, 1),)),
+        ],
+    )
+    def test_times_of_any_size_can_be_fitted(self, points, expected):
+        assert FittedCurve(GrainCurve.of(points)).for_duration(10.0).points == expected
 
     def test_only_a_curve_of_one_position_is_constant(self):
         assert GrainCurve.of([(0, 1), (5, 1)]).is_constant
@@ -93,12 +116,16 @@ class TestLfo:
         [
             ("1", "a rate in Hz and a depth"), ("1:2:sine:3", "a rate in Hz and a depth"), ("a:1", "must be numbers"),
             ("0:1", "rate_hz=0.0"), ("nan:1", "rate_hz=nan"), ("30:1", "rate_hz=30.0"), ("1:-1", "depth=-1.0"),
-            ("1:1:saw", "shape='saw'"),
+            ("1:1:saw", "shape='saw'"), ("1e-9:1", "rate_hz=1e-09 must be within 0.000001 to 20"),
         ],
     )  # fmt: skip
     def test_text_that_describes_none_is_refused(self, text, reason):
         with pytest.raises(ValueError, match=reason):
             parse_lfo(text)
+
+    @pytest.mark.parametrize("shape", LFO_SHAPES)
+    def test_the_slowest_has_a_curve(self, shape):
+        assert Lfo(MIN_LFO_HZ, 1.0, shape).for_duration(0.1).end_s == pytest.approx(1 / MIN_LFO_HZ)
 
     def test_text_is_read(self):
         assert parse_lfo("0.25:1.5") == Lfo(0.25, 1.5)

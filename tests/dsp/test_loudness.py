@@ -32,6 +32,12 @@ def test_k_weighting_is_near_the_default_filters_of_pyloudnorm():
     np.testing.assert_allclose(10 * np.log10(k_weighting(HZ)), pyloudnorm_gain_db("K-weighting"), atol=0.5)
 
 
+def test_beyond_the_rate_of_the_filters_the_weight_stays_the_same():
+    np.testing.assert_array_equal(
+        k_weighting(np.array([24_000.0, 30_000.0, 96_000.0])), k_weighting(np.full(3, 23_000.0))
+    )
+
+
 def loudness(y: np.ndarray, sr: int) -> float:
     """Integrated loudness of samples (n,) or (n, channels)."""
     return picture_and_loudness(sound_from_array(y, sr), default_settings(GrainSettings())).loudness_lufs

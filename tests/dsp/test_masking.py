@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from conftest import SR, drone, noise
@@ -88,6 +90,16 @@ class TestNoiseLevel:
         ratio = power_to_noise(P, SR / 8_192, LONG)
         np.testing.assert_allclose(ratio[:, 40::40] / ratio[:, 20:4_080:40], 1e6, rtol=1e-3)
         assert ratio[:, 20:4_000:40].max() < AT_ONCE.ratio
+
+    def test_what_stands_out_where_there_is_no_noise_does_so_without_a_warning(self):
+        """A constant offset is one bin above nothing."""
+        P = np.zeros((5, 400), np.float32)
+        P[:, 0] = 1e3
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ratio = power_to_noise(P, SR / N_FFT, LONG)
+        assert ratio[:, 0].min() > 1e30
+        assert not ratio[:, 1:].any()
 
 
 @pytest.mark.parametrize("n", [1, 3, 9])

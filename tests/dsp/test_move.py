@@ -13,6 +13,7 @@ from conftest import SR, drone, noise, sine
 from rendering import rendered, samples_of, solver_of
 from scipy.signal import lfilter
 
+from neural_grain.audio.limiter import CEILING, limit_peaks
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.loudness import K_HIGH_PASS, K_SHELF
@@ -231,6 +232,15 @@ class TestLevelAndEdges:
         unlimited *= np.std(z) / np.std(unlimited)
         assert result.limited_db == pytest.approx(20 * math.log10(np.abs(unlimited).max()), abs=0.05)
         assert 0.5 < result.limited_db < 20
+
+    @pytest.mark.parametrize("peak", [1e3, 1e9])
+    def test_a_float_file_far_above_full_scale_gets_the_level_of_its_limited_samples(self, peak):
+        y = (peak * drone(-40))[:, None].astype(np.float32)
+        solver = solver_of(y)
+        result = move_grain(solver, 1.0)
+        limited = np.concatenate(list(limit_peaks([y], CEILING, solver.analysis.sound)))
+        assert samples_of(result.sound).std() == pytest.approx(limited.std(), rel=0.06)
+        assert result.achieved_octaves == pytest.approx(1.0, abs=0.03)
 
     def test_a_sound_with_headroom_is_not_limited(self):
         y = 0.1 * drone(-40)[:, None].astype(np.float32)

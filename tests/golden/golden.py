@@ -73,7 +73,7 @@ SOUNDS: dict[str, Callable[[], np.ndarray]] = {
     "sine with vibrato": lambda: 0.4 * np.sin(2 * np.pi * 440 * np.arange(2 * SR) / SR + 3 * np.sin(np.arange(2 * SR) / 1400)),
     "chirp": _chirp,
     "chirp with noise": lambda: _chirp() + noise(2.0, level=0.01),
-    "pink noise": lambda: _filtered(noise(2.0, level=0.3), 300),
+    "dark noise": lambda: _filtered(noise(2.0, level=0.3), 300),
     "low noise": lambda: _filtered(_filtered(noise(2.0, level=0.5), 500), 500),
     "clicks over a drone": lambda: drone(-60, 2.0) + 0.5 * _clicks(6),
     "dense crackle": lambda: _clicks(200),

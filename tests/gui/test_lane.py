@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tkinter as tk
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -11,9 +13,10 @@ from neural_grain.audio.sound import open_sound
 from neural_grain.dsp.contour import Seconds, measure_local_grain
 from neural_grain.dsp.curve import GrainCurve, parse_curve
 from neural_grain.dsp.flatness import grain_per_frame
-from neural_grain.dsp.move_curve import OUT_OF_REACH, SILENT
+from neural_grain.dsp.move_curve import OUT_OF_REACH, SILENT, GrainContour
 from neural_grain.dsp.settings import GrainSettings
 from neural_grain.session.player import Player
+from neural_grain.window.lane_view import LaneView
 
 pytest_plugins = ["driving"]
 
@@ -219,6 +222,37 @@ def test_the_achieved_contour_appears_and_marks_silent_and_missed_seconds(start,
     hand.d.wait_until(
         lambda: hand.texts("readout") == [f"second 1: asked -1.00, got {contour.achieved_octaves[0]:+.2f}"]
     )
+
+
+def test_a_hidden_lane_is_not_drawn_before_it_is_shown_again(hand):
+    hand.draw((1.0, 0.0))
+    canvas = hand.lane.canvas
+    hand.d.window.settings.toggle_curve()
+    hand.draw((1.0, 0.0), (2.0, 1.0))
+    assert len(canvas.find_withtag("point")) == 1
+    hand.d.window.settings.toggle_curve()
+    hand.d.settle()
+    assert len(canvas.find_withtag("point")) == 2
+
+
+def test_every_second_of_a_long_sound_has_a_step_in_its_place(start):
+    n, d = 600, start()
+    lane = LaneView(tk.Toplevel(d.root), d.layout.palette, d.layout.scale)
+    lane.canvas.pack()
+    grain, octaves = np.full(n, 0.01), np.sin(np.arange(n))
+    is_silent, is_missed = np.arange(n) % 10 == 0, np.arange(n) % 10 == 1
+    grain[is_silent] = np.nan
+    contour = GrainContour(grain, grain * 2.0**-octaves, octaves + is_missed, is_missed)
+    lane.editor.begin(n - 0.5)
+    lane.follow((0.0, n - 0.5), None)
+    lane.show(contour, is_current=True, is_enabled=True)
+    d.wait_until(lambda: lane.canvas.winfo_ismapped() and lane.is_drawn)
+    tags = ("silent", "missed", "moved")
+    places = {tag: [lane.canvas.coords(item) for item in lane.canvas.find_withtag(tag)] for tag in tags}
+    assert [len(places[tag]) for tag in tags] == [60, 60, 480]
+    x = [lane.x_at(second) for second in (1, 2, n - 1, n - 0.5)]
+    assert places["missed"][0] == pytest.approx([x[0], lane.y_at(octaves[1]), x[1], lane.y_at(octaves[1])])
+    assert places["moved"][-1] == pytest.approx([x[2], lane.y_at(octaves[-1]), x[3], lane.y_at(octaves[-1])])
 
 
 def test_a_drawn_curve_is_heard_while_the_sound_plays_and_saved_as_it_is_heard(start, tmp_path, sound):

@@ -221,6 +221,28 @@ def test_a_remembered_model_that_is_damaged_does_not_keep_the_window_from_workin
     d.wait_until(lambda: d.has_open(sound))
 
 
+def test_remembered_paths_that_the_system_refuses_to_look_at_do_not_keep_the_window_from_working(start, tmp_path):
+    too_long = str(tmp_path / ("x" * 300))
+    write_preferences(tmp_path / "preferences/window.json", Preferences(model=too_long, folder=too_long))
+    d = start()
+    assert d.session.processor.loaded is None
+    assert d.window.files.folder == ""
+
+
+def test_a_fault_while_a_message_is_handled_does_not_stop_the_window(start, sound, monkeypatch):
+    d = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(d.window.files, "handle", lambda message: 1 / 0)
+        d.window.open(sound)
+        while not d.errors:
+            d.root.update()
+    assert set(d.errors) == {"ZeroDivisionError('division by zero')"}
+    d.errors.clear()
+    d.wait_until(lambda: d.window.is_idle)
+    d.window.open(sound)
+    d.wait_until(lambda: d.has_open(sound) and d.session.rendering is not None)
+
+
 def test_closing_while_the_worker_is_busy_ends_its_thread(start, sound):
     d = start(sound, wait=False)
     d.wait_until(lambda: d.session.n_tasks > 0)

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +294,31 @@ def test_the_window_asks_about_unsaved_work_before_it_opens_another_file(start, 
     d.click(d.layout.open_button)
     d.wait_until(lambda: d.has_open(other))
     assert sf.info(tmp_path / "kept.wav").frames == sf.info(sound).frames
+
+
+def test_what_was_open_before_the_save_dialog_is_saved_whatever_is_opened_meanwhile(start, sound, tmp_path):
+    d = start(sound)
+    d.window.settings.move_to(-1.0)
+    d.settle()
+    other, saved = tmp_path / "other.wav", tmp_path / "saved.wav"
+    sf.write(other, drone(-40, 2), SR)
+
+    def save_name(*_: str) -> str:
+        d.wait_until(lambda: d.has_open(other))
+        return str(saved)
+
+    d.window.open(other)
+    d.window.dialogs = replace(d.dialogs, save_name=save_name)
+    d.window.files.ask_save()
+    d.wait_for_status("saved ")
+    d.settle()
+    grains = [measure_file(path, GrainSettings()).grain for path in (sound, saved)]
+    assert math.log2(grains[0] / grains[1]) == pytest.approx(-1.0, abs=0.02)
+    assert sf.info(saved).frames == sf.info(sound).frames
+    d.window.settings.move_to(-1.0)
+    d.settle()
+    assert d.has_open(other)
+    assert d.session.is_unsaved(d.window.target)
 
 
 def test_quitting_saves_first_and_is_given_up_if_that_fails(start, sound, tmp_path):

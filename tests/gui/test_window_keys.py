@@ -55,6 +55,17 @@ def test_the_arrow_and_page_keys_work_after_a_file_is_opened_without_a_click(sta
     assert d.session.rendering.achieved_octaves == pytest.approx(1.1, abs=0.02)
 
 
+def test_the_tab_key_accepts_a_typed_value_and_goes_on_to_the_next_widget(start, sound):
+    d = start(sound)
+    d.click(d.entry)
+    d.xdotool("key", "ctrl+a")
+    d.xdotool("type", "1.5")
+    d.xdotool("key", "Tab")
+    d.settle()
+    assert d.octaves == 1.5
+    assert d.root.focus_get() not in (d.entry, d.slider)
+
+
 def test_every_key_does_its_action_once_whatever_has_the_focus(start, sound):
     d = start(sound)
     for octaves in (1.0, 2.0):

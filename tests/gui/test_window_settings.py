@@ -6,8 +6,10 @@ import pytest
 
 from neural_grain.app.targets import RenderTarget
 from neural_grain.dsp.curve import GrainCurve
-from neural_grain.session.preferences import read_preferences
+from neural_grain.dsp.mix import Mix
+from neural_grain.session.preferences import Preset, read_preferences
 from neural_grain.session.setting import Setting, SettingHistory, Slots
+from neural_grain.window.slider import SLIDER
 
 pytest_plugins = ["driving"]
 CURVE = GrainCurve.of([(0, -1), (2, 1)])
@@ -131,6 +133,22 @@ def test_keys_undo_and_redo_moves_of_the_slider_and_edits_of_the_curve(start, so
     assert d.window.target.curve == CURVE
 
 
+def test_a_drag_that_rests_on_its_way_is_one_step_for_undo(start, sound):
+    d = start(sound)
+    slider = d.layout.octave_slider.slider
+    y = d.slider.winfo_rooty() + round(SLIDER.trough_y * d.layout.scale)
+    x = [d.slider.winfo_rootx() + round(slider.x_of(octaves)) for octaves in (0, -1, -2)]
+    d.xdotool("mousemove", x[0], y, "mousedown", 1, "mousemove", x[1], y)
+    d.settle()  # it is measured there
+    assert d.session.rendering.requested_octaves == d.octaves != 0
+    d.xdotool("mousemove", x[2], y, "mouseup", 1)
+    d.settle()
+    assert d.octaves == pytest.approx(-2, abs=0.11)
+    d.window.settings.undo()
+    d.settle()
+    assert d.octaves == 0
+
+
 def test_undo_works_before_the_last_move_was_measured(start, sound):
     d = start(sound)
     d.window.settings.move_to(-1.0)
@@ -158,6 +176,36 @@ def test_a_preset_keeps_slider_and_curve_across_sessions(start, sound):
     assert d.octaves == -1.25
     d.choose_from("Presets", "Remove swell")
     assert read_preferences(d.window._preferences_file).presets == []
+
+
+def test_a_preset_is_one_step_for_undo_and_redo(start, sound):
+    d = start(sound)
+    settings = d.window.settings
+    d.drag_slider(-1.0)
+    d.settle()
+    first = settings.current
+    d.window.preferences.add_preset(Preset("swell", 1.5, CURVE.points, True, 0.5, -3.0))
+    d.choose_from("Presets", "swell")
+    d.settle()
+    second = settings.current
+    assert second == Setting(1.5, CURVE.points, True, Mix(0.5, -3.0))
+    settings.undo()
+    d.settle()
+    assert settings.current == first
+    settings.redo()
+    d.settle()
+    assert settings.current == second
+
+
+def test_a_failure_does_not_make_the_window_forget_the_model_that_was_chosen_after_it(start, project, sound):
+    d = start(sound)
+    d.answers["save"] = str(sound.with_name("x.xyz"))
+    d.window.settings.move_to(-1.0)
+    d.window.files.ask_save()
+    d.window.settings.use_model(project.model)
+    d.settle()
+    assert d.session.model_path == d.window.settings.model == project.model
+    assert d.window.settings.history.current.model == project.model
 
 
 def test_two_slots_compare_two_models_at_the_same_measured_grain(start, project, sound):

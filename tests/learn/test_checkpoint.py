@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,6 +20,14 @@ from neural_grain.learn.model import GrainModel
 from neural_grain.learn.model_file import CHECKPOINT_VERSION, load_model, read_checkpoint
 
 INFINITE = np.full((16, 16, 5), math.inf, np.float32)
+SCORES = ("distance", "correction", "violation_texture", "violation_smooth")
+
+
+def begin_epoch(**changes: object) -> Callable[[dict], None]:
+    """Store the progress of an epoch after its first step, with some values changed."""
+    state = np.random.default_rng(0).bit_generator.state
+    progress = {"step": 1, "random_state": state, "scores": {name: [0.5] for name in SCORES}}
+    return lambda content: content.update(begun={**progress, **changes})
 
 
 def test_a_model_is_small_and_says_what_it_was_trained_on_and_how_it_did(project):
@@ -97,18 +106,22 @@ def test_weights_that_are_not_finite_are_refused(project, tmp_path):
             "training can't continue",
         ),
         (lambda content: content["history"][0].pop("seconds"), "training can't continue from it"),
-        (
-            lambda content: content.update(begun={"step": 3, "random_state": {}, "scores": {}}),
-            "training can't continue",
-        ),
+        (begin_epoch(random_state={}), "training can't continue"),
+        (begin_epoch(scores={}), "training can't continue"),
+        (begin_epoch(step=10**6), "training can't continue"),
+        (begin_epoch(scores={name: [-1.0] for name in SCORES}), "training can't continue"),
     ],
 )
 def test_a_checkpoint_that_training_can_not_continue_from_is_refused(short_run, damage, message):
     path = short_run.folder / "checkpoints/latest.pt"
     identity = fingerprint(short_run.pairs, short_run.options)
     model = GrainModel(SETTINGS)
-    state = load_state(read_checkpoint(path), path, identity, model, torch.optim.Adam(model.parameters()))
+    content = read_checkpoint(path)
+    state = load_state(content, path, identity, model, torch.optim.Adam(model.parameters()))
     assert (len(state.history), state.epoch_progress) == (2, None)
+    begin_epoch()(content)
+    state = load_state(content, path, identity, model, torch.optim.Adam(model.parameters()))
+    assert state.epoch_progress.step == 1
     content = read_checkpoint(path)
     damage(content)
     with pytest.raises(PipelineError, match=message):

@@ -20,12 +20,22 @@ from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.settings import NEPER_PER_DB
 from neural_grain.learn import training
 from neural_grain.learn.dataset import load_library
-from neural_grain.learn.game import AuditGame
+from neural_grain.learn.game import AuditGame, Judgement
 from neural_grain.learn.history import share_nearer
 from neural_grain.learn.model import KERNEL, GrainModel
 from neural_grain.learn.model_file import read_checkpoint
 from neural_grain.learn.settings import TrainOptions
-from neural_grain.learn.training import TRAINING, judge, n_batches, train, train_epoch
+from neural_grain.learn.training import (
+    TRAINING,
+    judge,
+    learning_rate_at,
+    mean_score,
+    n_batches,
+    optimise,
+    total_loss,
+    train,
+    train_epoch,
+)
 
 
 def assert_same_weights(a: GrainModel, b: GrainModel) -> None:
@@ -75,6 +85,53 @@ class TestWhatIsLearned:
         optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate)
         train_epoch(AuditGame(SETTINGS), model, optimizer, tiles, 1, TrainOptions(epochs=1, batch_size=8))
         assert all(torch.isfinite(weight).all() for weight in model.parameters())
+
+
+class TestStep:
+    @pytest.mark.parametrize(
+        ("progress", "share"),
+        [
+            (0.0, 0.01),  # the rise begins at a hundredth
+            (0.049, 0.5 * (0.01 + 0.99 * (1 + math.cos(0.049 * math.pi)) / 2)),
+            (0.25, 0.01 + 0.99 * (1 + math.sqrt(0.5)) / 2),
+            (0.5, 0.505),
+            (1.0, 0.01),
+        ],
+    )
+    def test_the_learning_rate_rises_for_a_tenth_of_the_training_and_falls_as_half_a_cosine(self, progress, share):
+        assert learning_rate_at(progress) == pytest.approx(share * TRAINING.learning_rate)
+
+    def test_the_learning_rate_of_a_step_is_that_of_its_place_in_the_training(self, monkeypatch):
+        monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=4, max_batches=4))
+        model, options = GrainModel(SETTINGS), TrainOptions(epochs=5, batch_size=4)
+        optimizer = torch.optim.Adam(model.parameters())
+        train_epoch(AuditGame(SETTINGS), model, optimizer, breathy_tiles(8), 3, options)
+        assert [group["lr"] for group in optimizer.param_groups] == [learning_rate_at((2 + 3 / 4) / 5)]
+
+    def test_the_loss_weighs_distance_correction_and_violations(self):
+        judgement = Judgement(*map(torch.tensor, (10.0, 100.0, 0.2, 0.4)))
+        expected = (10 + TRAINING.correction_weight * 100) / TRAINING.distance_unit_db2 + 0.6
+        assert total_loss(judgement).item() == pytest.approx(expected)
+
+    @pytest.mark.parametrize(("steepness", "change"), [(0.5, 0.5), (1e4, TRAINING.max_gradient_norm)])
+    def test_one_batch_changes_the_weights_by_no_more_than_a_limit(self, steepness, change):
+        model = torch.nn.Linear(1, 1, bias=False)
+        before = model.weight.item()
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        for _ in range(2):  # the gradient of the step before does not count
+            assert optimise(model, optimizer, steepness * model.weight.sum()) is None
+        assert before - model.weight.item() == pytest.approx(2 * change)
+
+    @pytest.mark.parametrize(("factor", "fault"), [(math.nan, "loss"), (math.inf, "loss")])
+    def test_a_loss_that_is_not_finite_leaves_the_weights(self, factor, fault):
+        model = torch.nn.Linear(1, 1, bias=False)
+        before = model.weight.item()
+        assert optimise(model, torch.optim.SGD(model.parameters(), 1.0), factor * model.weight.sum()) == fault
+        assert model.weight.item() == before
+
+    def test_scores_of_an_epoch_are_means_of_octaves_and_roots_of_mean_squares(self):
+        assert mean_score("violation_smooth", [0.1, 0.4]) == pytest.approx(0.25)
+        assert mean_score("distance", [9.0, 16.0]) == pytest.approx(math.sqrt(12.5))
 
 
 class TestLengthOfAnEpoch:
@@ -156,10 +213,15 @@ class TestInterruption:
         monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=2, max_batches=2))
         with pytest.raises(PipelineError) as caught:
             train(short_run.pairs, replace(short_run.options, epochs=3), folder)
-        last_good = latest if epoch == 2 else "none"
-        assert str(caught.value) == f"epoch {epoch}: the {fault} is not finite; the last good checkpoint is {last_good}"
+        last_good = f"; the last good checkpoint is {latest}" if epoch == 2 else ""
+        assert str(caught.value) == f"epoch {epoch}: the {fault} is not finite{last_good}"
         if epoch == 2:
             assert len(read_checkpoint(latest)["history"]) == 1
+
+    def test_no_checkpoint_is_promised_if_the_first_one_could_not_be_written(self, short_run, monkeypatch, tmp_path):
+        monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=1, max_batches=1))
+        with pytest.raises(PipelineError, match=r"latest\.pt: can't write \(No such file or directory\)$"):
+            train(short_run.pairs, short_run.options, tmp_path)  # without the folder of the checkpoints
 
     def test_reports_are_written_after_every_tenth_epoch_and_the_last(self, short_run, tmp_path, monkeypatch):
         monkeypatch.setattr(

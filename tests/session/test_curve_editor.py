@@ -59,6 +59,18 @@ def test_there_is_no_room_for_a_point_in_a_jump(editor):
     assert len(editor.points) == 2
 
 
+def test_a_point_without_room_keeps_its_time(editor):
+    editor.replace(((1.0, 0.0), (1.0005, 1.0), (1.001, 0.0)))
+    editor.select(1)
+    editor.move(1.0, 0.5)
+    assert editor.points == ((1.0, 0.0), (1.0005, 0.5), (1.001, 0.0))
+    editor.replace(((5.0, 0.0), (9.0, 1.0)))  # in a sound of four seconds
+    editor.select(1)
+    editor.move(2.0, 0.5)
+    assert editor.points == ((5.0, 0.0), (9.0, 0.5))
+    assert editor.curve is not None  # which checks the points
+
+
 def test_points_after_the_end_of_the_sound_stay(editor):
     editor.replace(((1.0, 0.0), (9.0, 1.0)))
     editor.select(0)

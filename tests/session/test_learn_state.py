@@ -8,6 +8,7 @@ import pytest
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.progress import LoopProgress, describe_time_left
+from neural_grain.learn.settings import MAX_EPOCHS
 from neural_grain.session.learn_state import (
     MAX_PATH_LENGTH,
     FolderCounts,
@@ -15,7 +16,7 @@ from neural_grain.session.learn_state import (
     short_path,
 )
 from neural_grain.session.learning import STAGES, FolderCounted, Remark, StageProgress, StageStarted
-from neural_grain.window.learn_commands import MAX_EPOCHS, parse_epochs
+from neural_grain.window.learn_commands import parse_epochs
 
 A, B, INSIDE_A = Path("/sounds/a"), Path("/sounds/b"), Path("/sounds/a/inside")
 

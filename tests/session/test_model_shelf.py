@@ -109,7 +109,7 @@ def test_each_model_measures_and_saves_what_it_makes_itself(session, sound, mode
         assert session.is_unsaved(target)
         session.measure(target)
         output = tmp_path / f"{model.stem}.wav"
-        session.save(output, target)
+        session.save(sound, output, target)
         wait_until_idle(session)
         assert not session.is_unsaved(target)
         assert session.rendering.requested_octaves == MORE
@@ -118,7 +118,7 @@ def test_each_model_measures_and_saves_what_it_makes_itself(session, sound, mode
     session.switch_model(models[0])
     wait_until_idle(session)
     assert session.is_unsaved(target)
-    session.save(tmp_path / "again.wav", target)
+    session.save(sound, tmp_path / "again.wav", target)
     wait_until_idle(session)
     np.testing.assert_array_equal(sf.read(tmp_path / "again.wav")[0], rendered[0])
 

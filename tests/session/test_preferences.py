@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from neural_grain.dsp.curve import MAX_POINTS
 from neural_grain.session.preferences import (
     N_RECENT,
     Preferences,
@@ -79,6 +80,21 @@ def test_a_field_of_the_wrong_type_or_out_of_range_takes_its_default_and_the_oth
     path.parent.mkdir()
     path.write_text(json.dumps(content | {name: value}))
     assert vars(read_preferences(path)) == content | {name: getattr(Preferences(), name)}
+
+
+def test_a_damaged_item_of_a_list_does_not_take_the_others_with_it(path):
+    presets = [{"name": "good", "octaves": 1.0}, {"name": "too far", "octaves": 4.0}, 7]
+    path.parent.mkdir()
+    path.write_text(json.dumps({"presets": presets, "recent": ["/x/a.wav", 3, *map(str, range(N_RECENT))]}))
+    preferences = read_preferences(path)
+    assert preferences.presets == [Preset("good", 1.0)]
+    assert preferences.recent == ["/x/a.wav", *map(str, range(N_RECENT - 1))]
+
+
+def test_a_preset_holds_every_curve_that_a_text_file_can_hold(path):
+    preset = Preset("dense", 0.0, tuple((i / 1000, 1.0) for i in range(MAX_POINTS)))
+    write_preferences(path, Preferences(presets=[preset]))
+    assert read_preferences(path).presets == [preset]
 
 
 def test_the_last_file_is_first_and_the_list_is_short():

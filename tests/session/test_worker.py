@@ -185,6 +185,15 @@ def test_preparing_a_curve_stops_when_another_file_is_opened(worker, tmp_path):
     assert wait_for(worker, FileOpened).path == opened.path
 
 
+def test_too_little_memory_is_said_in_plain_words(worker, tmp_path, monkeypatch):
+    path = tmp_path / "drone.wav"
+    sf.write(path, drone(-40), SR, "PCM_16")
+    wait_for(worker, ModelLoaded)
+    monkeypatch.setattr("neural_grain.session.opening.scratch_array", lambda shape: np.empty(1 << 50))
+    worker.open(path)
+    assert wait_for(worker, WorkFailed).reason.startswith("there is not enough memory")
+
+
 def test_an_unexpected_exception_is_reported_and_the_worker_continues(worker, tmp_path, monkeypatch):
     path = tmp_path / "drone.wav"
     sf.write(path, drone(-40), SR, "PCM_16")

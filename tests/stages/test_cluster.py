@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import BAD_FILES, noise, run, sf, write_bad_files, write_library
+from conftest import BAD_FILES, call, noise, run, sf, write_bad_files, write_library
 
 import measure_audio_grain as stage1
 from measure_audio_grain import measure_folder
-from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.batch_log import BATCH_LOG
 from neural_grain.base import parallel
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.parallel import map_unordered, on_cluster
@@ -136,41 +136,52 @@ class TestMapUnordered:
         with pytest.raises(PipelineError, match="is refused"):
             map_there(cluster, refuse, range(5))
 
-    def test_closed_early_cancels_what_has_not_begun(self, cluster):
-        started = time.monotonic()
+    def test_closed_early_cancels_what_has_not_begun(self, cluster, tmp_path):
+        def leave_a_trace(x: int) -> None:
+            (tmp_path / str(x)).touch()
+            time.sleep(0.05)
+
         with parallel.cluster(cluster.address):
-            results = map_unordered(wait_a_little, range(1000), 1)
+            results = map_unordered(leave_a_trace, range(1000), 1)
             next(results)
             results.close()
             assert dict(map_unordered(square, [3], 1)) == {3: Square(9)}
-        assert time.monotonic() - started < 20  # 1000 calls take 25 s at least
+        assert len(list(tmp_path.iterdir())) < 500
+
+    def test_workers_that_are_busy_for_longer_than_a_connection_may_take_are_waited_for(self, cluster, monkeypatch):
+        with parallel.cluster(cluster.address):
+            monkeypatch.setattr(parallel, "CLUSTER_TIMEOUT_S", 0.1)
+            others = map_unordered(lambda x: time.sleep(1), range(6), 1)
+            next(others)  # two calls are done, two run and two wait
+            assert dict(map_unordered(square, [3], 1)) == {3: Square(9)}
+            others.close()
 
 
 class TestGivesTheSameAsOneMachine:
     def test_in_stage_1_with_bad_files(self, cluster, tmp_path):
         write_library(tmp_path, 6, 0.5)
         write_bad_files(tmp_path / "Drone" / "bad")
-        here = run("measure_audio_grain.py", "-o", "here.json", cwd=tmp_path)
-        there = run("measure_audio_grain.py", "-o", "there.json", "--dask", cluster.address, cwd=tmp_path)
+        here = call("measure_audio_grain.py", "-o", "here.json", cwd=tmp_path)
+        there = call("measure_audio_grain.py", "-o", "there.json", "--dask", cluster.address, cwd=tmp_path)
         assert (there.status, there.out) == (1, here.out.replace("here.json", "there.json"))
         assert len(BAD_FILES) == there.out.count("warning") + there.err.count("Drone/bad/")
         assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
 
-    def test_in_stage_2_tiles_pictures_and_list(self, cluster, copied_tiles):
-        here = contents(copied_tiles.folder)
+    def test_in_stage_2_tiles_pictures_and_list(self, cluster, few_tiles):
+        here = contents(few_tiles.folder)
         assert any(name.endswith(".png") for name in here)
-        (copied_tiles.folder / "training_pairs.json").unlink()
-        for path in (copied_tiles.folder / "spectrograms").rglob("*.*"):
+        (few_tiles.folder / "training_pairs.json").unlink()
+        for path in (few_tiles.folder / "spectrograms").rglob("*.*"):
             path.unlink()
-        ran = run("convert_to_spectrograms.py", "--dask", cluster.address, cwd=copied_tiles.folder)
+        ran = run("convert_to_spectrograms.py", "--dask", cluster.address, cwd=few_tiles.folder)
         assert (ran.status, ran.err) == (0, "")
-        assert "12 converted" in ran.out
-        assert contents(copied_tiles.folder) == here
+        assert "6 converted" in ran.out
+        assert contents(few_tiles.folder) == here
 
 
 class TestWorkerThatDies:
     def test_changes_nothing_in_stage_1(self, cluster, tmp_path):
-        write_library(tmp_path, 60, 1.0)
+        write_library(tmp_path, 30, 0.5)
 
         def kill_a_worker(items, total):
             for n, item in enumerate(items):
@@ -182,7 +193,7 @@ class TestWorkerThatDies:
         with parallel.cluster(cluster.address):
             there, counts = measure_folder([tmp_path], progress=kill_a_worker)
         assert there == here
-        assert counts.processed == 60
+        assert counts.processed == 30
 
     def test_changes_nothing_in_a_batch_and_a_second_run_has_nothing_to_do(self, cluster, project, tmp_path):
         write_library(tmp_path / "in", 4, 1.0)
@@ -202,7 +213,7 @@ class TestWorkerThatDies:
             assert line in ran.out
         killer.join(10)
         assert not killer.is_alive()
-        run("neural_audio_processor.py", *args, "here/", cwd=tmp_path)
+        call("neural_audio_processor.py", *args, "here/", cwd=tmp_path)
         here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
         assert here.pop(BATCH_LOG)
         assert there.pop(BATCH_LOG)

@@ -84,8 +84,7 @@ def container() -> Iterator[Container]:
         for script in ROOT.glob("*.py"):
             shutil.copy(script, place / "program")
         for package in ("neural_grain", "tests"):
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / package, place / "program" / package, ignore=ignored)
+            shutil.copytree(ROOT / package, place / "program" / package)
         write_library(place / "work", 4, 1.0)
         for path in [place, *place.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import SR, Ran, drone, run
+from conftest import SR, Ran, call, drone
 
 from neural_grain.app.processor import GrainProcessor
 from neural_grain.audio.sound import open_sound
@@ -31,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def render(folder: Path, *args: object, status: int = 0) -> Ran:
-    ran = run("neural_audio_processor.py", *args, cwd=folder)
+    ran = call("neural_audio_processor.py", *args, cwd=folder)
     assert ran.status == status, ran.err
     return ran
 
@@ -55,6 +56,20 @@ def test_a_file_follows_a_curve_and_the_report_says_so(folder):
 
     height, width = imread(folder / "rise.png").shape[:2]
     assert (width, height) == (1100, 800)
+
+
+def test_a_report_can_name_any_file(folder, tmp_path):
+    name = r"take $1 and \bad $2 日.wav"
+    shutil.copy(folder / "in" / "drone0.wav", tmp_path / name)
+    ran = render(tmp_path, name, "--gain", "1", "--report", "x.png")
+    assert ran.err.splitlines()[1:] == ["wrote x.png"]
+
+
+def test_a_sound_without_grain_is_reported_even_if_there_is_nothing_to_draw(tmp_path):
+    sf.write(tmp_path / "silence.wav", np.zeros(SR), SR)
+    ran = render(tmp_path, "silence.wav", "--gain", "1", "--report", "x.png", "--json", status=1)
+    assert len(json.loads(ran.out)["rendered"]) == 1
+    assert ran.err.endswith("silence.wav: nothing to draw, it has no grain\n")
 
 
 def test_a_mix_along_a_curve_reports_its_own_seconds_and_the_states_of_the_wet_sound(folder):
@@ -138,6 +153,9 @@ BAD = {
     ("--lfo", "1:1", "--target-grain", "0.1"): "--lfo moves around --grain",
     ("--lfo", "1"): "a rate in Hz and a depth",
     ("--lfo", "1:1:saw"): "shape='saw'",
+    ("--lfo", "1e-9:1"): "rate_hz=1e-09 must be within 0.000001 to 20",
+    ("--lfo", "1:1:random", "--seed", "-1"): "--seed: -1 is not a whole number from 0 to",
+    ("--lfo", "1:1:random", "--seed", "x"): "x is not a whole number",
     ("--seed", "3", "--grain", "1"): "--seed is for a random --lfo",
     ("--grain", "1", "--report", "picture.jpg"): "let its name end with .png",
     ("--grain", "1", "--report", "taken.png"): "exists already",

@@ -25,7 +25,7 @@ import measure_audio_grain as stage1
 import neural_audio_processor as stage4
 from measure_audio_grain import measure_file, measure_folder
 from neural_grain.app import processor
-from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.batch_log import BATCH_LOG
 from neural_grain.audio import formats
 from neural_grain.audio import sound as audio_sound
 from neural_grain.base import files

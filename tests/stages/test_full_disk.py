@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import soundfile as sf
 from benchmarks import faults
-from conftest import ROOT, SR, drone, noise, run
+from conftest import ROOT, SR, call, drone, noise
 
 import cak_grain_processor as stage3
 import convert_to_spectrograms as stage2
 import neural_audio_processor as stage4
-from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.batch_log import BATCH_LOG
 from neural_grain.audio import formats
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.base import files
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import write_json
+from neural_grain.data.demo import write_demo
 from neural_grain.data.pictures import TilePainter
 from neural_grain.data.tiles import TilePictures
 from neural_grain.dsp.settings import GrainSettings, default_settings
@@ -103,6 +104,11 @@ class TestFullDisk:
         assert path.read_bytes() == b"old"
         assert [item.name for item in tmp_path.iterdir()] == [name]
 
+    def test_is_one_line_while_the_demo_is_written(self, tmp_path):
+        with full_disk(100_000), pytest.raises(PipelineError, match=r"demo_static_01\.flac: can't write"):
+            write_demo(tmp_path)
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
     def test_stops_some_files_of_a_batch_which_continues_when_there_is_room_again(self, project, tmp_path):
         sf.write(tmp_path / "small.wav", drone(duration_s=1), SR)
         sf.write(tmp_path / "large.wav", drone(duration_s=2), SR)
@@ -115,7 +121,7 @@ class TestFullDisk:
         assert [line for line in ran.stderr.splitlines() if "large.wav: can't write" in line]
         assert "Traceback" not in ran.stderr
         assert {path.name for path in (tmp_path / "out").iterdir()} == {BATCH_LOG, "small_grain-1.0.wav"}
-        again = run("neural_audio_processor.py", *args, cwd=tmp_path)
+        again = call("neural_audio_processor.py", *args, cwd=tmp_path)
         assert (again.status, "1 rendered, 1 unchanged" in again.out) == (0, True)
 
     def test_is_one_line_if_it_has_no_room_for_working_space(self, monkeypatch):

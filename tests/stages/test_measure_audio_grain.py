@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import BAD_FILES, SR, drone, noise, run, write_bad_files, write_library
+from conftest import BAD_FILES, SR, call, drone, noise, write_bad_files, write_library
 from oracles import librosa_grain
 
 from neural_grain.dsp.settings import GrainSettings
@@ -39,15 +39,15 @@ class TestCommand:
 
     def test_a_second_run_measures_only_changed_files_and_drops_missing_ones(self, tmp_path):
         write_library(tmp_path, 6, 0.5)
-        run("measure_audio_grain.py", cwd=tmp_path)
+        call("measure_audio_grain.py", cwd=tmp_path)
         files = sorted(tmp_path.rglob("*.wav"))
         files[0].unlink()
         sf.write(files[1], noise(0.7), SR)
         os.utime(files[2])
         sf.write(tmp_path / "Drone" / "new.wav", noise(0.5), SR)
-        ran = run("measure_audio_grain.py", cwd=tmp_path)
+        ran = call("measure_audio_grain.py", cwd=tmp_path)
         assert "3 measured, 3 unchanged, 1 gone" in ran.out
-        fresh = run("measure_audio_grain.py", "-o", "fresh.json", cwd=tmp_path)
+        fresh = call("measure_audio_grain.py", "-o", "fresh.json", cwd=tmp_path)
         assert fresh.status == 0
         assert (tmp_path / "fresh.json").read_text() == (tmp_path / "metadata.json").read_text()
 
@@ -55,7 +55,7 @@ class TestCommand:
         write_library(tmp_path, 1, 0.5)
         for name in ("Drone/a.m4a", "Drone/Static/b.M4A", "Drone/c.wma"):
             (tmp_path / name).write_bytes(b"x")
-        ran = run("measure_audio_grain.py", ".", "Drone", cwd=tmp_path)
+        ran = call("measure_audio_grain.py", ".", "Drone", cwd=tmp_path)
         assert ran.status == 0
         warnings = [line for line in ran.err.splitlines() if "can't be read" in line]
         assert warnings == [
@@ -69,14 +69,14 @@ class TestCommand:
         source = tmp_path / "Drone/Static/sound 00.wav"
         (tmp_path / "link.json").symlink_to(source)
         before = source.read_bytes()
-        ran = run("measure_audio_grain.py", "Drone", "-o", output, cwd=tmp_path)
+        ran = call("measure_audio_grain.py", "Drone", "-o", output, cwd=tmp_path)
         assert (ran.status, source.read_bytes()) == (2, before)
         assert ran.err == f"error: {output}: is the input itself, which is never overwritten; choose another name\n"
 
     def test_bad_files_are_named_with_the_reason_and_the_others_are_measured(self, tmp_path):
         write_bad_files(tmp_path / "in")
         sf.write(tmp_path / "in" / "good.wav", drone(), SR)
-        ran = run("measure_audio_grain.py", "in", cwd=tmp_path)
+        ran = call("measure_audio_grain.py", "in", cwd=tmp_path)
         assert ran.status == 1
         skipped = {
             item["path"]: item["reason"] for item in json.loads((tmp_path / "metadata.json").read_text())["skipped"]
@@ -90,7 +90,7 @@ class TestCommand:
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / "two\nlines.wav").touch()
         sf.write(tmp_path / "in" / "good.wav", drone(), SR)
-        ran = run("measure_audio_grain.py", "in", cwd=tmp_path)
+        ran = call("measure_audio_grain.py", "in", cwd=tmp_path)
         assert ran.status == 1
         assert "two\\x0alines.wav: empty" in ran.err
 
@@ -116,7 +116,7 @@ class TestCommand:
         sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
         (tmp_path / "notes.txt").write_text("not yours")
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-        ran = run("measure_audio_grain.py", *args, cwd=tmp_path)
+        ran = call("measure_audio_grain.py", *args, cwd=tmp_path)
         assert ran.status == 2
         assert sum(message in line for line in ran.err.splitlines()) == 1, ran.err
         assert all(path.read_bytes() == content for path, content in before.items())
@@ -141,12 +141,12 @@ class TestCommand:
     )
     def test_a_damaged_or_outdated_document_is_reported_and_made_again(self, tmp_path, damage, reason, is_kept):
         sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
-        run("measure_audio_grain.py", "good.wav", cwd=tmp_path)
+        call("measure_audio_grain.py", "good.wav", cwd=tmp_path)
         path = tmp_path / "metadata.json"
         good = path.read_text()
         damaged = damage(good).encode(errors="surrogateescape")
         path.write_bytes(damaged)
-        ran = run("measure_audio_grain.py", "good.wav", cwd=tmp_path)
+        ran = call("measure_audio_grain.py", "good.wav", cwd=tmp_path)
         assert ran.status == 0
         assert "1 measured, 0 unchanged" in ran.out
         (line,) = [line for line in ran.err.splitlines() if "metadata.json" in line]
@@ -160,7 +160,7 @@ class TestCommand:
     def test_a_read_only_output_folder_is_reported_before_anything_is_measured(self, tmp_path):
         sf.write(tmp_path / "good.wav", drone(duration_s=0.5), SR)
         output = "/sys/grain.json"  # not writable even for root
-        ran = run("measure_audio_grain.py", "good.wav", "-o", output, cwd=tmp_path)
+        ran = call("measure_audio_grain.py", "good.wav", "-o", output, cwd=tmp_path)
         assert (ran.status, ran.out) == (2, "")
         assert ran.err.startswith("error: /sys: can't write there (")
 
@@ -169,11 +169,11 @@ class TestCommand:
         for name, subtype in (("a.wav", "PCM_16"), ("b.flac", "PCM_24"), ("c.aiff", "PCM_16")):
             sf.write(tmp_path / name, y, SR, subtype)
         sf.write(tmp_path / "other.wav", noise(0.5), SR)
-        ran = run("measure_audio_grain.py", ".", cwd=tmp_path)
+        ran = call("measure_audio_grain.py", ".", cwd=tmp_path)
         assert "2 of the 4 files are copies of others" in ran.err
         assert "only 2 files" in ran.err
 
     def test_a_library_with_a_narrow_range_of_grain_causes_a_warning(self, tmp_path):
         for i in range(4):
             sf.write(tmp_path / f"{i}.wav", noise(1, seed=i), SR)
-        assert "the files hardly differ in grain" in run("measure_audio_grain.py", ".", cwd=tmp_path).err
+        assert "the files hardly differ in grain" in call("measure_audio_grain.py", ".", cwd=tmp_path).err

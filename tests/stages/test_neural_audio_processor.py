@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import BAD_FILES, ROOT, SR, Ran, drone, noise, run, write_bad_files
+from conftest import BAD_FILES, ROOT, SR, Ran, call, drone, noise, run, write_bad_files
 
 from measure_audio_grain import measure_file
 from neural_audio_processor import DEMO_INPUT
-from neural_grain.app.batch import BATCH_LOG
+from neural_grain.app.batch_log import BATCH_LOG
 from neural_grain.app.processor import DEFAULT_MODEL
 from neural_grain.dsp.settings import GrainSettings
 
@@ -35,7 +35,7 @@ def render(tmp_path):
     """Run stage 4 in ``tmp_path``, where there is no model."""
 
     def run_stage(*args: object) -> Ran:
-        return run("neural_audio_processor.py", *args, cwd=tmp_path, env=HEADLESS)
+        return call("neural_audio_processor.py", *args, cwd=tmp_path, env=HEADLESS)
 
     return run_stage
 
@@ -282,6 +282,7 @@ class TestMix:
         assert len(list((tmp_path / "out").glob("*.wav"))) == 9
 
 
+TOO_LONG = "x" * 300  # for a file name; like a disconnected drive, the system refuses to say whether it is there
 NO_MODEL = "none.pt: no model there; make one with: python cak_grain_processor.py"
 ERRORS = [
     (("in.wav", "--grain", "1", "--model", "none.pt"), NO_MODEL),
@@ -289,6 +290,11 @@ ERRORS = [
     (("in.wav", "--grain", "1", "--model", "cut.pt"), "cut.pt: not readable as a model"),
     (("in.wav", "--grain", "1", "--model", "in.wav"), "in.wav: not readable as a model"),
     (("gone.wav", "--grain", "1"), "gone.wav: no such file or folder"),
+    ((TOO_LONG, "--grain", "1"), "not readable (File name too long)"),
+    ((TOO_LONG,), f"{TOO_LONG}: no such file"),
+    (("in.wav", "--grain", "1", "--model", TOO_LONG), "no model there"),
+    (("in.wav", "--grain", "1", "-o", f"{TOO_LONG}.wav"), "the name is longer than 255 bytes"),
+    (("in.wav", "--grain", "1", "-o", f"{TOO_LONG}/"), "can't write there (File name too long)"),
     (("--grain", "1"), "--grain needs an INPUT"),
     (("--layer", "tones"), "--layer needs an INPUT"),
     (("in.wav", "--layer", "noise"), "argument --layer: invalid choice: 'noise'"),
@@ -311,6 +317,10 @@ ERRORS = [
     (("in.wav", "in.wav"), "the window opens one file"),
     (("in.wav", "zero.wav", "--grain", "1", "-o", "one.wav"), "2 outputs need a folder"),
     (("in.wav", "--grain", "1", "-o", "x.xyz"), "can't write .xyz; use one of"),
+    (("in.wav", "--grain", "1", "-o", f"{'x' * 300}.wav"), "xxx.wav: the name is longer than 255 bytes"),
+    (("in.wav", "--grain", "1", "--model", "x" * 300), "xxx: File name too long"),
+    (("x" * 300, "--grain", "1"), "xxx: File name too long"),
+    (("--curve-fit", "--over-time"), "--curve-fit --over-time: only for rendering"),
     (("in.wav", "--grain", "1", "-o", "/sys/x.wav"), "/sys: can't write there"),
     (("in.wav", "--grain", "1", "-o", "x.opus"), "can't write OGG OPUS with 1 channels at 44100 Hz"),
     (("--demo",), "make the demo library with: python measure_audio_grain.py --demo"),

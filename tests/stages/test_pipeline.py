@@ -7,7 +7,7 @@ import math
 
 import pytest
 from benchmarks import law
-from conftest import run
+from conftest import call
 
 from measure_audio_grain import measure_file
 from neural_grain.dsp.settings import GrainSettings
@@ -20,7 +20,7 @@ def test_the_defaults_lead_from_recordings_to_audio_with_the_requested_grain(pro
     for octaves in (-2, -1, 1):
         output = tmp_path / f"{octaves}.wav"
         args = (source, "--grain", octaves, "-o", output, "--model", project.model)
-        ran = run("neural_audio_processor.py", *args, cwd=project.folder)
+        ran = call("neural_audio_processor.py", *args, cwd=project.folder)
         assert ran.status == 0, ran.err
         before, after = (measure_file(path, GrainSettings()).grain for path in (source, output))
         assert math.log2(before / after) == pytest.approx(octaves, abs=0.02)

@@ -46,27 +46,25 @@ def test_help_and_wrong_usage_keep_their_exit_status(tmp_path, script, how):
 @pytest.mark.parametrize("how", ["closed", "full", "gone"])
 class TestBothStreams:
     def test_of_stages_1_and_2(self, tmp_path, how):
-        write_library(tmp_path, 3)
+        write_library(tmp_path, 2, 0.5)
         (tmp_path / "Drone/Static/bad.wav").write_text("no audio")
         assert run_unread(how, "12", "-u", ROOT / STAGES[0], cwd=tmp_path)[0] == 1
         assert run_unread(how, "12", "-u", ROOT / STAGES[1], cwd=tmp_path)[0] == 0
-        assert len(list((tmp_path / "spectrograms/images").iterdir())) == 3
+        assert len(list((tmp_path / "spectrograms/images").iterdir())) == 2
 
     def test_of_stage_4(self, project, tmp_path, how):
-        write_library(tmp_path, 3, 0.5)
+        write_library(tmp_path, 2, 0.5)
         (tmp_path / "Drone/Static/bad.wav").write_text("no audio")
         command = (ROOT / STAGES[3], ".", "--grain", "1", "-o", "out/", "--model", project.model)
         assert run_unread(how, "12", *command, cwd=tmp_path)[0] == 1
-        assert len(list((tmp_path / "out").rglob("*.wav"))) == 3
+        assert len(list((tmp_path / "out").rglob("*.wav"))) == 2
 
 
-def test_both_streams_of_stage_3(copied):
-    model = copied.folder / "grain_processor_v2_output/final_grain_processor_v2.pt"
-    model.unlink()
+def test_both_streams_of_stage_3(few_tiles):
     stage = (ROOT / STAGES[2], "--epochs", 1, "--device", "cpu")
-    status, _ = run_unread("gone", "12", *stage, cwd=copied.folder)
+    status, _ = run_unread("gone", "12", *stage, cwd=few_tiles.folder)
     assert status == 0
-    assert model.exists()
+    assert few_tiles.model.exists()
 
 
 @pytest.mark.parametrize("number", ["1", "2"])

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MAX_DYNAMICS = 1e-9  # added to the power, so that the equations stay solvable for a pure tone
+WHITE_NOISE_CORRECTION = 1e-9  # added to the power, so that the equations stay solvable for a pure tone
 STEP_SAMPLES = 64  # computed at a time, which takes a fifth of the time of single ones
 
 
@@ -41,7 +41,7 @@ def _continued(y: np.ndarray, n: int, order: int) -> np.ndarray:
     """What follows the samples ``y``."""
     if not y[-order:].any():
         return np.zeros(n)
-    coefficients = predictor(y, order)
+    coefficients = prediction_coefficients(y, order)
     error = np.convolve(y[-n - order :], coefficients, "valid")
     drive = np.zeros(-(-n // STEP_SAMPLES) * STEP_SAMPLES)
     drive[: len(error)] = error[::-1]
@@ -66,7 +66,7 @@ def _all_pole_filter(x: np.ndarray, coefficients: np.ndarray, before: np.ndarray
     return y[order:]
 
 
-def predictor(y: np.ndarray, order: int) -> np.ndarray:
+def prediction_coefficients(y: np.ndarray, order: int) -> np.ndarray:
     """Coefficients 1, a[1], ..., a[order] of the prediction of ``y``, shape (samples,), which is not silent."""
     from scipy.fft import irfft, rfft
     from scipy.linalg import solve_toeplitz
@@ -74,5 +74,5 @@ def predictor(y: np.ndarray, order: int) -> np.ndarray:
     spectrum = rfft(y * np.hanning(len(y) + 2)[1:-1], 2 * len(y))
     r = irfft(np.square(np.abs(spectrum)))[: order + 1]
     r /= r[0]
-    r[0] += MAX_DYNAMICS
+    r[0] += WHITE_NOISE_CORRECTION
     return np.concatenate(([1.0], -solve_toeplitz(r[:-1], r[1:], check_finite=False)))

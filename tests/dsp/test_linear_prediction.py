@@ -8,7 +8,7 @@ from conftest import SR, drone, noise, sine
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp.layers import split_layers
-from neural_grain.dsp.prediction import continue_edge
+from neural_grain.dsp.linear_prediction import continue_edge
 from neural_grain.dsp.settings import GrainSettings
 
 N, ORDER = 4096, 512
