@@ -23,6 +23,7 @@ from benchmarks import fault_project as project
 from benchmarks.fault_project import ROOT, STAGES, Undisturbed
 
 PR_CAPBSET_DROP, IGNORE_PERMISSIONS = 24, (1, 2)  # of Linux: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+PAGE_BYTES = resource.getpagesize()
 WORDED = re.compile(r"([\w.]+: )?(error|warning): ")
 DATES_NS = tuple(10**9 * seconds for seconds in (0, 1, -86_400, 2**31 + 1, 4_102_444_800))  # 1970, 1969, 2038, 2100
 
@@ -165,14 +166,14 @@ def limit_files(n_bytes: int) -> Callable[[], None]:
 
 
 def used_bytes(folder: Path) -> int:
-    """Bytes that a folder takes on a disk."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*"))
+    """Bytes that a folder takes on a tmpfs, where files take whole pages and folders nothing."""
+    return sum(-(-path.stat().st_size // PAGE_BYTES) * PAGE_BYTES for path in project.files_in(folder))
 
 
 def sizes_of_disk(run: Undisturbed, n: int, seed: int) -> list[Place]:
-    """Random numbers of free bytes, up to what the command needs."""
+    """Random numbers of free bytes, up to what the command needs, in whole pages."""
     needed = used_bytes(run.whole) - used_bytes(run.template)
-    rooms = [int(room) for room in moments(n, needed, seed)]
+    rooms = [int(room) // PAGE_BYTES * PAGE_BYTES for room in moments(n, needed, seed)]
     return [
         Place(f"with {room / 1e3:.0f} of {needed / 1e3:.0f} kB free", room, index=i) for i, room in enumerate(rooms)
     ]
@@ -181,7 +182,7 @@ def sizes_of_disk(run: Undisturbed, n: int, seed: int) -> list[Place]:
 def on_full_disk(run: Undisturbed, folder: Path, place: Place) -> Struck:
     """Run the command on a small disk, and again when there is room."""
     struck = Struck()
-    disk = SmallDisk.make(folder, int(place.value), used_bytes(run.template) + 16_384)
+    disk = SmallDisk.make(folder, int(place.value), used_bytes(run.template))
     try:
         inner = folder / "project"
         new_copy(run, inner)
