@@ -68,13 +68,9 @@ def run_stage(
         print(f"error: {printable(str(err))}", file=sys.stderr)
         return 2
     except Exception as err:
-        if fault := describe_system_fault(err):
-            print(f"error: {fault}", file=sys.stderr)
-        elif isinstance(err, OSError):  # of a path that can't even be looked up, such as one that is too long
-            path = "" if err.filename is None else f"{os.fsdecode(err.filename)}: "
-            print(f"error: {printable(f'{path}{err.strerror or err}')}", file=sys.stderr)
-        else:
+        if not (fault := describe_system_fault(err)):
             raise
+        print(f"error: {fault}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{interrupted()}", file=sys.stderr)

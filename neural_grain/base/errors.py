@@ -8,6 +8,7 @@ ValueError, TypeError and so on, and ends in a traceback.
 from __future__ import annotations
 
 import errno
+import os
 import reprlib
 import traceback
 from pathlib import Path
@@ -54,6 +55,9 @@ def describe_system_fault(err: BaseException) -> str:
     if isinstance(err, ImportError) or module.partition(".")[0] not in OWN_MODULES:
         reason = printable(str(err).strip().partition("\n")[0])
         return f"a package can't be loaded ({reason}); is there memory left? If so, install the packages again"
+    if isinstance(err, OSError):  # of a path that can't even be looked up, such as one that is too long
+        path = "" if err.filename is None else f"{os.fsdecode(err.filename)}: "
+        return printable(f"{path}{err.strerror or err}")
     return ""
 
 

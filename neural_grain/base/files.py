@@ -274,6 +274,23 @@ def _remove(path: Path) -> bool:
     return True
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append to a text file, and wait until the line is on the disk: also after a power cut, it is there before all
+    that is written later.
+    """
+    is_new = not path.exists()
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            with suppress(OSError):
+                _flush(path.parent, os.O_RDONLY)
+    except OSError as err:
+        raise PipelineError(f"{path}: can't write ({err.strerror})") from err
+
+
 def _flush(path: Path, mode: int) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, mode)

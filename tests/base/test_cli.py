@@ -86,6 +86,10 @@ class TestRunStage:
         assert run_stage(body) == 2
         assert capsys.readouterr().err == "error: a\\x0ab.wav: not there\n"
 
+    def test_prints_an_error_of_the_system_with_its_path_as_one_line(self, capsys):
+        assert run_stage(lambda: Path("x" * 300).exists()) == 2
+        assert capsys.readouterr().err == f"error: {'x' * 300}: File name too long\n"
+
     @pytest.mark.parametrize(
         ("fault", "line"),
         [
@@ -112,10 +116,6 @@ class TestRunStage:
         (tmp_path / "gone").rmdir()
         assert run_stage(lambda: len(os.getcwd())) == 2
         assert "the folder that this command was started in is gone" in capsys.readouterr().err
-
-    def test_prints_an_error_of_the_system_with_its_path_as_one_line(self, capsys):
-        assert run_stage(lambda: Path("x" * 300).exists()) == 2
-        assert capsys.readouterr().err == f"error: {'x' * 300}: File name too long\n"
 
     def test_does_not_hide_an_error_of_the_program(self):
         with pytest.raises(ZeroDivisionError):
