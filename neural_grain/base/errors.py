@@ -49,10 +49,12 @@ def describe_system_fault(err: BaseException) -> str:
             return "too many open files; close other programs, or raise the limit (ulimit -n)"
         if isinstance(each, FileNotFoundError) and each.filename is None:  # from os.getcwd
             return "the folder that this command was started in is gone; change to another one"
-    # Where memory ends, a module of a library may fail in any way while it is imported.
+    # Where memory ends, a module of a library may fail in any way while it is imported. One of ours must not.
     running = [frame for frame, _ in traceback.walk_tb(err.__traceback__) if frame.f_code.co_name == "<module>"]
-    module = running[-1].f_globals.get("__name__", "") if running else "__main__"
-    if isinstance(err, ImportError) or module.partition(".")[0] not in OWN_MODULES:
+    modules = [running[-1].f_globals.get("__name__", "")] if running else []
+    if isinstance(err, ImportError):
+        modules.append(err.name or "")
+    if any(module.partition(".")[0] not in OWN_MODULES for module in modules):
         reason = printable(str(err).strip().partition("\n")[0])
         return f"a package can't be loaded ({reason}); is there memory left? If so, install the packages again"
     if isinstance(err, OSError):  # of a path that can't even be looked up, such as one that is too long

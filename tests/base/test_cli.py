@@ -120,6 +120,12 @@ class TestRunStage:
     def test_does_not_hide_an_error_of_the_program(self):
         with pytest.raises(ZeroDivisionError):
             run_stage(lambda: 1 // 0)
+        with pytest.raises(ImportError):
+            run_stage(lambda: exec("from neural_grain.base.errors import nothing"))
+
+    def test_names_a_package_that_is_missing(self, capsys):
+        assert run_stage(lambda: exec("import a_package_that_is_missing")) == 2
+        assert "a package can't be loaded (No module named 'a_package_that_is_missing')" in capsys.readouterr().err
 
     def test_prints_one_line_after_ctrl_c_and_restores_the_handler(self, capsys):
         handler_before = signal.getsignal(signal.SIGINT)
