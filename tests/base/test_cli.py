@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import os
 import signal
 import subprocess
@@ -121,10 +122,10 @@ class TestRunStage:
         with pytest.raises(ZeroDivisionError):
             run_stage(lambda: 1 // 0)
         with pytest.raises(ImportError):
-            run_stage(lambda: exec("from neural_grain.base.errors import nothing"))
+            run_stage(lambda: importlib.import_module("neural_grain.base.not_there"))
 
     def test_names_a_package_that_is_missing(self, capsys):
-        assert run_stage(lambda: exec("import a_package_that_is_missing")) == 2
+        assert run_stage(lambda: importlib.import_module("a_package_that_is_missing")) == 2
         assert "a package can't be loaded (No module named 'a_package_that_is_missing')" in capsys.readouterr().err
 
     def test_prints_one_line_after_ctrl_c_and_restores_the_handler(self, capsys):
