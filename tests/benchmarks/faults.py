@@ -16,35 +16,63 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import resource
+import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import power
-from benchmarks.fault_kinds import FAULTS, Fault, Place, Struck, limit_files, strike
-from benchmarks.fault_project import STAGE_OF, STAGES, Stage, Undisturbed, make_project, run_undisturbed, snapshot
+from benchmarks import fault_folders, fault_resources, power
+from benchmarks.fault_project import STAGES, Stage, Undisturbed, make_project, run_undisturbed
+from benchmarks.fault_strikes import Place, Struck, moments_of
 
-FAULTS["power"] = Fault(100, power.states, power.after_power_cut)
 HEADER = "stage    fault      strikes  struck  abrupt  litter  failures  undisturbed (s)"
 
-__all__ = [
-    "FAULTS",
-    "STAGES",
-    "STAGE_OF",
-    "limit_files",
-    "main",
-    "make_project",
-    "run_undisturbed",
-    "snapshot",
-    "strike_often",
-]
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault: how many strikes a stage gets by default, where they are, and how to strike."""
+
+    n: int
+    places: Callable[[Undisturbed, int, int], list[Place]]
+    strike: Callable[[Undisturbed, Path, Place], Struck]
+
+
+FAULTS = {
+    "kill": Fault(100, moments_of, partial(fault_resources.signalled, signal.SIGKILL)),
+    "interrupt": Fault(100, moments_of, partial(fault_resources.signalled, signal.SIGINT)),
+    "disk": Fault(50, fault_resources.sizes_of_disk, fault_resources.on_full_disk),
+    "memory": Fault(20, fault_resources.sizes_of_memory, partial(fault_resources.limited, resource.RLIMIT_AS)),
+    "handles": Fault(20, fault_resources.numbers_of_handles, partial(fault_resources.limited, resource.RLIMIT_NOFILE)),
+    "readonly": Fault(20, fault_folders.moments_read_only, fault_folders.read_only),
+    "vanish": Fault(20, fault_folders.moments_of_vanishing, fault_folders.vanishing),
+    "clock": Fault(10, fault_folders.moments_of_dates, fault_folders.clock_set),
+    "pairs": Fault(1, fault_folders.partners, fault_folders.at_once),
+    "power": Fault(100, power.states, power.after_power_cut),
+}
+
+
+def strike(name: str, run: Undisturbed, folder: Path, place: Place) -> Struck:
+    """Strike a copy of the project, which is removed afterwards; what goes wrong in the harness is a failure, too."""
+    try:
+        struck = FAULTS[name].strike(run, folder, place)
+    except Exception as err:  # noqa: BLE001  a strike that can't be judged must not end the others
+        struck = Struck(failures=[f"not judged: {type(err).__name__}: {err}"])
+    for path in folder.parent.glob(f"{folder.name}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    return struck
 
 
 @dataclass
@@ -69,7 +97,7 @@ class Row:
 def strike_often(run: Undisturbed, work: Path, fault: str, n: int, seed: int = 0) -> list[Struck]:
     """Strike a stage ``n`` times, one after the other."""
     places = FAULTS[fault].places(run, n, seed)
-    return [strike(fault, run, work / f"{run.stage.name}_{fault}_{i}", place) for i, place in enumerate(places)]
+    return [strike(fault, run, work / f"{run.stage.name}_{fault}_{i:06d}", place) for i, place in enumerate(places)]
 
 
 def measure_undisturbed(pool: ProcessPoolExecutor, project: Path, work: Path, stages: list[Stage], jobs: int) -> dict:
@@ -117,7 +145,7 @@ def strike_all(pool: ProcessPoolExecutor, rows: list[Row], runs: dict, work: Pat
                 break
             number += 1
             run = runs[row.stage.name]
-            folder = work / f"{row.stage.name}_{row.fault}_{number}"
+            folder = work / f"{row.stage.name}_{row.fault}_{number:06d}"
             running[pool.submit(strike, row.fault, run, folder, place)] = row, place
         future = next(as_completed(running))
         row, place = running.pop(future)

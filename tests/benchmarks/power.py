@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks import fault_project as project
-from benchmarks.fault_kinds import Place, Struck, check_again
 from benchmarks.fault_project import Undisturbed
+from benchmarks.fault_strikes import Place, Struck, check_again
 from benchmarks.power_recorder import NAMES, STATES, Recorder
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from benchmarks import faults, memory
+from benchmarks import fault_project, faults, memory
 from conftest import ROOT, SR, drone, noise, run, write_library
 
 import cak_grain_processor as stage3
@@ -43,7 +43,7 @@ SETTINGS = GrainSettings()
 @pytest.fixture(scope="module")
 def small_project(tmp_path_factory):
     """The project that benchmarks/faults.py strikes, without a model."""
-    return faults.make_project(tmp_path_factory.mktemp("small") / "project", faults.STAGES[:2])
+    return fault_project.make_project(tmp_path_factory.mktemp("small") / "project", fault_project.STAGES[:2])
 
 
 class TestAtAnyMoment:
@@ -54,7 +54,7 @@ class TestAtAnyMoment:
         [("measure", ("kill", "interrupt", "vanish", "handles")), ("convert", ("kill",)), ("batch", ("kill", "power"))],
     )
     def test_a_stage_that_was_struck_completes_when_it_is_run_again(self, small_project, tmp_path, name, struck_by):
-        undisturbed = faults.run_undisturbed(faults.STAGE_OF[name], small_project, tmp_path, times=1)
+        undisturbed = fault_project.run_undisturbed(fault_project.STAGE_OF[name], small_project, tmp_path, times=1)
         for fault in struck_by:
             (struck,) = faults.strike_often(undisturbed, tmp_path, fault, 1)
             assert not struck.failures, fault
@@ -205,14 +205,14 @@ class TestTwoRunsInOneFolder:
             monkeypatch.chdir(tmp_path)
             args = [str(project.folder / args[0]), *args[1:], "--model", str(project.model)]
             (tmp_path / "out").mkdir()
-        before = faults.snapshot(project.folder)
+        before = fault_project.snapshot(project.folder)
         lock = files.atomic_write if held == "out/x.wav" else files.run_lock
         with held_by_another_thread(lock(Path(held))):
             assert main(args) == 2
         err = capsys.readouterr().err
         assert sum("error:" in line for line in err.splitlines()) == 1
         assert f"{held}: another run is writing it; wait until it has ended" in err
-        assert faults.snapshot(project.folder) == before
+        assert fault_project.snapshot(project.folder) == before
         assert not list((tmp_path).rglob(".*"))
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import soundfile as sf
-from benchmarks import faults
+from benchmarks import fault_project, fault_resources
 from conftest import ROOT, SR, call, drone, noise
 
 import cak_grain_processor as stage3
@@ -115,7 +115,12 @@ class TestFullDisk:
         args = ("small.wav", "large.wav", "--grain", -1, "-o", "out/", "--model", project.model)
         command = [sys.executable, str(ROOT / "neural_audio_processor.py"), *map(str, args)]
         ran = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=faults.limit_files(100_000), check=False
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            preexec_fn=fault_resources.limit_files(100_000),
+            check=False,
         )
         assert ran.returncode == 1
         assert [line for line in ran.stderr.splitlines() if "large.wav: can't write" in line]
@@ -141,9 +146,9 @@ class TestFullDisk:
 )
 def test_a_read_only_folder_is_one_line_before_any_work_is_done(copied, monkeypatch, capsys, main, args):
     monkeypatch.chdir(copied.folder)
-    before = faults.snapshot(copied.folder)
+    before = fault_project.snapshot(copied.folder)
     assert main(args) == 2
     err = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(err) == 1
     assert "can't write" in err[0]
-    assert faults.snapshot(copied.folder) == before
+    assert fault_project.snapshot(copied.folder) == before
