@@ -268,7 +268,7 @@ def watch(process: subprocess.Popen, folder: Path) -> Iterator[tuple[int, int]]:
                 status = Path(f"/proc/{pid}/status").read_text()
                 peak_kb = int(re.search(r"VmPeak:\s+(\d+)", status)[1])
                 yield 1024 * peak_kb, len(os.listdir(f"/proc/{pid}/fd"))
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def make_project(folder: Path, stages: Iterable[Stage] = STAGES[:3]) -> Path:
