@@ -31,7 +31,7 @@ CURVE = "0 0\n0.4 -2\n0.6 1\n1 0\n"
 N_SOUNDS, SOUND_S = 6, 1.0
 CACHES = ("neural-grain-", "torchinductor_")  # folders that stay in TMPDIR, of our libraries and of torch
 HANG_S = 400.0  # the longest command takes some ten seconds, or minutes where others use the processors
-PROGRESS = re.compile(r"it/s|s/it|%\||file/s|s/file|epoch/s|s/epoch")
+PROGRESS = re.compile(r"it/s\]|s/it\]|%\||file/s\]|s/file\]|epoch/s\]|s/epoch\]|\?(it|file|epoch)/s")
 
 
 @dataclass(frozen=True)
