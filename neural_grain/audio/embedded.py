@@ -94,7 +94,7 @@ def copy_embedded(source: Path, stored: StoredFormat, output: Path, target: Stor
                 _copy_same(source, output, families[0], target)
             return left_behind
         tags, names = _read_tags(source, families[0])
-    except (MutagenError, ValueError, struct.error):
+    except (MutagenError, ValueError, LookupError, struct.error):
         tags, names = Tags(), ["tags (damaged)"]
     tags.fields.pop(MASK_FIELD, None)
     left_behind += names + tags.unknown

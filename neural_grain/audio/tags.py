@@ -74,7 +74,10 @@ def tags_from_vorbis(path: Path) -> Tags:
     import mutagen
     from mutagen.flac import Picture
 
-    file, tags = mutagen.File(path), Tags()
+    try:
+        file, tags = mutagen.File(path), Tags()
+    except LookupError as err:  # from mutagen, if a page has no packet
+        raise mutagen.MutagenError(f"{path}: damaged") from err
     tags.pictures += getattr(file, "pictures", [])
     for name, value in file.tags if file is not None and file.tags else ():
         if name.upper() != "METADATA_BLOCK_PICTURE":

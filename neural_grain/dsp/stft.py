@@ -61,6 +61,8 @@ def frame_blocks(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> I
                 rest = y[:, n_frames * hop_length :]
                 y, n_filled = np.empty_like(y), rest.shape[1]  # a new array, because the windows are a view of the old
                 y[:, :n_filled] = rest
+    if n_filled:
+        sample_peak(y[:, :n_filled])  # the last samples may be in no full frame, and must not be absurd either
     if n_filled >= n_fft:
         yield np.lib.stride_tricks.sliding_window_view(y[:, :n_filled], n_fft, axis=1)[:, ::hop_length]
 

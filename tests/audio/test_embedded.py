@@ -34,6 +34,7 @@ from neural_grain.audio.layout import check_layout
 from neural_grain.audio.markers import markers_from_aiff
 from neural_grain.audio.sound import open_sound
 from neural_grain.audio.stated_layout import MASK_FIELD
+from neural_grain.audio.tags import tags_from_vorbis
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import atomic_write
 
@@ -346,6 +347,17 @@ class TestTags:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert str(caught.value) == "can't write (File too large)"  # the caller adds the name of the file
+
+    def test_an_ogg_page_without_packets_is_damage_of_the_tags(self, tmp_path):
+        path = tmp_path / "a.ogg"
+        sf.write(path, np.zeros(9999), SAMPLE_RATE)
+        data = path.read_bytes()
+        page = data.index(b"OggS", 4)  # the second one, which holds the tags
+        n_segments = data[page + 26]
+        end = page + 27 + n_segments + sum(data[page + 27 : page + 27 + n_segments])
+        path.write_bytes(data[: page + 26] + b"\0" + data[end:])
+        with pytest.raises(mutagen.MutagenError):
+            tags_from_vorbis(path)
 
     def test_damaged_tags_are_named_and_do_not_stop_the_rendering(self, tmp_path):
         path = write(tmp_path / "a.mp3", "MPEG_LAYER_III")
