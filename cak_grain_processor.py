@@ -24,6 +24,7 @@ if __name__ == "__main__":
     begin_script()  # nothing has started while packages are imported, so Ctrl-C ends the process at once
 
 import argparse
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,7 @@ from neural_grain.base.cli import (
     warn,
     whole_number_within,
 )
+from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import prepare_folder, run_lock
 from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.records import write_json
@@ -56,6 +58,8 @@ from neural_grain.learn.settings import (
     TrainOptions,
 )
 
+REPORT_NAMES = (AUDIT_NAME, "audit.png", "training_history.csv", "training_history.png")
+
 if TYPE_CHECKING:  # torch takes seconds to import, so --help and most errors come without it
     from neural_grain.learn.audit import AuditReport
     from neural_grain.learn.training import TrainedModel
@@ -67,6 +71,7 @@ def train_and_audit(args: argparse.Namespace) -> int:
     pairs = read_pairs(args.pairs)
     provide_cache_folders()
     refuse_inputs([args.output_dir / name for name in (FINAL_NAME, AUDIT_NAME)], [args.pairs])
+    refuse_foreign_reports(args.output_dir)
     for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):
         prepare_folder(folder)
     with run_lock(args.output_dir / FINAL_NAME):
@@ -74,6 +79,20 @@ def train_and_audit(args: argparse.Namespace) -> int:
         report = audit_and_save(args, pairs, options, trained)
     print_report(args.output_dir, report)
     return 1 if report.failures else 0
+
+
+def refuse_foreign_reports(output_dir: Path) -> None:
+    """Raise PipelineError if a report would replace a file that no earlier training wrote, such as the user's audit.json.
+
+    The first thing that a training writes is a checkpoint, so in a folder with neither that nor a model, nothing is ours.
+    """
+    if any(os.path.lexists(output_dir / name) for name in (FINAL_NAME, LATEST_NAME)):
+        return
+    for name in REPORT_NAMES:
+        if os.path.lexists(output_dir / name):
+            raise PipelineError(
+                f"{output_dir / name}: exists already, in a folder without a model; choose another --output-dir, or move it"
+            )
 
 
 def train_model(args: argparse.Namespace, pairs: TrainingPairs, options: TrainOptions) -> TrainedModel:

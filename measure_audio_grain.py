@@ -47,8 +47,8 @@ from neural_grain.base.cli import (
     run_stage,
     warn,
 )
-from neural_grain.base.errors import PipelineError, printable
-from neural_grain.base.files import Stamp, check_unchanged, file_stamp, prepare_folder, run_lock
+from neural_grain.base.errors import PipelineError, SystemRefusal, printable
+from neural_grain.base.files import NO_STAMP, check_unchanged, file_stamp, prepare_folder, run_lock
 from neural_grain.base.identity import refuse_inputs
 from neural_grain.base.parallel import available_cores, cluster
 from neural_grain.base.records import read_earlier, relative_posix
@@ -78,14 +78,15 @@ class MeasureRun(NamedTuple):
 
 def measure_file(path: Path, settings: GrainSettings) -> FileGrain | SkippedFile:
     """Measure one file. A file that has no grain or can't be read is returned as skipped, with the reason."""
-    stamp = Stamp(-1, -1)
+    stamp = NO_STAMP
     try:
         stamp = file_stamp(path)
         sound = open_sound(path)
         grain = measure_grain(sound, settings)
         check_unchanged(path, stamp)
     except PipelineError as err:
-        return SkippedFile(path, str(err), *stamp)
+        # What the system refuses, such as permission, it may allow later without a change of the file.
+        return SkippedFile(path, str(err), *(NO_STAMP if isinstance(err, SystemRefusal) else stamp))
     return FileGrain(path, grain, sound.n_samples / sound.sr, sound.sr, sound.channels, *stamp)
 
 

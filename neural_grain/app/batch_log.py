@@ -17,7 +17,7 @@ from pathlib import Path
 
 from neural_grain.app.targets import Job
 from neural_grain.base.errors import PipelineError
-from neural_grain.base.files import file_stamp, prepare_folder, run_lock
+from neural_grain.base.files import append_line, file_stamp, prepare_folder, run_lock
 from neural_grain.base.records import parse_record, relative_posix
 from neural_grain.dsp.mix import NO_MIX
 
@@ -121,8 +121,10 @@ class BatchLog:
             del record["curve"]
         if job.target.mix.is_neutral:
             del record["mix"]
-        # A job that was begun is on the disk before its output. So no power cut makes an output look like the user's.
-        self._append(json.dumps(record), flush=not is_done)
+        # It is on the disk before the output is. So no power cut makes an output look like the user's.
+        with self._lock:
+            append_line(self._path, f"{self._line_start}{json.dumps(record)}")
+            self._line_start = ""
 
     def _name(self, job: Job) -> str:
         return relative_posix(job.output, self._path.parent.absolute())
@@ -137,17 +139,6 @@ class BatchLog:
             curve="" if job.target.curve is None else hashlib.sha256(repr(job.target.curve).encode()).hexdigest(),
             mix=(job.target.mix.wet, job.target.mix.gain_db),
         )
-
-    def _append(self, line: str, *, flush: bool) -> None:
-        try:
-            with self._lock, self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{self._line_start}{line}\n")
-                self._line_start = ""
-                if flush:
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as err:
-            raise PipelineError(f"{self._path}: can't write ({err.strerror})") from err
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import numpy as np
 
 from neural_grain.audio.layout import from_codec_order
 from neural_grain.audio.structure import Stream, StreamFile, find_streams
-from neural_grain.base.errors import PipelineError
+from neural_grain.base.errors import PipelineError, SystemRefusal
 from neural_grain.base.files import readable_size, scratch_array
 from neural_grain.base.parallel import ONE_BLAS_THREAD
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # STFT frames per block: 128 windows of 2048 float32 samples are 1 MB. Half of that takes a third longer, because the
 # number of calls doubles.
 BLOCK_FRAMES = 128
+#: Errors of libsndfile that are not about a file's content: of the system, no such file, not opened, no memory.
+SYSTEM_ERRORS = frozenset((2, 7, 9, 17))
 BLOCK_HOP_SAMPLES = 512  # samples that count as one frame where blocks are cut without an STFT
 INTEGER_FULL_SCALES = {"uint8": 2.0**7, "int8": 2.0**7, "int16": 2.0**15, "int32": 2.0**31}
 
@@ -179,7 +181,7 @@ def audio_streams(path: Path) -> list[Stream]:
             raise PipelineError("empty: 0 bytes")
         return find_streams(path)
     except OSError as err:
-        raise PipelineError(f"not readable ({err.strerror})") from err
+        raise SystemRefusal(f"not readable ({err.strerror})") from err
 
 
 def libsndfile_path(path: Path) -> str | bytes:
@@ -206,9 +208,10 @@ def open_stream(path: Path, stream: Stream) -> Iterator[SoundFile]:
             _check_length(file, stream)
             yield file
     except sf.LibsndfileError as err:
-        raise PipelineError(f"not readable as audio ({err.error_string.strip().rstrip('.')})") from err
+        kind = SystemRefusal if err.code in SYSTEM_ERRORS else PipelineError
+        raise kind(f"not readable as audio ({err.error_string.strip().rstrip('.')})") from err
     except OSError as err:
-        raise PipelineError(f"not readable ({err.strerror})") from err
+        raise SystemRefusal(f"not readable ({err.strerror})") from err
 
 
 def _check_length(file: SoundFile, stream: Stream) -> None:

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import NoReturn
 
 from neural_grain import __version__
-from neural_grain.base.errors import PipelineError, printable
+from neural_grain.base.errors import PipelineError, describe_system_fault, printable
 from neural_grain.base.files import remove_own_temporaries
 from neural_grain.base.progress import progress_lines
 from neural_grain.base.streams import guard_streams
@@ -52,7 +52,7 @@ def run_stage(
     Returns
     -------
     int
-        The exit status of ``body``, 2 after a `PipelineError` or an error of the system, or 130 after Ctrl-C.
+        The exit status of ``body``, 2 after a `PipelineError` or a fault of the system, or 130 after Ctrl-C.
     """
     if sys.stdout is None or sys.stderr is None:  # the main function was called by a program without a terminal
         guard_streams()
@@ -67,9 +67,10 @@ def run_stage(
     except PipelineError as err:
         print(f"error: {printable(str(err))}", file=sys.stderr)
         return 2
-    except OSError as err:  # of a path that can't even be looked up, such as one that is too long
-        path = "" if err.filename is None else f"{os.fsdecode(err.filename)}: "
-        print(f"error: {printable(f'{path}{err.strerror or err}')}", file=sys.stderr)
+    except (MemoryError, OSError, ImportError, RuntimeError) as err:
+        if not (fault := describe_system_fault(err)):
+            raise
+        print(f"error: {fault}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{interrupted()}", file=sys.stderr)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neural_grain.base.errors import PipelineError
+from neural_grain.base.errors import PipelineError, SystemRefusal
 
 HIDDEN_NAME = re.compile(r"(\.grain-[0-9a-f]{16})\.(part|lock)(\..*)?", re.DOTALL)
 SCRATCH_BYTES = 1 << 27  # six minutes of stereo; a larger array goes to a file
@@ -56,12 +56,15 @@ class Stamp(NamedTuple):
     mtime_ns: int
 
 
+NO_STAMP = Stamp(-1, -1)  # of a file that could not be looked up or read
+
+
 def file_stamp(path: Path) -> Stamp:
     """Read size and modification time of a file."""
     try:
         status = os.stat(path)
     except OSError as err:
-        raise PipelineError(f"not readable ({err.strerror})") from err
+        raise SystemRefusal(f"not readable ({err.strerror})") from err
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
@@ -269,6 +272,23 @@ def _remove(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append to a text file, and wait until the line is on the disk: also after a power cut, it is there before all
+    that is written later.
+    """
+    is_new = not path.exists()
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            with suppress(OSError):
+                _flush(path.parent, os.O_RDONLY)
+    except OSError as err:
+        raise PipelineError(f"{path}: can't write ({err.strerror})") from err
 
 
 def _flush(path: Path, mode: int) -> None:

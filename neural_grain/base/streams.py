@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import TracebackType
 from typing import NoReturn, TextIO
 
 
@@ -64,9 +65,19 @@ def guard_streams() -> None:
 
 
 def begin_script() -> None:
-    """Prepare the process of a script for the import of packages, during which Ctrl-C ends it at once."""
+    """Prepare the process of a script for the import of packages: Ctrl-C and a full memory end it at once."""
     guard_streams()
     signal.signal(signal.SIGINT, _end_interrupted)
+    from neural_grain.base.errors import describe_system_fault  # only now that Ctrl-C is one line
+
+    def report_exception(kind: type[BaseException], err: BaseException, trace: TracebackType | None) -> None:
+        if fault := describe_system_fault(err):
+            sys.stderr.write(f"error: {fault}\n")
+            sys.stderr.flush()
+            os._exit(2)
+        sys.__excepthook__(kind, err, trace)
+
+    sys.excepthook = report_exception
 
 
 def _end_interrupted(*_: object) -> NoReturn:

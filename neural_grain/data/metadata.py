@@ -45,7 +45,10 @@ class FileGrain:
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """One file that could not be used, and the reason. Size and time are -1 if it could not be read at all."""
+    """One file that could not be used, and the reason.
+
+    Size and time are -1 if it could not be read at all, so that the next run tries it again.
+    """
 
     path: Path
     reason: str

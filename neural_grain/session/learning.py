@@ -191,6 +191,8 @@ class Learning:
             end = LearningStopped()
         except PipelineError as err:
             end = LearningFailed(printable(str(err)))
+        except OSError as err:  # the folder of the model has vanished or can't be read any more
+            end = LearningFailed(printable(f"{err.filename or self.model.folder}: {err.strerror or err}"))
         except Exception as err:  # noqa: BLE001  the thread would die, and the window wait for it without end
             end = LearningFailed(f"internal fault, please report it: {printable(repr(err))}")
         self.messages.put(end)

@@ -22,6 +22,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from neural_grain.base.errors import PipelineError, printable
+from neural_grain.base.files import remove_leftovers
 from neural_grain.base.records import parse_record, read_json, relative_posix, write_json
 from neural_grain.learn.settings import (
     AUDIT_NAME,
@@ -205,6 +206,7 @@ def begin_model(folder: Path | None, name: str, folders: list[Path], epochs: int
     model = read_model(name, own)
     try:
         own.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(own)  # a run that was killed before it had written the record left nothing else
         is_new = not any(own.iterdir())
     except OSError as err:
         raise PipelineError(f"{own}: can't make the folder of the model ({err.strerror})") from err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -87,6 +89,33 @@ class TestRunStage:
     def test_prints_an_error_of_the_system_with_its_path_as_one_line(self, capsys):
         assert run_stage(lambda: Path("x" * 300).exists()) == 2
         assert capsys.readouterr().err == f"error: {'x' * 300}: File name too long\n"
+
+    @pytest.mark.parametrize(
+        ("fault", "line"),
+        [
+            (MemoryError(), "error: out of memory; "),
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "error: out of memory; "),
+            (OSError(errno.EMFILE, "Too many open files"), "error: too many open files; "),
+        ],
+    )
+    def test_prints_a_fault_of_the_system_as_one_line_wherever_it_happens(self, capsys, fault, line):
+        def body():
+            try:
+                raise fault
+            except type(fault) as err:
+                raise ImportError("the package is broken") from err
+
+        assert run_stage(body) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(line)
+        assert len(err.splitlines()) == 1
+
+    def test_says_that_the_current_folder_is_gone(self, capsys, tmp_path, monkeypatch):
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        assert run_stage(lambda: len(os.getcwd())) == 2
+        assert "the folder that this command was started in is gone" in capsys.readouterr().err
 
     def test_does_not_hide_an_error_of_the_program(self):
         with pytest.raises(ZeroDivisionError):

@@ -15,6 +15,7 @@ from conftest import ROOT
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import (
+    append_line,
     atomic_write,
     flush_written_files,
     hidden_path,
@@ -139,6 +140,14 @@ class TestAtomicWrite:
         path = tmp_path / "x.json"
         write_text(path)
         assert flushes == [(hidden_path(path, "part"), False), (tmp_path, True)]
+
+    def test_an_appended_line_is_flushed_and_so_is_the_name_of_a_new_file(self, tmp_path, flushes):
+        path = tmp_path / "log"
+        append_line(path, "a")
+        assert flushes == [(path, False), (tmp_path, False)]
+        append_line(path, "b")
+        assert flushes[2:] == [(path, False)]
+        assert path.read_text() == "a\nb\n"
 
     def test_a_group_of_files_is_flushed_in_one_call(self, tmp_path, flushes, monkeypatch):
         groups = []

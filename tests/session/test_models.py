@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from neural_grain.base.errors import PipelineError
+from neural_grain.base.files import hidden_path
 from neural_grain.learn.settings import AUDIT_NAME, AUDIT_VERSION
 from neural_grain.session.models import (
     AUDIT_PICTURE,
     LOCAL_NAME,
     MAX_NAME_LENGTH,
+    RECORD_NAME,
     NamedModel,
     begin_model,
     check_name,
@@ -130,6 +132,15 @@ def test_the_name_of_an_unfinished_model_continues_it_with_other_folders(tmp_pat
     second = begin_model(tmp_path, "drones", [tmp_path / "b"], 2)
     assert second.folder == first.folder
     assert read_model("Drones", first.folder).record.folders == (tmp_path / "b",)
+
+
+def test_a_model_that_was_killed_before_it_had_a_record_can_be_begun_again(tmp_path):
+    hidden = [hidden_path(tmp_path / "a" / RECORD_NAME, kind) for kind in ("part", "lock")]
+    (tmp_path / "a").mkdir()
+    for path in hidden:
+        path.touch()
+    begin_model(tmp_path, "a", [tmp_path / "sounds"], 7)
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {RECORD_NAME}
 
 
 def test_folders_that_can_not_be_made_are_reported(tmp_path):

@@ -55,6 +55,16 @@ class TestReports:
         n_tiles = len(read_pairs(project.folder / "training_pairs.json").tiles)
         assert f"training on {n_tiles} tiles of 12 files, device cpu" in ran.err
 
+    @pytest.mark.parametrize("name", cak_grain_processor.REPORT_NAMES)
+    def test_a_report_of_the_user_is_not_replaced(self, copied_tiles, name):
+        (copied_tiles.folder / name).write_text("mine")
+        ran = call(
+            "cak_grain_processor.py", "--output-dir", ".", "--epochs", 1, "--device", "cpu", cwd=copied_tiles.folder
+        )
+        assert ran.status == 2
+        assert f"{name}: exists already, in a folder without a model" in ran.err
+        assert (copied_tiles.folder / name).read_text() == "mine"
+
     def test_it_says_when_only_a_part_of_the_tiles_is_used(self, project, monkeypatch, capsys):
         monkeypatch.setattr(training, "train", lambda *args, **options: None)
         monkeypatch.setattr(dataset, "DATASET", replace(dataset.DATASET, max_train_tiles=5, max_held_out_tiles=2))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from benchmarks import faults, memory
-from conftest import ROOT, SR, drone, noise, write_library
+from conftest import ROOT, SR, drone, noise, run, write_library
 
 import cak_grain_processor as stage3
 import convert_to_spectrograms as stage2
@@ -40,21 +40,24 @@ from neural_grain.dsp.stft import frame_blocks
 SETTINGS = GrainSettings()
 
 
+@pytest.fixture(scope="module")
+def small_project(tmp_path_factory):
+    """The project that benchmarks/faults.py strikes, without a model."""
+    return faults.make_project(tmp_path_factory.mktemp("small") / "project", faults.STAGES[:2])
+
+
 class TestAtAnyMoment:
     """A short form of benchmarks/faults.py: after any fault, the same command makes the files of an undisturbed run."""
 
     @pytest.mark.parametrize(
-        ("name", "kills", "interrupts"), [("measure", 1, 1), ("convert", 1, 0), ("batch", 1, 0)]
-    )  # fmt: skip
-    def test_a_stage_that_was_killed_or_interrupted_completes_when_it_is_run_again(
-        self, project, tmp_path, name, kills, interrupts
-    ):
-        stage = next(stage for stage in faults.STAGES if stage.name == name)
-        undisturbed = faults.run_undisturbed(stage, project.folder, tmp_path, times=1)
-        for n, number in filter(all, ((kills, signal.SIGKILL), (interrupts, signal.SIGINT))):
-            tally = faults.strike_often(undisturbed, tmp_path, n, seed=0, number=number)
-            assert tally.moments == n
-            assert not tally.failures
+        ("name", "struck_by"),
+        [("measure", ("kill", "interrupt", "vanish", "handles")), ("convert", ("kill",)), ("batch", ("kill", "power"))],
+    )
+    def test_a_stage_that_was_struck_completes_when_it_is_run_again(self, small_project, tmp_path, name, struck_by):
+        undisturbed = faults.run_undisturbed(faults.STAGE_OF[name], small_project, tmp_path, times=1)
+        for fault in struck_by:
+            (struck,) = faults.strike_often(undisturbed, tmp_path, fault, 1)
+            assert not struck.failures, fault
 
     @pytest.mark.parametrize(
         "script",
@@ -81,6 +84,22 @@ class TestAtAnyMoment:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
         assert (running.returncode, err) == (130, "\ninterrupted\n")
+
+    @pytest.mark.parametrize(
+        ("fault", "line"),
+        [
+            ("MemoryError()", "error: out of memory; "),
+            ("ImportError('x.so: failed to map segment from shared object')", "error: out of memory; "),
+            ("OSError(24, 'Too many open files')", "error: too many open files; "),
+            ("OSError('no x.so')", "error: a package can't be loaded (no x.so); "),
+        ],
+    )
+    def test_a_package_that_can_not_be_loaded_is_one_line(self, tmp_path, fault, line):
+        (tmp_path / "numpy.py").write_text(f"raise {fault}\n")  # takes the place of numpy
+        ran = run("measure_audio_grain.py", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+        assert ran.status == 2
+        assert ran.err.startswith(line)
+        assert len(ran.err.splitlines()) == 1
 
     def test_ctrl_c_inside_a_late_import_is_not_lost(self, tmp_path):
         """The C code that starts numpy.random swallows every exception, like this module."""
@@ -234,8 +253,11 @@ class TestFileThatChangesWhileItIsRead:
     def test_is_not_measured(self, changing_file):
         result = measure_file(changing_file, SETTINGS)
         assert isinstance(result, SkippedFile), result
-        assert result.size_bytes == 352_844  # the size before the change, so that the next run notices it
         assert not is_unchanged(result)
+        if not changing_file.exists():  # it comes back as it was
+            sf.write(changing_file, drone(-40, 4), SR, "PCM_16")
+            os.utime(changing_file, ns=(10**18, 10**18))
+            assert not is_unchanged(result)
 
     def test_is_not_converted(self, changing_file, tmp_path):
         item = FileGrain(changing_file, 0.1, 4.0, SR, 1, *files.file_stamp(changing_file))
@@ -260,6 +282,22 @@ def test_a_file_that_vanishes_after_it_was_found_is_named(tmp_path, monkeypatch)
     metadata, counts = measure_folder([library], earlier)
     assert (counts.processed, len(metadata.files)) == (1, 2)
     assert metadata.skipped[0].reason == "not readable (No such file or directory)"
+
+
+def test_a_file_that_the_system_refused_is_tried_again_although_it_has_not_changed(tmp_path):
+    path = tmp_path / "x.wav"
+    sf.write(path, drone(duration_s=0.5), SR, "PCM_16")
+    assert isinstance(measure_file(path, SETTINGS), FileGrain)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        refused = measure_file(path, SETTINGS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert refused.reason == "not readable (Too many open files)"
+    assert not is_unchanged(refused)
 
 
 @pytest.mark.parametrize(

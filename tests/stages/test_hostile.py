@@ -10,8 +10,8 @@ import copy
 import json
 import os
 import pickle
+import signal
 import struct
-import sys
 import tracemalloc
 import warnings
 import zipfile
@@ -24,12 +24,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from conftest import PROJECT_EPOCHS, ROOT, SR, call, drone, run
+from benchmarks import fuzz_cases, sandbox
+from conftest import PROJECT_EPOCHS, SR, call, drone, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(ROOT / "tests/benchmarks"))
-import fuzz
 
 import convert_to_spectrograms
 from convert_to_spectrograms import convert_dataset
@@ -78,16 +76,50 @@ def is_one_line(err: PipelineError) -> bool:
     return len(printable(str(err)).splitlines()) == 1 and len(str(err)) < 1000
 
 
-def test_damaged_audio_causes_no_traceback_crash_hang_or_large_allocation(project, tmp_path):
-    processor = GrainProcessor.load(project.model, "cpu")
-    processor.threads = 1
-    processor.render(fuzz.whole_sound(), fuzz.SR, grain=-1.0)
-    damage_of = {path: damage for _, damage, path in fuzz.mutants(tmp_path, 80, seed=7)}
-    outcomes = dict(fuzz.outcomes(list(damage_of), processor, jobs=2))
-    assert len(outcomes) == 80
-    faults = {f"{path.name} {damage_of[path]}": outcome for path, outcome in outcomes.items() if fuzz.is_fault(outcome)}
-    assert not faults
-    assert sum(outcome.rendered == "rendered" for outcome in outcomes.values()) > 12
+@pytest.fixture(scope="module")
+def bases(project, tmp_path_factory):
+    """The projects of benchmarks/fuzz.py."""
+    return fuzz_cases.Bases.make(tmp_path_factory.mktemp("bases"), project.model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "n_used"),
+    [("audio", 62, 9), ("documents", 24, 1), ("curves", 6, 0), ("models", 16, 0), ("arrays", 4, 0)],
+)
+def test_a_damaged_file_causes_no_traceback_crash_hang_large_allocation_or_trespass(bases, tmp_path, kind, n, n_used):
+    """A short form of benchmarks/fuzz.py."""
+    outcomes = [
+        (case, outcome)
+        for case, outcome in sandbox.outcomes(fuzz_cases.KINDS[kind].cases(bases, n, seed=7), tmp_path, jobs=2)
+    ]
+    assert len(outcomes) == n
+    assert not [f"{case.name} {case.damage}: {outcome.words}" for case, outcome in outcomes if outcome.is_fault]
+    assert sum(outcome.words[-1] == "used" for _, outcome in outcomes) > n_used
+
+
+FAULTS = {
+    "traceback": lambda project: (sandbox.run_guarded(lambda: 1 // 0),),
+    "warning": lambda project: (sandbox.run_guarded(lambda: np.float64(1) / np.float64(0)),),
+    "crash": lambda project: signal.raise_signal(signal.SIGKILL),
+    "hang": lambda project: signal.raise_signal(signal.SIGXCPU),
+    "trespass: reads": lambda project: ("used", Path("/etc/hostname").exists() and Path("/etc/hostname").read_text()),
+    "trespass: writes": lambda project: ("used", str((project / "../x").write_text(""))),
+    "trespass: os.remove": lambda project: ("used", str((project / "../outside.txt").unlink())),
+    "trespass: os.system": lambda project: ("used", str(os.system("true"))),
+    "trespass: code": lambda project: ("used", str((project / "hacked").mkdir())),
+    "trespass: around": lambda project: (
+        "used",
+        str(sf.write("../x.wav", np.zeros(9), SR)),
+    ),  # C code, unseen by Python
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_sandbox_of_that_benchmark_notices(tmp_path, fault):
+    case = sandbox.Case("x", "none", "x", b"", None, FAULTS[fault])
+    ((_, outcome),) = sandbox.outcomes([case], tmp_path, jobs=1)
+    assert outcome.is_fault
+    assert any(word.startswith(fault) for word in outcome.words)
 
 
 @pytest.mark.parametrize(("sr", "n"), [(1, SR), (999, SR), (2**31 - 1, SR), (1_000_001, SR)])
