@@ -106,3 +106,19 @@ class TestStreaming:
         y[at] = np.nan
         with pytest.raises(PipelineError, match="NaN"):
             grain_of(y)
+
+
+@pytest.mark.parametrize(
+    ("y", "reason"),
+    [
+        (np.zeros(0), "empty: it holds no samples"),
+        (noise(0.01), "too short: 10.0 ms, one analysis window is 46 ms"),
+        (np.zeros(SR), "silent: every sample is zero"),
+        (np.full(SR, 0.25), "nothing to measure between 50 and 15000 Hz"),
+    ],
+    ids=["empty", "short", "silent", "constant"],
+)
+def test_what_can_not_be_measured_is_refused_with_the_reason(y, reason):
+    with pytest.raises(PipelineError) as caught:
+        grain_of(y)
+    assert str(caught.value) == reason

@@ -8,7 +8,7 @@ import pytest
 from conftest import SR
 from rendering import SETTINGS
 
-from neural_grain.dsp.mel import band_interpolation, mel_filterbank
+from neural_grain.dsp.mel import band_interpolation, log_mel, mel_filterbank
 
 
 class TestFilterbank:
@@ -32,3 +32,8 @@ def test_bins_are_interpolated_linearly_between_band_centres(sr):
     hz = np.arange(weights.shape[1]) * sr / SETTINGS.grain.n_fft_for(sr)
     centres = np.array(SETTINGS.band_edges_hz[1:-1])
     np.testing.assert_allclose(centres @ weights, np.clip(hz, centres[0], centres[-1]), rtol=1e-4)
+
+
+def test_levels_need_a_positive_peak():
+    with pytest.raises(ValueError, match="peak=0"):
+        log_mel(np.zeros((2, 3)), 100.0, 0.0)

@@ -9,7 +9,7 @@ from conftest import SR, noise
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp.settings import GrainSettings
-from neural_grain.dsp.stft import frame_blocks, stft_blocks
+from neural_grain.dsp.stft import MAX_FADE_IN_RATIO, frame_blocks, starts_abruptly, stft_blocks
 
 
 @pytest.mark.parametrize("lengths", [[100], [2048, 1], [33_000], [7, 50_000]])
@@ -31,3 +31,12 @@ def test_the_spectra_equal_those_of_librosa(threads):
     D = np.concatenate(list(blocks), axis=1)
     expected = librosa.stft(y.T, n_fft=2048, hop_length=512, center=False).transpose(0, 2, 1)
     np.testing.assert_allclose(D, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", [1.0, 1e-3, 10.0])
+def test_a_sound_starts_abruptly_if_its_first_sample_is_large_beside_what_follows(level):
+    edge = np.full((2048, 2), -level)
+    for first, expected in ((1.01, True), (0.99, False)):
+        edge[0] = first * MAX_FADE_IN_RATIO * level
+        assert starts_abruptly(edge) is expected
+    assert not starts_abruptly(np.zeros((2048, 1)))

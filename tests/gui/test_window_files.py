@@ -135,7 +135,7 @@ def test_variations_and_a_batch_are_rendered_into_a_folder(start, sound, tmp_pat
     d.settle()
     d.window.files.ask_batch()
     d.settle()
-    assert "1 files rendered, 1 failed: bad.wav: not readable" in d.session.status
+    assert "1 file rendered, 1 failed: bad.wav: not readable" in d.session.status
     assert d.sheets[-1][0] == "Not rendered"
 
 

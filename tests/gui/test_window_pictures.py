@@ -171,3 +171,31 @@ def test_nothing_is_cut_off_in_the_smallest_window(scale, start, fine_screen, tm
     d.wait_until(lambda: d.session.is_error)
     d.settle()
     assert d.parts_cut_off() == []
+
+
+def test_the_frequency_axis_can_be_logarithmic_and_that_is_remembered(start, sound):
+    d = start(sound)
+    canvas = d.panel.before.canvas
+
+    def y_of(text: str) -> float:
+        texts = (item for item in canvas.find_all() if canvas.type(item) == "text")
+        return next(canvas.coords(item)[1] for item in texts if canvas.itemcget(item, "text") == text)
+
+    def steps() -> tuple[float, float]:
+        return y_of("100") - y_of("1k"), y_of("1k") - y_of("10k")
+
+    low, high = steps()
+    assert high > 1.5 * low  # mel
+    d.window.view.toggle_log()
+    d.settle()
+    low, high = steps()
+    assert high == pytest.approx(low, abs=2)
+    assert d.window.preferences.is_log
+
+
+def test_a_sheet_names_the_versions(start):
+    d = start()
+    d.window.view.show_about()
+    title, text = d.sheets[-1]
+    assert title == "About"
+    assert {"Python", "numpy", "scipy"} <= {line.split()[0] for line in text.splitlines() if line}
