@@ -229,8 +229,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_render_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options that say how far grain is moved."""
-    one = group.add_mutually_exclusive_group()
+    """Add the options that say how far grain is moved, and what becomes of the result."""
+    _add_positions(group.add_mutually_exclusive_group())
+    _add_refinements(group)
+
+
+def _add_positions(one: argparse._MutuallyExclusiveGroup) -> None:
+    """Add the options that say how far grain is moved, of which one can be given."""
     one.add_argument(
         "--grain",
         type=number_within(-SLIDER_RANGE, SLIDER_RANGE, f"-{SLIDER_RANGE:g} to +{SLIDER_RANGE:g}"),
@@ -260,6 +265,10 @@ def _add_render_options(group: argparse._ArgumentGroup) -> None:
     one.add_argument(
         "--curve", type=Path, metavar="FILE", help="move the slider over time: seconds and positions, in two columns"
     )
+
+
+def _add_refinements(group: argparse._ArgumentGroup) -> None:
+    """Add the options that say more about a position, and how the result is mixed and written."""
     group.add_argument("--curve-fit", action="store_true", help="stretch the curve to the length of each sound")
     group.add_argument(
         "--lfo",

@@ -118,16 +118,14 @@ class TextureFilter:
         from scipy.fft import irfft
 
         window = self._window / np.float32(0.375 * OVERLAP)
-        texture = self._texture.reshape(
-            len(self._texture), -1, self._hop_length
-        )  # (channels, hops, hop_length), a view
+        texture = self._texture.reshape(len(self._texture), -1, self._hop_length)  # a view, by hops
         first, stop = run.start, run.stop + OVERLAP - 1  # hops
         texture[:, first:stop] = 0
         for frames in self._blocks(slice(max(0, run.start - OVERLAP + 1), min(stop, len(self._P)))):
             y = irfft(self._D[:, frames] * self._share(frames), self._n_fft, axis=-1)
             y *= window
             parts = y.reshape(*y.shape[:2], OVERLAP, self._hop_length)
-            for part in range(OVERLAP):  # of frame t, lies in hop t + part
+            for part in range(OVERLAP):  # this part of frame t lies in hop t + part
                 start, end = max(first, frames.start + part), min(stop, frames.stop + part)
                 texture[:, start:end] += parts[:, start - part - frames.start : end - part - frames.start, part]
 
@@ -172,7 +170,8 @@ def mean_over_frames(values: np.ndarray, start: int, stop: int, n: int) -> np.nd
     -------
     np.ndarray, shape (stop - start, bins)
     """
-    # Sums of 1, 2, 4, ... frames, of which those that make up n are added: a seventh of the time of scipy.ndimage.
+    # Sums of 1, 2, 4, ... frames, of which those that make up n are added. That is half the additions of adding frame by
+    # frame, which takes a fifth of the time of scipy.ndimage.
     sums = values[np.arange(start - n // 2, stop + n // 2).clip(0, len(values) - 1)]
     mean, n_added, width = np.zeros((stop - start, values.shape[1]), values.dtype), 0, 1
     while True:
