@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from neural_grain.window.theme import Palette
+from neural_grain.window.theme import Palette, pixels
 
 SHIFT = 1  # the bit of the key in the state of a Tk event
 
@@ -43,7 +43,7 @@ class CanvasView:
 
     def px(self, n: float) -> int:
         """Pixels of this screen for ``n`` of a standard screen."""
-        return round(n * self._scale)
+        return pixels(self._scale, n)
 
     @property
     def has_focus(self) -> bool:

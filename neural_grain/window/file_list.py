@@ -8,12 +8,13 @@ from __future__ import annotations
 import tkinter as tk
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tkinter import ttk
 
 from neural_grain.base.errors import printable
 from neural_grain.session.captions import count_of
-from neural_grain.window.theme import SPACE
+from neural_grain.window.theme import SPACE, pixels
 
 WIDTH = 200  # pixels of a standard screen
 
@@ -51,9 +52,7 @@ class FileListView:
     """
 
     def __init__(self, parent: tk.Misc, scale: float, callbacks: FileListCallbacks):
-        def px(n: float) -> int:
-            return round(n * scale)
-
+        px = partial(pixels, scale)
         self._callbacks = callbacks
         self.sources: tuple[Path, ...] = ()
         self.paths: tuple[Path, ...] = ()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tkinter as tk
 from collections.abc import Callable
+from functools import partial
 from tkinter import ttk
 
 from neural_grain.dsp.mix import MAX_GAIN_DB, NO_MIX, Mix
-from neural_grain.window.theme import SPACE
+from neural_grain.window.theme import SPACE, pixels
 
 LENGTH = 90  # pixels of a standard screen
 WET_STEP, GAIN_STEP_DB = 0.01, 0.5
@@ -30,9 +31,7 @@ class MixControls:
     """
 
     def __init__(self, parent: tk.Misc, scale: float, on_change: Callable[[Mix], None]):
-        def px(n: float) -> int:
-            return round(n * scale)
-
+        px = partial(pixels, scale)
         self._on_change = on_change
         self.mix = NO_MIX
         self.frame = ttk.Frame(parent)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tkinter as tk
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from tkinter import ttk
 
-from neural_grain.window.theme import SPACE
+from neural_grain.window.theme import SPACE, pixels
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ class StartPage:
     """
 
     def __init__(self, parent: tk.Misc, scale: float, perform: Callable[[str], None]):
-        def px(n: float) -> int:
-            return round(n * scale)
-
+        px = partial(pixels, scale)
         self.frame = ttk.Frame(parent)
         self.buttons: dict[str, ttk.Button] = {}
         cards = ttk.Frame(self.frame)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tkinter as tk
 from collections.abc import Callable
+from functools import partial
 from tkinter import ttk
 
-from neural_grain.window.theme import SPACE
+from neural_grain.window.theme import SPACE, pixels
 
 TURN_MS = 20  # between two steps of a bar whose end nobody knows
 
@@ -29,9 +30,7 @@ class StatusRow:
     """
 
     def __init__(self, parent: tk.Misc, scale: float, cancel: Callable[[], None]):
-        def px(n: float) -> int:
-            return round(n * scale)
-
+        px = partial(pixels, scale)
         self.frame = row = ttk.Frame(parent)
         row.pack(side="bottom", fill="x", pady=(px(4), 0))
         row.columnconfigure(0, weight=1)

@@ -119,6 +119,11 @@ def is_system_dark() -> bool:
     return bool(darkdetect.isDark())
 
 
+def pixels(scale: float, n: float) -> int:
+    """Pixels of a screen for ``n`` of a standard screen, each of which takes ``scale`` there."""
+    return round(n * scale)
+
+
 class Theme:
     """The ttk themes of both palettes, and the fonts.
 
@@ -141,7 +146,7 @@ class Theme:
 
     def px(self, n: float) -> int:
         """Pixels of this screen for ``n`` of a standard screen."""
-        return round(n * self._scale)
+        return pixels(self._scale, n)
 
     def line_height(self, name: str) -> int:
         """Height in pixels of a line in the font of this name."""
