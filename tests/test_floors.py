@@ -21,7 +21,7 @@ FLOORS = {
         "mix gain_field predictor reach solver move curve contour local_amounts move_curve mixdown"
     ),
     "data": "metadata histogram tiles incremental pictures demo",
-    "learn": "settings archive detector model_file auditor model dataset game history checkpoint device audit figures training",
+    "learn": "settings archive detector model_file auditor model adam dataset game history checkpoint device audit figures training",
     "app": "targets outputs processor report batch_log plan batch instrument report_picture",
     "session": (
         "colours meter mixer player playback messages model_shelf opening worker library_state captions state "
@@ -35,7 +35,7 @@ FLOORS = {
 }
 SCRIPTS = ("measure_audio_grain", "convert_to_spectrograms", "cak_grain_processor", "neural_audio_processor")
 ORDER = [f"neural_grain.{floor}.{module}" for floor, modules in FLOORS.items() for module in modules.split()]
-WITH_TORCH = ("auditor", "model", "dataset", "game", "checkpoint", "device", "audit", "figures", "training")
+WITH_TORCH = ("auditor", "model", "adam", "dataset", "game", "checkpoint", "device", "audit", "figures", "training")
 HOMES = {  # a third-party package, and the modules that may import it
     "torch": tuple(f"neural_grain.learn.{room}" for room in WITH_TORCH),
     "tkinter": ("neural_grain.window.",),

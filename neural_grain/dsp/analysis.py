@@ -20,7 +20,9 @@ from neural_grain.base.errors import PipelineError
 from neural_grain.base.files import release_pages, scratch_array
 from neural_grain.base.parallel import ONE_BLAS_THREAD
 from neural_grain.dsp.flatness import (
+    MIN_PEAK,
     SILENT,
+    TOO_QUIET,
     FrameGrain,
     GrainMeter,
     PowerBlock,
@@ -184,6 +186,8 @@ def picture_and_loudness(sound: Sound, settings: SpectrogramSettings, threads: i
         first = stop
     if not x.any():
         raise PipelineError(SILENT)
+    if x.max() < MIN_PEAK**2:
+        raise PipelineError(TOO_QUIET)
     powers_to_log_mel(x, settings.dynamic_range_db)
     times_s = (np.arange(n_frames) * hop_length + hop_length - n_fft // 2) / sound.sr
     inside = (times_s >= 0) & (times_s * sound.sr < sound.n_samples)

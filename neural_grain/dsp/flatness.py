@@ -25,7 +25,9 @@ from neural_grain.dsp.stft import mean_power, stft_blocks
 
 MAX_KEPT_FRAMES = 12_000  # powers of this many frames (35 MB, 2.3 minutes) are kept instead of computed a second time
 MIN_AUDIBLE_RATIO = 1e-7  # of the amplitude in the band to the sample peak; less is rounding, as float32 has 24 bits
-SILENT = "silent: every sample is zero"  # the reason why a sound has no grain
+MIN_PEAK = 1e-9  # -180 dBFS; the powers of a quieter sound would leave the range of float32
+SILENT = "silent: every sample is zero"  # the reasons why a sound has no grain
+TOO_QUIET = "silent: no sample exceeds -180 dBFS"
 
 
 class PowerBlock(NamedTuple):
@@ -166,6 +168,8 @@ class GrainMeter:
     def _check_audible(self) -> None:
         if self._sample_peak == 0.0:
             raise PipelineError(SILENT)
+        if self._sample_peak < MIN_PEAK:
+            raise PipelineError(TOO_QUIET)
         full_scale = self._sample_peak * self._n_fft / 4  # of a bin: a sine of amplitude 1 has half the window's sum
         if math.sqrt(self._power_peak) <= MIN_AUDIBLE_RATIO * full_scale:
             low, high = self._settings.fmin_hz, self._settings.fmax_hz

@@ -75,7 +75,7 @@ class PowerPredictor:
             generated = self._generated_power[frames] * np.exp(log_gain(gains.generated_db))
             generated *= np.float32(layers.generated / layers.tones)
             np.maximum(power, 0, out=power)
-            power += generated + self._generated_cross[frames] * np.sqrt(power * generated)
+            power += generated + self._generated_cross[frames] * np.sqrt(power) * np.sqrt(generated)
         log_power = np.log(np.maximum(power, np.finfo(np.float32).tiny, out=power), out=power)
         log_power += np.float32(math.log(layers.tones))
         if gains.expander_db is not None:

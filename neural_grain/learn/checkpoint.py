@@ -22,10 +22,11 @@ from neural_grain.data.histogram import GrainHistogram
 from neural_grain.data.tiles import TrainingPairs, group_copies
 from neural_grain.dsp.flatness import grain_spread_octaves
 from neural_grain.dsp.settings import settings_record
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.game import Judgement
 from neural_grain.learn.history import EpochScores
 from neural_grain.learn.model import GrainModel, detect
-from neural_grain.learn.model_file import CHECKPOINT_VERSION, LoadedModel, checked_weights, is_array, load_model
+from neural_grain.learn.model_file import CHECKPOINT_VERSION, LoadedModel, checked_weights, load_model
 from neural_grain.learn.settings import TrainOptions
 
 
@@ -102,9 +103,7 @@ def load_on_device(path: Path, device: str) -> LoadedModel:
     return replace(loaded, detect=partial(detect, model_of(loaded).to(device)))
 
 
-def load_state(
-    content: dict, path: Path, identity: str, model: GrainModel, optimizer: torch.optim.Optimizer
-) -> RunState:
+def load_state(content: dict, path: Path, identity: str, model: GrainModel, optimizer: Adam) -> RunState:
     """Put model and optimizer where an interrupted run left them.
 
     Parameters
@@ -123,21 +122,10 @@ def load_state(
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     load_weights(model, checked_weights(content, shapes, path))
     try:
-        _load_optimizer(optimizer, content["optimizer"]["state"], model)
+        optimizer.load(content["optimizer"]["state"])
         return RunState(_parse_history(content["history"]), _parse_progress(content["begun"]))
     except Exception as err:  # the errors that a damaged file causes have no type in common
         raise PipelineError(f"{path}: training can't continue from it; leave out --resume to start again") from err
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict, model: GrainModel) -> None:
-    """Give Adam its moments, if there are any yet, after checking that they fit the weights and are finite."""
-    state = {i: dict(values) for i, values in saved.items()}
-    for i, weight in enumerate(model.parameters() if state else ()):
-        for name, shape in {"step": (), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}.items():
-            if not is_array(state[i][name], shape) or not np.isfinite(state[i][name]).all():
-                raise ValueError(f"optimizer: {name} of weight {i}")
-            state[i][name] = torch.tensor(state[i][name])
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _parse_history(rows: list[dict]) -> list[EpochScores]:

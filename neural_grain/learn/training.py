@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.tiles import TrainingPairs
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.checkpoint import EpochProgress, load_state, model_content, save_checkpoint
 from neural_grain.learn.dataset import Library, Tiles, fingerprint, load_library
 from neural_grain.learn.device import check_device
@@ -51,7 +52,6 @@ class TrainingSettings:
     """How the model learns; the options of a run are in `TrainOptions`."""
 
     learning_rate: float = 1e-2
-    adam_betas: tuple[float, float] = (0.9, 0.99)  # torch's 0.999 remembers 1,000 steps, most of a short run
     distance_unit_db2: float = 20.0  # dB**2 of distance that weigh as much as an octave of violation
     violation_weight: float = 1.0
     correction_weight: float = 2e-3  # 7 dB of correction cost as much as 0.3 dB of distance
@@ -92,7 +92,7 @@ class TrainingRun:
     library: Library
     game: AuditGame
     model: GrainModel
-    optimizer: torch.optim.Optimizer
+    optimizer: Adam
     one_gain: HeldOutScores  # of what works without a model
     history: list[EpochScores]
     progress: EpochProgress | None  # of an epoch in which an earlier run was interrupted
@@ -168,7 +168,7 @@ def prepare_run(
     library, identity = load_library(pairs, options.seed, device), fingerprint(pairs, options)
     torch.manual_seed(options.seed)
     model = GrainModel(pairs.settings, library.texture).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
+    optimizer = Adam(model.parameters())
     history, progress = [], None
     if resume:
         latest = output_dir / LATEST_NAME
@@ -202,7 +202,7 @@ def run_epoch(run: TrainingRun, epoch: int, stop_requested: Callable[[], bool]) 
 def train_epoch(
     game: AuditGame,
     model: GrainModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     tiles: Tiles,
     epoch: int,
     options: TrainOptions,
@@ -237,8 +237,7 @@ def train_epoch(
     model.train()
     model.temperature.fill_(gate_temperature_at(epoch, options.epochs))
     for step in range(progress.step, n_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at((epoch - 1 + step / n_steps) / options.epochs)
+        optimizer.learning_rate = learning_rate_at((epoch - 1 + step / n_steps) / options.epochs)
         judgement = game.judge(model, game.draw_pairs(tiles, options.batch_size, rng))
         fault = optimise(model, optimizer, total_loss(judgement))
         if fault:
@@ -274,7 +273,7 @@ def total_loss(judgement: Judgement) -> Tensor:
     return distance / TRAINING.distance_unit_db2 + TRAINING.violation_weight * violation
 
 
-def optimise(model: GrainModel, optimizer: torch.optim.Optimizer, loss: Tensor) -> str | None:
+def optimise(model: GrainModel, optimizer: Adam, loss: Tensor) -> str | None:
     """Make one step of the optimizer; if "loss" or "gradient" is not finite, leave the weights and return which."""
     optimizer.zero_grad()
     loss.backward()
@@ -330,7 +329,7 @@ def save_state(run: TrainingRun) -> None:
     """Write checkpoints/latest.pt, from which the run can be resumed."""
     content = {
         "weights": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "optimizer": {"state": run.optimizer.state()},
         "history": [asdict(row) for row in run.history],
         "begun": asdict(run.progress) if run.progress else None,
         "fingerprint": run.identity,

@@ -30,12 +30,13 @@ from neural_grain.dsp.resynthesis import interpolate_gains
 from neural_grain.dsp.settings import NEPER_PER_DB, STEP_FRAMES, SpectrogramSettings
 from neural_grain.dsp.stft import frame_blocks, hann_window, overlap_add, pad_edges
 from neural_grain.learn import game
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.dataset import Tiles
 from neural_grain.learn.detector import cell_levels
 from neural_grain.learn.game import AuditGame
 from neural_grain.learn.model import GrainModel, generated_texture
 from neural_grain.learn.settings import TrainOptions
-from neural_grain.learn.training import TRAINING, train_epoch
+from neural_grain.learn.training import train_epoch
 
 Contender = Callable[[Analysis], GeneratedTexture]
 EDGE_SAMPLES = 4096
@@ -133,7 +134,7 @@ def train_on(
     variant, options = VARIANTS[variant_name], TrainOptions(epochs=epochs, seed=seed)
     torch.manual_seed(seed)
     model = GrainModel(settings, texture, variant.channels)
-    optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
+    optimizer = Adam(model.parameters())
     with patch.object(*(variant.patch or (game, "GAME", game.GAME))):
         audit_game = AuditGame(settings)
         for epoch in range(1, epochs + 1):

@@ -36,6 +36,7 @@ from neural_grain.data.metadata import FileGrain, read_metadata
 from neural_grain.data.tiles import read_pairs
 from neural_grain.dsp.curve import FittedCurve, format_curve, parse_curve
 from neural_grain.dsp.settings import GrainSettings, default_settings, settings_record
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.checkpoint import load_on_device, load_state, save_checkpoint
 from neural_grain.learn.dataset import fingerprint, load_library
 from neural_grain.learn.history import EpochScores
@@ -102,11 +103,11 @@ def model_content() -> dict:
 def training_content() -> dict:
     """An interrupted training after one step and one epoch."""
     model = GrainModel(SETTINGS)
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = Adam(model.parameters())
     model(torch.rand(1, 128, 8), torch.rand(1, 128, 8), torch.ones(1)).square().mean().backward()
     optimizer.step()
     scores = {field.name: 1 if field.name == "epoch" else 0.5 for field in fields(EpochScores)}
-    return {"weights": model.state_dict(), "optimizer": optimizer.state_dict(), "history": [scores],
+    return {"weights": model.state_dict(), "optimizer": {"state": optimizer.state()}, "history": [scores],
             "begun": None, "fingerprint": "x"}  # fmt: skip
 
 
@@ -326,7 +327,7 @@ def _render_with_torch(project: Path) -> str:
 def _resume(project: Path) -> tuple[str, ...]:
     def step() -> str:
         model = GrainModel(SETTINGS)
-        optimizer = torch.optim.Adam(model.parameters())
+        optimizer = Adam(model.parameters())
         load_state(read_checkpoint(project / LATEST), project / LATEST, "x", model, optimizer)
         model(torch.rand(1, 128, 8), torch.rand(1, 128, 8), torch.ones(1)).square().mean().backward()
         optimizer.step()

@@ -27,11 +27,12 @@ import torch
 
 from neural_grain.data.tiles import Source, Tile, TrainingPairs
 from neural_grain.dsp.settings import GrainSettings, SpectrogramSettings, default_settings
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.dataset import load_tiles, split_tiles
 from neural_grain.learn.game import AuditGame
 from neural_grain.learn.model import GrainModel
 from neural_grain.learn.settings import TrainOptions
-from neural_grain.learn.training import TRAINING, n_batches, train_epoch
+from neural_grain.learn.training import n_batches, train_epoch
 
 T = TypeVar("T")
 FILES = 2000
@@ -91,7 +92,7 @@ def measure(n_tiles: int, epochs: int) -> str:
     torch.manual_seed(options.seed)
     game = AuditGame(settings)
     model = GrainModel(settings)
-    optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
+    optimizer = Adam(model.parameters())
     epoch_s, _ = timed(lambda: [train_epoch(game, model, optimizer, tiles, i + 1, options) for i in range(epochs)])
     values = (
         n_tiles, f"{listed_mb:.0f}", sum(map(len, split)), f"{draw_s:.1f}", f"{load_s:.1f}",

@@ -28,12 +28,13 @@ import numpy as np
 import torch
 
 from neural_grain.data.tiles import TrainingPairs, read_pairs
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.dataset import Library, load_library
 from neural_grain.learn.device import choose_device
 from neural_grain.learn.game import AuditGame
 from neural_grain.learn.model import GrainModel
 from neural_grain.learn.settings import TrainOptions
-from neural_grain.learn.training import TRAINING, optimise, total_loss, train
+from neural_grain.learn.training import optimise, total_loss, train
 
 WARM_UP_STEPS = 3  # a GPU chooses its convolutions in the first
 SHOWN_SCORES = ("distance", "violation_texture", "violation_smooth", "held_out_distance", "held_out_violation")
@@ -79,7 +80,7 @@ def begin(pairs: TrainingPairs, library: Library, device: str) -> tuple[AuditGam
 def print_step(pairs: TrainingPairs, library: Library, device: str, n_steps: int) -> None:
     """Print the time of a step and of its parts."""
     game, model = begin(pairs, library, device)
-    optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
+    optimizer = Adam(model.parameters())
     watch, rng, batch_size = Stopwatch(device), np.random.default_rng(0), TrainOptions().batch_size
     model.detector.forward = watch.timed("D", model.detector.forward)
     game.solve_amount = watch.timed("amounts by bisection", game.solve_amount)

@@ -114,9 +114,10 @@ class TestStreaming:
         (np.zeros(0), "empty: it holds no samples"),
         (noise(0.01), "too short: 10.0 ms, one analysis window is 46 ms"),
         (np.zeros(SR), "silent: every sample is zero"),
+        (noise(1, level=1e-10), "silent: no sample exceeds -180 dBFS"),
         (np.full(SR, 0.25), "nothing to measure between 50 and 15000 Hz"),
     ],
-    ids=["empty", "short", "silent", "constant"],
+    ids=["empty", "short", "silent", "quiet", "constant"],
 )
 def test_what_can_not_be_measured_is_refused_with_the_reason(y, reason):
     with pytest.raises(PipelineError) as caught:

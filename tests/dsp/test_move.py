@@ -16,6 +16,7 @@ from scipy.signal import lfilter
 from neural_grain.audio.limiter import CEILING, limit_peaks
 from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.flatness import measure_grain
+from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.loudness import K_HIGH_PASS, K_SHELF
 from neural_grain.dsp.move import Attempt, find_measured_limit, move_grain
 from neural_grain.dsp.reach import ReachCurve
@@ -41,6 +42,16 @@ def octaves_between(before: np.ndarray, after: np.ndarray, sr: int = SR) -> floa
 
 
 COLOURED_NOISE = lfilter([1], [1, -0.9], noise(2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("peak", [2e-9, 8e9])
+def test_the_quietest_and_the_loudest_sounds_that_are_read_are_moved_without_overflow(peak):
+    y = drone(-30, 1.0)
+    solver = solver_of(y * peak / np.abs(y).max())
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        assert np.isfinite(solver.predictor.log_power(Amounts(50.0, 0.0), slice(None))).all()
+        for octaves in (-1.0, 1.0):
+            assert move_grain(solver, octaves, ceiling=math.inf).achieved_octaves == pytest.approx(octaves, abs=0.05)
 
 
 def promise_too_much(solver: AmountSolver, monkeypatch: pytest.MonkeyPatch) -> ReachCurve:

@@ -1,11 +1,12 @@
-"""Twenty synthesised sounds, and the figures of their renderings: grain, level and spectrum.
+"""Twenty synthesised sounds, and figures of them: their layers, and the grain, level and spectrum of renderings.
 
 `golden.json` holds the figures. Its script makes it again, after a change that is meant to change how things sound:
 
     python tests/golden/golden.py
 
-Figures have tolerances that leave room for the rounding of another processor or library version. What goes beyond them
-can be heard or read off.
+Some renderings are at a position of the slider, which a solver searches. Others have gains that are given here, so
+that their figures depend on the split and on rendering alone, and may be compared closely. All tolerances leave room
+for the rounding of another processor or library version.
 """
 
 from __future__ import annotations
@@ -22,12 +23,25 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
 from conftest import SR, drone, noise, sine
-from rendering import samples_of, solver_of
+from rendering import SETTINGS, rendered, samples_of, solver_of
 
+from neural_grain.dsp.curve import GrainCurve
+from neural_grain.dsp.gain_field import GainField
+from neural_grain.dsp.gains import Amounts
+from neural_grain.dsp.generation import GeneratedTexture
 from neural_grain.dsp.move import move_grain
+from neural_grain.dsp.move_curve import CurveSolver
 
 GOLDEN = Path(__file__).with_suffix(".json")
 POSITIONS = (-2.0, 1.5)
+GIVEN = {  # amounts that no solver has changed
+    "texture +12 dB": Amounts(12.0, 0.0),
+    "texture -20 dB": Amounts(-20.0, 0.0),
+    "expander": Amounts(-6.0, 0.4),
+    "fill": Amounts(24.0, -0.3, fill=0.5),
+}
+CRACKLE = GeneratedTexture(np.linspace(0, -40, SETTINGS.n_mels, dtype=np.float32), 20.0)
+CURVE = GrainCurve.of([(0.0, -1.0), (0.8, -0.5), (1.4, 1.0), (2.0, 1.0)])
 EDGES_HZ = (50, 200, 400, 800, 1600, 3200, 6400, 15_000)  # of the bands of the spectrum
 SILENT_DB = -120.0
 
@@ -97,9 +111,15 @@ def band_levels_db(y: np.ndarray) -> list[float]:
 
 
 def figures_of(name: str) -> dict:
-    """Grain of one of the sounds, and figures of its rendering at each position."""
+    """Figures of one of the sounds and of its renderings, by name."""
     solver = solver_of(SOUNDS[name]())
-    figures = {"grain": solver.analysis.grain}
+    layers = solver.analysis.layers
+    figures = {
+        "grain": solver.analysis.grain,
+        "layers_db": {each: band_levels_db(getattr(layers, each)) for each in ("tones", "transients", "noise")},
+        "given_db": given_figures(solver.field),
+        "curve_db": CurveSolver(solver).estimate(CURVE).texture_db[::8].tolist(),
+    }
     for position in POSITIONS:
         rendering = move_grain(solver, position)
         y = samples_of(rendering.sound)
@@ -110,6 +130,15 @@ def figures_of(name: str) -> dict:
             "bands_db": band_levels_db(y),
         }
     return figures
+
+
+def given_figures(field: GainField) -> dict:
+    """Spectra of the renderings with given amounts, the last one with generated crackle."""
+    with_crackle = GainField(field.analysis, CRACKLE)
+    return {
+        name: band_levels_db(rendered(with_crackle if amounts.fill else field, amounts))
+        for name, amounts in GIVEN.items()
+    }
 
 
 def rounded(value: object) -> object:

@@ -14,6 +14,7 @@ from learning import SETTINGS
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.data.tiles import read_pairs
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.checkpoint import load_state
 from neural_grain.learn.dataset import fingerprint
 from neural_grain.learn.model import GrainModel
@@ -117,12 +118,12 @@ def test_a_checkpoint_that_training_can_not_continue_from_is_refused(short_run, 
     identity = fingerprint(short_run.pairs, short_run.options)
     model = GrainModel(SETTINGS)
     content = read_checkpoint(path)
-    state = load_state(content, path, identity, model, torch.optim.Adam(model.parameters()))
+    state = load_state(content, path, identity, model, Adam(model.parameters()))
     assert (len(state.history), state.epoch_progress) == (2, None)
     begin_epoch()(content)
-    state = load_state(content, path, identity, model, torch.optim.Adam(model.parameters()))
+    state = load_state(content, path, identity, model, Adam(model.parameters()))
     assert state.epoch_progress.step == 1
     content = read_checkpoint(path)
     damage(content)
     with pytest.raises(PipelineError, match=message):
-        load_state(content, path, identity, model, torch.optim.Adam(model.parameters()))
+        load_state(content, path, identity, model, Adam(model.parameters()))

@@ -19,6 +19,7 @@ from learning import BANDS, BREATH_BAND, SETTINGS, breathy_tiles, output_folder
 from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.settings import NEPER_PER_DB
 from neural_grain.learn import training
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.dataset import load_library
 from neural_grain.learn.game import AuditGame, Judgement
 from neural_grain.learn.history import share_nearer
@@ -66,7 +67,7 @@ class TestWhatIsLearned:
         torch.manual_seed(0)
         tiles, options = breathy_tiles(), TrainOptions(epochs=10, batch_size=8)
         model = GrainModel(SETTINGS, tiles.typical_texture(np.full(len(tiles.tones), 13.0), SETTINGS))
-        optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate, betas=TRAINING.adam_betas)
+        optimizer = Adam(model.parameters())
         game = AuditGame(SETTINGS)
         for epoch in range(1, options.epochs + 1):
             train_epoch(game, model, optimizer, tiles, epoch, options)
@@ -82,7 +83,7 @@ class TestWhatIsLearned:
         for levels in (tiles.tones, tiles.texture):
             levels[::2] = BANDS.floor
             levels[1::4, :, :4] = BANDS.floor
-        optimizer = torch.optim.Adam(model.parameters(), TRAINING.learning_rate)
+        optimizer = Adam(model.parameters())
         train_epoch(AuditGame(SETTINGS), model, optimizer, tiles, 1, TrainOptions(epochs=1, batch_size=8))
         assert all(torch.isfinite(weight).all() for weight in model.parameters())
 
@@ -104,9 +105,9 @@ class TestStep:
     def test_the_learning_rate_of_a_step_is_that_of_its_place_in_the_training(self, monkeypatch):
         monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=4, max_batches=4))
         model, options = GrainModel(SETTINGS), TrainOptions(epochs=5, batch_size=4)
-        optimizer = torch.optim.Adam(model.parameters())
+        optimizer = Adam(model.parameters())
         train_epoch(AuditGame(SETTINGS), model, optimizer, breathy_tiles(8), 3, options)
-        assert [group["lr"] for group in optimizer.param_groups] == [learning_rate_at((2 + 3 / 4) / 5)]
+        assert optimizer.learning_rate == learning_rate_at((2 + 3 / 4) / 5)
 
     def test_the_loss_weighs_distance_correction_and_violations(self):
         judgement = Judgement(*map(torch.tensor, (10.0, 100.0, 0.2, 0.4)))
@@ -146,7 +147,7 @@ class TestLengthOfAnEpoch:
         monkeypatch.setattr(training, "KERNEL", replace(KERNEL, gate_temperatures=(2.0, 2.0)))
         monkeypatch.setattr(training, "TRAINING", replace(TRAINING, min_batches=4, max_batches=4))
         game, model, tiles = AuditGame(SETTINGS), GrainModel(SETTINGS), breathy_tiles()
-        optimizer = torch.optim.Adam(model.parameters())
+        optimizer = Adam(model.parameters())
         first, second, again = (
             train_epoch(game, model, optimizer, tiles, epoch, TrainOptions()) for epoch in (1, 2, 1)
         )

@@ -40,6 +40,7 @@ from neural_grain.data.metadata import read_metadata
 from neural_grain.data.tiles import Tile, TilePictures, load_tile, read_pairs
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.settings import GrainSettings, default_settings
+from neural_grain.learn.adam import Adam
 from neural_grain.learn.audit import audit_model
 from neural_grain.learn.checkpoint import load_state, model_of
 from neural_grain.learn.dataset import check_library, fingerprint
@@ -481,7 +482,7 @@ def test_a_damaged_training_checkpoint_is_resumed_or_refused_in_one_line(checkpo
     content, its_settings, identity = checkpoint
     torch.save(damaged(content, data), tmp_path / "latest.pt")
     model = GrainModel(its_settings)
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = Adam(model.parameters())
     with succeeds_or_fails_in_one_line():
         load_state(read_checkpoint(tmp_path / "latest.pt"), tmp_path / "latest.pt", identity, model, optimizer)
         model(torch.rand(1, 128, 8), torch.rand(1, 128, 8), torch.ones(1)).square().mean().backward()
