@@ -29,6 +29,8 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SR = 44_100
+MAKES_SHARED = "test_cak_grain_processor.py"
+SHARED = {"converted", "project", "short_run"}  # fixtures that all processes share and that take long to make
 SLOW_FIRST = ("stages", "gui", "session", "learn", "data", "app", "golden", "dsp")  # folders of tests
 PROJECT_EPOCHS = 3  # of the model that most tests share: after them every test of it has a wide margin
 
@@ -120,11 +122,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long begin first, so that no process is left alone with one of them at the end."""
+    """Put the files of tests in the order in which they begin.
 
-    def rank(item: pytest.Item) -> int:
+    Those that take long are first, so that no process is left alone with one of them at the end. While one process makes
+    what many tests share, the others begin with files that do not need it, because they would wait for it.
+    """
+    use_shared = {item.path for item in items if SHARED.intersection(item.fixturenames)}
+
+    def rank(item: pytest.Item) -> tuple[bool, int, bool]:
         folder = item.path.parent.name
-        return SLOW_FIRST.index(folder) if folder in SLOW_FIRST else len(SLOW_FIRST)
+        place = SLOW_FIRST.index(folder) if folder in SLOW_FIRST else len(SLOW_FIRST)
+        return item.path.name != MAKES_SHARED, place, item.path in use_shared
 
     items.sort(key=rank)
 

@@ -30,9 +30,9 @@ fi
 # The tests start the commands hundreds of times, and each start would compile all modules again.
 unset PYTHONDONTWRITEBYTECODE
 python=.venv-tests/bin/python
-# Two processes, each with whole files of tests: the tests of a file share what is slow to make. tests/conftest.py says
-# in what order.
-tests="-m pytest -n 2 --dist loadfile --no-loadscope-reorder"
+# Three processes, because tests often wait, each with whole files of tests: the tests of a file share what is slow to
+# make. tests/conftest.py says in what order.
+tests="-m pytest -n 3 --dist loadfile --no-loadscope-reorder"
 [ $# = 0 ] || exec $python $tests "$@"  # coverage says nothing about some of the tests
 $python -m coverage erase
 status=0

@@ -99,6 +99,10 @@ class TestLfo:
         is_jump = (shape == "square") & ((phase % 0.5 < 0.001) | (phase % 0.5 > 0.499))
         np.testing.assert_allclose(octaves[~is_jump], (-0.5 + 1.5 * expected)[~is_jump], atol=0.01)
 
+    def test_a_sine_has_32_points_in_each_period(self):
+        curve = Lfo(2.0, 1.0).for_duration(4.0)
+        assert sum(1.0 <= seconds < 1.5 for seconds, _ in curve.points) == 32
+
     def test_random_positions_are_those_of_the_seed(self):
         curves = [Lfo(2.0, 1.0, "random", seed=seed).for_duration(10.0) for seed in (1, 1, 2)]
         assert curves[0] == curves[1] != curves[2]

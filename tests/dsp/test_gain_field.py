@@ -63,6 +63,19 @@ def test_the_change_at_a_few_frames_is_near_that_of_their_steps(field):
     np.testing.assert_allclose(field.gain_db_of_frames(AMOUNTS["texture"], frames), expected, atol=0.5)
 
 
+def test_the_levels_of_the_layers_are_those_of_the_sound_and_follow_the_amounts(field):
+    frames = np.array([40, 41, 120, 10_000])  # the last one lies beyond the end and takes the last step
+    steps = [10, 10, 30, field.n_steps - 1]
+    before = field.layer_levels(None, frames)
+    np.testing.assert_array_equal(before.tones_db, field.analysis.tones_db[:, steps])
+    np.testing.assert_array_equal(before.texture_db, field.analysis.texture_db[:, steps])
+    after = field.layer_levels(Amounts(-12.0, 0.0, level=0.5), frames)
+    heard = before.texture_db > -80
+    np.testing.assert_allclose((after.texture_db - before.texture_db)[heard], -12 - 6.02, atol=0.01)
+    tones = before.tones_db > -60
+    np.testing.assert_allclose((after.tones_db - before.tones_db)[tones], -6.02, atol=0.01)
+
+
 @pytest.mark.parametrize("name", AMOUNTS)
 def test_the_predicted_powers_are_those_of_the_rendered_frames(field, name):
     """Overlapping frames average each other's gains, so bins differ, but bands hardly do."""

@@ -183,6 +183,18 @@ class TestLimit:
 
         assert find_measured_limit(reach, render).octaves == pytest.approx(top, abs=0.02)
 
+    def test_no_more_is_rendered_where_the_end_of_the_curve_is_as_far_as_predicted(self):
+        octaves, positions = np.linspace(0, 2.5, 51), []
+        reach = ReachCurve(octaves, 0 * octaves, 0 * octaves, octaves)
+
+        def render(position: float, level: float) -> Attempt:
+            positions.append(position)
+            measured = reach.amounts_at(position).texture_db
+            return Attempt(position, level, measured, level_error=1.0, grain=0.01, level_db=0.0, limited_db=0.0)
+
+        assert find_measured_limit(reach, render).octaves == pytest.approx(2.5)
+        assert positions == [reach.end, reach.end]  # the second time with the right level
+
 
 class TestStore:
     """On a sound that turns back before the end of its curve, because finding the limit needs many renderings."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import SR, drone, sine
+from conftest import SR, drone, noise, sine
 from rendering import SETTINGS, analysis_of
 
 from neural_grain.audio import sound as audio_sound
@@ -122,6 +122,16 @@ class TestGeneratedNoise:
         assert level_db[0] - level_db[1] == pytest.approx(12.0, abs=0.5)
         assert level_db[2] < level_db[0] - 100
         assert np.abs(added[: SR - SR // 1_000]).max() < 0.02 * np.abs(added).max()
+
+    def test_its_shares_of_the_channels_follow_the_noise_from_step_to_step(self):
+        t = np.arange(3 * SR) / (3 * SR)
+        y = np.stack([noise(3.0) * np.sqrt(1 - t), noise(3.0, seed=1) * np.sqrt(t)], axis=1)
+        renderer, steps = LayerRenderer(analysis_of(y)), np.arange(4, 60)
+        shares = renderer.noise_shares(steps)
+        middles = (4 * steps + 2) * 512 - 1_536 + 1_024 - 256  # of the windows of the four frames of a step
+        expected = 1 - middles / (3 * SR)
+        np.testing.assert_allclose(shares.sum(axis=1), 1, atol=0.15)  # lowered where the noise begins to fall
+        assert np.mean(shares[:, 0] / shares.sum(axis=1) - expected) == pytest.approx(0, abs=0.006)
 
     def test_channels_are_independent_and_every_rendering_is_the_same(self, stereo):
         level_db = np.full((128, 1), -30.0)

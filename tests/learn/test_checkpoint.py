@@ -109,6 +109,7 @@ def test_weights_that_are_not_finite_are_refused(project, tmp_path):
         (lambda content: content["history"][0].pop("seconds"), "training can't continue from it"),
         (begin_epoch(random_state={}), "training can't continue"),
         (begin_epoch(scores={}), "training can't continue"),
+        (begin_epoch(step=0, scores={name: [] for name in SCORES}), "training can't continue"),
         (begin_epoch(step=10**6), "training can't continue"),
         (begin_epoch(scores={name: [-1.0] for name in SCORES}), "training can't continue"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def listed_library(n_files: int, tiles_per_file: int) -> TrainingPairs:
         for k in range(tiles_per_file)
     ]
     return TrainingPairs(SETTINGS, tuple(sources), tuple(tiles))
+
+
+@pytest.mark.parametrize(("octaves", "is_enough"), [(0.59, False), (0.61, True)])
+def test_a_library_needs_twice_the_grain_of_the_smallest_move(octaves, is_enough):
+    """A tile is claimed to have moved by 0.3 octaves at least, in both directions."""
+    pairs = listed_library(40, 2)
+    grains = 0.01 * 2 ** np.linspace(0, octaves, 80)
+    pairs = replace(
+        pairs, tiles=tuple(replace(tile, grain=float(g)) for tile, g in zip(pairs.tiles, grains, strict=True))
+    )
+    with contextlib.nullcontext() if is_enough else pytest.raises(PipelineError, match=r"within 0.59 octaves"):
+        check_library(pairs)
 
 
 @pytest.fixture

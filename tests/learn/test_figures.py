@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
-from learning import BREATH_BAND, SETTINGS, breathy_tiles, randomised
+import pytest
+from conftest import SR
+from learning import BREATH_BAND, N_CELLS, SETTINGS, breathy_tiles, randomised
 from PIL import Image
 
+from neural_grain.data.pictures import save_figure
 from neural_grain.dsp.settings import NEPER_PER_DB
+from neural_grain.learn import figures
 from neural_grain.learn.audit import AuditReport, AuditRow, summarise_audit
 from neural_grain.learn.figures import (
     HISTORY_PANELS,
@@ -48,8 +52,19 @@ def test_the_history_draws_columns_that_exist(tmp_path):
     assert size(tmp_path / "history.png") == (1100, 700)
 
 
-def test_a_sample_and_an_audit_are_drawn(tmp_path):
-    draw_sample(tmp_path / "sample.png", randomised(), breathy_tiles(4), SETTINGS)
+def test_a_sample_and_an_audit_are_drawn(tmp_path, monkeypatch):
+    drawn, model, tiles = [], randomised(), breathy_tiles(4)
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure) or save_figure(figure, path))
+    draw_sample(tmp_path / "sample.png", model, tiles, SETTINGS)
+    panels = {axes.get_label(): axes for axes in drawn[0].axes}
+    sample = make_sample(model, tiles, int(tiles.texture.mean((1, 2)).argsort()[2]))
+    for name, level_db in {"tones": sample.tones, "-3": sample.texture[0], "+3": sample.texture[-1]}.items():
+        image = panels[name].images[0]
+        assert image.get_extent() == pytest.approx([0, N_CELLS * 32 * 512 / SR, 0, 128])
+        assert (image.get_clim(), image.origin) == ((-100, 0), "lower")
+        np.testing.assert_array_equal(image.get_array(), level_db)
+    lines = [line.get_ydata() for line in panels["levels"].lines]
+    np.testing.assert_allclose(lines, [each.mean(axis=1) for each in (sample.tones, *sample.texture)])
     assert size(tmp_path / "sample.png") == (1900, 650)
     rows = [AuditRow("a.wav", octaves, 0.9 * octaves, octaves < 3, 0.0, True, 0.1) for octaves in (-3.0, 0.0, 3.0)]
     summary = summarise_audit(rows, held_out_violation=0.1, nearer_than_one_gain=0.1, n_files=60, spread_octaves=3.0)

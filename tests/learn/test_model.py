@@ -13,9 +13,18 @@ from neural_grain.dsp.generation import GeneratedTexture
 from neural_grain.dsp.settings import NEPER_PER_DB
 from neural_grain.learn import detector as detector_module
 from neural_grain.learn.detector import DETECTOR, NumpyDetector, cell_levels, texture_in_chunks, weight_shapes
-from neural_grain.learn.model import GrainModel, generated_texture, move_texture
+from neural_grain.learn.model import GrainModel, generated_texture, move_texture, one_torch_thread
 
 ABSENT = torch.full((3, 128, 8), -100 * NEPER_PER_DB)
+
+
+def test_torch_computes_on_one_thread_for_a_while():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with one_torch_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
 
 
 class TestPattern:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROJECT_EPOCHS
-from learning import BANDS, BREATH_BAND, SETTINGS, breathy_tiles, output_folder
+from learning import BANDS, BREATH_BAND, SETTINGS, breathy_tiles, output_folder, randomised
 
 from neural_grain.base.errors import PipelineError
 from neural_grain.dsp.settings import NEPER_PER_DB
@@ -61,6 +61,19 @@ class TestWhatIsLearned:
         )
         assert vars(after) == pytest.approx(vars(short_run.trained.history[-1].held_out))
         assert short_run.trained.nearer_than_one_gain == pytest.approx(share_nearer(before, after))
+
+    def test_a_judgement_has_the_mean_violation_and_the_rms_distance_of_pairs_that_stay_the_same(self):
+        torch.manual_seed(0)
+        game, model, tiles = AuditGame(SETTINGS), randomised(), breathy_tiles()
+        options = TrainOptions(seed=5, batch_size=4)
+        rng = np.random.default_rng([5, 2**31])
+        with torch.no_grad():
+            rounds = [game.judge(model, game.draw_pairs(tiles, 4, rng)) for _ in range(TRAINING.held_out_batches)]
+        violations = [[float(each.violation_texture), float(each.violation_smooth)] for each in rounds]
+        scores = judge(game, model.train(), tiles, options)
+        assert scores.distance == pytest.approx(np.sqrt(np.mean([float(each.distance) for each in rounds])))
+        assert scores.violation == pytest.approx(np.mean(violations))
+        assert not model.training
 
     def test_breath_that_vanished_below_the_floor_is_given_back_where_it_belongs(self):
         """The library's texture is breath in the upper half; white noise would lie in all bands alike."""
