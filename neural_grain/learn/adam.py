@@ -84,4 +84,4 @@ class Adam:
                 values = saved[i][name]
                 if not is_array(values, tuple(tensor.shape)) or not np.isfinite(values).all():
                     raise ValueError(f"optimizer: {name} of weight {i}")
-                tensor.copy_(torch.as_tensor(values))
+                tensor.copy_(torch.tensor(values))  # a copy, because the array of a file can't be written to

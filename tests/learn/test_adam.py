@@ -50,7 +50,12 @@ def assert_same(weights: list[nn.Parameter], others: list[nn.Parameter]) -> None
 
 
 def saved(optimizer: Adam) -> dict[int, dict[str, np.ndarray]]:
-    return {i: {name: tensor.numpy().copy() for name, tensor in of.items()} for i, of in optimizer.state().items()}
+    """The state as it is read from a checkpoint: arrays that can't be written to."""
+    arrays = {i: {name: tensor.numpy().copy() for name, tensor in of.items()} for i, of in optimizer.state().items()}
+    for of in arrays.values():
+        for array in of.values():
+            array.flags.writeable = False
+    return arrays
 
 
 def test_steps_are_those_of_torch():
@@ -71,7 +76,10 @@ def test_it_continues_from_what_it_saved_and_from_what_torch_saves():
     assert_same(weights, others)
     from_torch = Adam(others)
     from_torch.load(
-        {i: {name: np.array(value) for name, value in of.items()} for i, of in by_torch.state_dict()["state"].items()}
+        {
+            i: {name: value.detach().numpy() for name, value in of.items()}
+            for i, of in by_torch.state_dict()["state"].items()
+        }
     )
     for own, other in zip(continued.state().values(), from_torch.state().values(), strict=True):
         assert own.keys() == other.keys() == {"step", "exp_avg", "exp_avg_sq"}
