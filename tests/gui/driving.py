@@ -171,6 +171,12 @@ class Driver:
     def click(self, widget: tk.Misc) -> None:
         self.xdotool("mousemove", *self.centre(widget), "click", 1)
 
+    def entries_of(self, menu_name: str) -> list[str]:
+        """The entries of a menu that is filled when it opens."""
+        menu = self.layout.menu_bar.dynamic_menus[menu_name]
+        self.root.tk.call(menu["postcommand"])
+        return [menu.entrycget(i, "label") for i in range(menu.index("end") + 1)]
+
     def choose_from(self, menu: str, label: str) -> None:
         """Choose an entry of a menu that is filled when it opens."""
         opened = self.layout.menu_bar.dynamic_menus[menu]

@@ -55,13 +55,6 @@ def type_into(d, entry: tk.Entry, text: str) -> None:
     d.wait_until(lambda: entry.get() == text)
 
 
-def model_entries(d) -> list[str]:
-    """The models in the menu, looked up anew."""
-    menu = d.layout.menu_bar.dynamic_menus["Use"]
-    d.root.tk.call(menu["postcommand"])
-    return [menu.entrycget(i, "label") for i in range(menu.index("end") + 1)]
-
-
 def test_a_model_is_learned_while_the_window_is_used_and_then_heard(start, sounds, sound, tmp_path):
     d = start(sound)
     learn, first_processor = d.window.learn, d.session.processor
@@ -91,7 +84,7 @@ def test_a_model_is_learned_while_the_window_is_used_and_then_heard(start, sound
     assert d.session.rendering.achieved_octaves == pytest.approx(-1.0, abs=0.1)
     assert phase(d) is Phase.RUNNING
 
-    d.wait_until(lambda: phase(d) is Phase.DONE)
+    d.wait_until(lambda: phase(d) is Phase.DONE, timeout_s=240)
     assert learn.line.label["text"] == "My drones is learned"
     d.receive_events()
     d.click(learn.line.button)
@@ -107,17 +100,17 @@ def test_a_model_is_learned_while_the_window_is_used_and_then_heard(start, sound
     d.settle()
     (model,) = list_models(tmp_path / "preferences/models")
     assert d.session.processor.loaded.audit["verdict"] == model.verdict
-    assert model_entries(d) == ["Built-in pattern", "✓ My drones"]
+    assert d.entries_of("Use") == ["Built-in pattern", "✓ My drones"]
     library = d.session.library_state(d.window.target)
     assert sum(library.histogram.counts) == 5
 
     d.close()
     again = start()  # another session
     assert again.session.processor.loaded is not None
-    assert model_entries(again) == ["Built-in pattern", "✓ My drones"]
+    assert again.entries_of("Use") == ["Built-in pattern", "✓ My drones"]
     again.layout.menu_bar.dynamic_menus["Use"].invoke(0)
     again.wait_until(lambda: again.session.processor.loaded is None)
-    assert model_entries(again) == ["✓ Built-in pattern", "My drones"]
+    assert again.entries_of("Use") == ["✓ Built-in pattern", "My drones"]
 
 
 def test_quitting_while_a_model_is_learned_asks_first_and_takes_the_stage_along(start, sounds, tmp_path):
@@ -142,6 +135,31 @@ def test_quitting_while_a_model_is_learned_asks_first_and_takes_the_stage_along(
     assert d.is_closed
     assert not process.is_alive
     assert list_models(tmp_path / "preferences/models")[0].is_unfinished
+
+
+def test_a_learning_is_stopped_from_its_page_and_continued(start, sounds, tmp_path):
+    d = start()
+    learn = d.window.learn
+    open_learning(d)
+    add(d, sounds)
+    d.click(learn.view.choose_page.start_button)
+    d.wait_until(lambda: phase(d) is Phase.ASKING)
+    d.receive_events()
+    run = learn.view.run_page
+    d.click(run.stop_button)
+    d.wait_until(lambda: phase(d) is Phase.STOPPED)
+    assert run.title["text"] == "My drones was stopped"
+    d.receive_events()
+    d.click(run.resume_button)
+    d.wait_until(lambda: phase(d) is Phase.ASKING)
+    d.receive_events()
+    d.click(run.go_on_button)
+    d.wait_until(lambda: phase(d) is Phase.RUNNING)
+    d.receive_events()
+    d.click(run.cancel_button)
+    d.wait_until(lambda: phase(d) is Phase.STOPPED)
+    (model,) = list_models(tmp_path / "preferences/models")
+    assert (model.name, model.is_unfinished) == ("My drones", True)
 
 
 def test_what_can_not_be_learned_from_is_refused_in_one_line(start, sounds, tmp_path):

@@ -230,7 +230,9 @@ def test_an_output_is_remembered_and_another_can_be_chosen_when_it_disappears(st
     device.connected = ("headphones", "speakers")
     device.streams[-1].vanish()
     d.wait_until(lambda: "no sound: the output interface stopped" in d.layout.status.label["text"])
-    d.window.transport.choose_output("headphones")
+    assert d.entries_of("Output device") == ["Default device", "speakers", "headphones"]
+    d.choose_from("Output device", "headphones")
+    assert d.entries_of("Output device") == ["Default device", "speakers", "✓ headphones"]
     d.window.transport.toggle_play()
     d.wait_until(lambda: d.playback.is_playing)
     assert device.streams[-1].output["name"] == "headphones"

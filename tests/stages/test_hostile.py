@@ -411,6 +411,12 @@ MALICIOUS_PICKLES = {
     "storages of 10 GB": lambda data: data.replace(b"K\x10t", b"\x8a\x08" + struct.pack("<q", 10**10) + b"t"),
     "string of 3 GB as a shape": lambda data: data.replace(b"QK\0K\2\x85", b"QK\0X\3\0\0\0abcJ\xff\xff\xff\x3f\x86", 1),
     "tensor beyond its record": lambda data: data.replace(b"QK\0K\2\x85", b"QK\1K\2\x85", 1),
+    "tensor that skips values": lambda data: data.replace(b"QK\0K\2\x85", b"QK\0K\2\x85", 1).replace(
+        b"K\1\x85", b"K\2\x85", 1
+    ),
+    "record of another length": lambda data: data.replace(b"K\x10t", b"K\x11t", 1),
+    "record of integers": lambda data: data.replace(b"FloatStorage", b"LongStorage", 1),
+    "no record": lambda data: data.replace(b"storage", b"Storage", 1),
     "tensor of many dimensions": lambda data: data.replace(b"QK\0K\2\x85", b"QK\0(" + 65 * b"K\1" + b"t", 1),
     "place of one billion": lambda data: data[:-1] + b"r" + struct.pack("<I", 10**9) + b".",
     "20,000 nested tuples as a key": lambda _: b"\x80\2})" + b"\x85" * 20_000 + b"Ns.",
