@@ -57,6 +57,12 @@ def test_the_change_at_frames_is_interpolated_between_the_steps(field):
     np.testing.assert_allclose(found[:, inside], expected[:, inside], atol=0.05)
 
 
+def test_the_change_at_the_first_of_some_frames_is_interpolated_with_the_step_before(field):
+    frames, whole = np.arange(43, 61), change_db(field, AMOUNTS["texture"])
+    expected = lerp_weights((frames + 0.5) / STEP_FRAMES, whole.shape[1]).interpolate(whole)
+    np.testing.assert_allclose(field.gain_db_of_frames(AMOUNTS["texture"], frames), expected, atol=1e-3)
+
+
 def test_the_change_at_a_few_frames_is_near_that_of_their_steps(field):
     frames = np.linspace(0, field.analysis.x.shape[1] - 1, 20).astype(int)
     expected = change_db(field, AMOUNTS["texture"])[:, frames // STEP_FRAMES]

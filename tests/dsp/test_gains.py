@@ -16,6 +16,7 @@ from neural_grain.dsp.gains import (
     channel_gains_db,
     lerp_weights,
     powers_before_expander,
+    quieter_around,
     smooth_change,
     spectral_expander,
     step_gains,
@@ -56,7 +57,51 @@ def test_gains_are_interpolated_linearly_between_the_centres_of_the_steps():
     np.testing.assert_allclose(interpolated, np.interp(times, [0.5, 1.5, 2.5, 3.5], values))
 
 
+def slow_powers(parts: GainComponents, amounts: Amounts, shares: np.ndarray) -> np.ndarray:
+    """Powers of the bands after all gains of the bands, step by step from their description."""
+    powers = np.zeros(parts.texture_db.shape)
+    for step in range(powers.shape[1]):
+        tones, texture, base = (10 ** (x[:, step] / 10) for x in (parts.tones_db, parts.texture_db, parts.base_db))
+        factor = 10 ** (amounts.texture_db / 10)
+        raised = np.minimum(factor, 10 ** (20 * parts.present[:, step] / 10)) if factor > 1 else factor
+        power = tones + texture * raised + base * (factor - raised)
+        weights, level_db = power * shares, 10 * np.log10(power)
+        loud_db = (weights * level_db).sum() / weights.sum() + parts.quieter_db[step]
+        power = power * 10 ** (amounts.fill * np.maximum(loud_db - level_db, 0) / 10)
+        level_db = 10 * np.log10(power)
+        if amounts.expander < 0:
+            level_db += amounts.expander * (level_db - level_db.mean())
+        else:
+            level_db += amounts.expander * parts.expander_db[:, step]
+        powers[:, step] = 10 ** (level_db / 10)
+    return powers
+
+
 class TestBandGains:
+    @pytest.mark.parametrize(
+        "amounts",
+        [
+            Amounts(-30.0, 0.0),
+            Amounts(8.0, 0.0),
+            Amounts(20.05, 0.0),
+            Amounts(26.0, -0.3, fill=0.4),
+            Amounts(-6.0, 0.5),
+        ],
+    )
+    def test_they_equal_a_calculation_step_by_step(self, amounts):
+        rng = np.random.default_rng(4)
+        present = rng.uniform(0, 1, (128, 6)) * (rng.random((128, 6)) < 0.8)
+        parts = components(random_levels_db(6), random_levels_db(6, seed=1), present.astype(np.float32))
+        parts = parts._replace(
+            base_db=random_levels_db(6, seed=2), quieter_db=-rng.uniform(0, 30, 6).astype(np.float32)
+        )
+        np.testing.assert_allclose(powers_of(parts, amounts), slow_powers(parts, amounts, SHARES), rtol=2e-4)
+
+    def test_what_is_raised_a_little_beyond_the_limit_is_generated(self):
+        parts = components(random_levels_db(), random_levels_db(seed=1))
+        generated_db = band_gains(parts, Amounts(20.01, 0.0), SHARES).generated_db
+        np.testing.assert_allclose(generated_db, parts.base_db + 10 * np.log10(10**2.001 - 100), atol=0.01)
+
     def test_noise_is_raised_up_to_a_limit_and_the_rest_is_generated(self):
         parts = components(random_levels_db(), random_levels_db(seed=1) / 2)
         gains = band_gains(parts, Amounts(26.0, 0.0), SHARES)
@@ -126,8 +171,30 @@ class TestChannelGains:
         gains_db = channel_gains_db(np.array(before), np.array(after), np.full(2, apart))
         np.testing.assert_array_equal(gains_db, 0)
 
+    def test_a_gain_is_the_change_beyond_the_tolerance_as_far_as_channels_are_apart(self):
+        before, after = np.array([0.5, 0.3, 0.2]), np.array([0.5, 0.9, 0.05])
+        gains_db = channel_gains_db(before, after, np.array([1.0, 0.5, 0.25]))
+        change_db = 10 * np.log10(after / before / after.sum())
+        expected = [-(change_db[0] + 0.4), -0.5 * (change_db[1] - 0.4), -0.25 * (change_db[2] + 0.4)]
+        np.testing.assert_allclose(gains_db, expected, atol=1e-4)
+
+
+class TestQuieterAround:
+    def test_it_is_the_distance_to_the_quietest_neighbour(self):
+        found = quieter_around(np.array([-10.0, -30, -20, -25, -24]))
+        np.testing.assert_array_equal(found, [-20, 0, -10, 0, -1])
+
 
 class TestSmoothChange:
+    @pytest.mark.parametrize("n", [1, 2, 12, 13, 60])
+    def test_it_is_a_bilateral_filter(self, n):
+        """A Hann window of 12 steps to either side, and a Gaussian that is 1/e at 6 dB."""
+        change_db = np.random.default_rng(n).normal(0, 6, n)
+        steps = np.arange(n)
+        near = np.where(abs(steps[:, None] - steps) < 13, 0.5 + 0.5 * np.cos(np.pi * (steps[:, None] - steps) / 13), 0)
+        weights = near * np.exp(-(((change_db[:, None] - change_db) / 6) ** 2))
+        np.testing.assert_allclose(smooth_change(change_db), weights @ change_db / weights.sum(axis=1), atol=1e-5)
+
     def test_a_steady_change_stays(self):
         np.testing.assert_allclose(smooth_change(np.full(50, 7.0)), 7.0, rtol=1e-6)
 

@@ -68,3 +68,8 @@ def test_a_missing_grain_field_is_not_replaced_by_a_default(name):
     del record["grain"][name]
     with pytest.raises(PipelineError, match=f"x.pt: settings.grain: object missing required field {name}"):
         parse_spectrogram_settings(record, "x.pt: settings")
+
+
+@pytest.mark.parametrize(("sr", "n_fft"), [(102_400, 1_024), (163_840, 32_768)])
+def test_windows_of_exactly_10_and_200_ms_are_accepted(sr, n_fft):
+    assert GrainSettings(sample_rate_hz=sr, n_fft=n_fft, hop_length=n_fft // 4).n_fft_for(sr) == n_fft
