@@ -9,7 +9,16 @@ from rendering import samples_of, solver_of
 
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.move import move_grain
-from neural_grain.dsp.move_curve import MISSED, MOVED, OUT_OF_REACH, SILENT, CurveRendering, CurveSolver, move_along
+from neural_grain.dsp.move_curve import (
+    MISSED,
+    MOVED,
+    OUT_OF_REACH,
+    SILENT,
+    CurveRendering,
+    CurveSolver,
+    GrainContour,
+    move_along,
+)
 
 RAMP = GrainCurve.of([(0, -2), (6, 2)])
 STEPS = GrainCurve.of([(0, -1.5), (2, -1.5), (2.001, 1), (4, 1), (4.001, 0), (6, 0)])
@@ -28,6 +37,19 @@ def solver() -> CurveSolver:
 @pytest.fixture(scope="module")
 def stepped(solver) -> CurveRendering:
     return move_along(solver, STEPS)
+
+
+def test_a_contour_says_what_became_of_each_second():
+    grain = np.array([0.01, 0.02, 0.04, 0.03, np.nan])
+    achieved, requested = np.array([1.0, 0.5, -2.0, 1.0, np.nan]), np.array([1.02, 1.0, -1.0, 1.5, 1.0])
+    is_out_of_reach = np.array([False, True, False, False, False])
+    contour = GrainContour(grain, grain * 2**-achieved, requested, is_out_of_reach)
+    assert contour.states == [MOVED, OUT_OF_REACH, MISSED, MISSED, SILENT]
+    np.testing.assert_allclose(contour.achieved_octaves, achieved)
+    np.testing.assert_allclose(contour.errors(), [0.02, 1.0, 0.5])
+    mixed = contour.mixed(grain)
+    np.testing.assert_allclose(mixed.achieved_octaves[:4], 0, atol=1e-12)
+    np.testing.assert_allclose(mixed.errors(), [0.02, 1.0, 0.5])
 
 
 class TestLaw:

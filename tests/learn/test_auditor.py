@@ -29,6 +29,18 @@ def test_white_texture_without_tones_is_flat():
     assert log_flatness(tones.exp(), texture.exp(), BANDS).abs().max() < 1e-3
 
 
+def test_grain_is_the_mean_flatness_of_the_cells_within_40_db_of_the_loudest():
+    tones, texture = (random_levels(3, seed=seed, low_db=-30.0) for seed in (0, 1))
+    texture[1, :, 2:5] -= 12.0  # neper of power: 52 dB, so that these cells do not count
+    tones[1, :, 2:5] -= 12.0
+    flatness, power = log_flatness(tones.exp(), texture.exp(), BANDS).exp(), (tones.exp() + texture.exp()).numpy()
+    weighted = (power * BANDS.fractions.numpy()).sum(axis=1)
+    for i, found in enumerate(log2_grain(tones.exp(), texture.exp(), BANDS)):
+        active = weighted[i] >= weighted[i].max() * 1e-4
+        assert active.sum() == (5 if i == 1 else 8)
+        assert float(found) == pytest.approx(math.log2(flatness[i][torch.from_numpy(active)].mean()), abs=1e-4)
+
+
 def test_a_gain_of_the_texture_of_a_sound_that_is_all_texture_changes_nothing():
     texture = random_levels(2)
     assert grain_change(torch.full_like(texture, -60.0), texture, texture - 1.0).abs().max() < 1e-4

@@ -169,20 +169,22 @@ class TestLengthOfAnEpoch:
 
 
 class TestInterruption:
+    @pytest.mark.parametrize("epoch", [1, 2])
     def test_a_run_that_is_stopped_after_any_step_and_resumed_ends_with_the_same_weights(
-        self, short_run, tmp_path, monkeypatch
+        self, short_run, tmp_path, monkeypatch, epoch
     ):
         folder = output_folder(tmp_path / "run")
         steps = itertools.count(1)
         stop = contextlib.nullcontext(
-            lambda: next(steps) == 14  # the sixth step of the second epoch is not done
+            # The sixth step of the epoch is not done. It is asked after each of eight steps, and at the end of an epoch.
+            lambda: next(steps) == {1: 5, 2: 14}[epoch]
         )
         with monkeypatch.context() as patch:
             patch.setattr(training, "stop_after_step", lambda: stop)
             with pytest.raises(KeyboardInterrupt):
                 train(short_run.pairs, short_run.options, folder)
         content = read_checkpoint(folder / "checkpoints/latest.pt")
-        assert (len(content["history"]), content["begun"]["step"]) == (1, 5)
+        assert (len(content["history"]), content["begun"]["step"]) == (epoch - 1, 5)
         resumed = train(short_run.pairs, short_run.options, folder, resume=True)
         assert len(resumed.history) == 2
         assert_same_weights(resumed.model, short_run.trained.model)
