@@ -96,6 +96,9 @@ class Job:
 def output_name(source: Path, target: RenderTarget, number: int = 1) -> str:
     """Default name of an output: drone_grain-2.0.wav for octaves, drone_grain0.02.wav for a grain, drone_curve.wav.
 
+    The numbers of an LFO are in the name, as in drone_lfo0.25Hz_1.5oct_triangle_grain-1.0.wav, because several are
+    tried on one sound. Curves from files have one name, and so have contours.
+
     A mix follows, as in drone_grain-2.0_mix50_-3dB.wav.
 
     The tones alone are drone_grain-2.0_tones.wav, and those of the sound as it is drone_tones.wav. A name that would be
@@ -105,16 +108,29 @@ def output_name(source: Path, target: RenderTarget, number: int = 1) -> str:
     ----------
     number : above 1 it tells outputs of one target apart, as in drone_grain-2.0 (2).wav
     """
-    octaves_label = f"{target.octaves:+.2f}".removesuffix("0")
-    label = octaves_label if target.target_grain is None else f"{target.target_grain:.3g}"
+    label = _octaves_label(target.octaves) if target.target_grain is None else f"{target.target_grain:.3g}"
     position = "" if target.layer and target.is_unmoved else f"_grain{label}"
-    if target.curve is not None:
-        position = {Lfo: "_lfo", ReferenceContour: "_contour"}.get(type(target.curve), "_curve")
+    if isinstance(target.curve, Lfo):
+        position = _lfo_label(target.curve)
+    elif target.curve is not None:
+        position = "_contour" if isinstance(target.curve, ReferenceContour) else "_curve"
     mix = "" if target.mix.wet == 1 else f"_mix{target.mix.percent:g}"
     mix += f"_{target.mix.gain_db:+g}dB" if target.mix.gain_db else ""
     layer = f"_{target.layer}" if target.layer else ""
     ending = f"{position}{mix}{layer}{f' ({number})' if number > 1 else ''}.wav"
     return name_of(source.stem, ending)
+
+
+def _octaves_label(octaves: float) -> str:
+    return f"{octaves:+.2f}".removesuffix("0")
+
+
+def _lfo_label(lfo: Lfo) -> str:
+    """What differs from a sine around 0 follows rate and depth."""
+    seed = f"{lfo.seed}" if lfo.shape == "random" else ""
+    shape = "" if lfo.shape == "sine" else f"_{lfo.shape}{seed}"
+    centre = f"_grain{_octaves_label(lfo.centre)}" if lfo.centre else ""
+    return f"_lfo{lfo.rate_hz:g}Hz_{lfo.depth:g}oct{shape}{centre}"
 
 
 def name_of(stem: str, ending: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 import soundfile as sf
 from conftest import SR, drone
 
-from neural_grain.app.targets import MAX_NAME_BYTES, RenderTarget, free_output
+from neural_grain.app.targets import MAX_NAME_BYTES, RenderTarget, free_output, output_name
+from neural_grain.dsp.curve import Lfo
 from neural_grain.dsp.mix import Mix
 from neural_grain.session.state import Session
 from neural_grain.session.worker import Worker
@@ -34,6 +35,18 @@ def test_the_first_free_name_beside_the_source_is_found_whatever_has_the_others(
     assert free_output(source, TARGET) == folder / "drone_grain-2.0 (4).wav"
     mixed = RenderTarget(-2.0, layer="tones", mix=Mix(0.5))
     assert free_output(source, mixed) == folder / "drone_grain-2.0_mix50_tones.wav"
+
+
+@pytest.mark.parametrize(
+    ("lfo", "name"),
+    [
+        (Lfo(2.0, 1.0), "drone_lfo2Hz_1oct.wav"),
+        (Lfo(0.25, 1.5, "triangle", centre=-1.0), "drone_lfo0.25Hz_1.5oct_triangle_grain-1.0.wav"),
+        (Lfo(1.0, 3.0, "random", seed=7), "drone_lfo1Hz_3oct_random7.wav"),
+    ],
+)
+def test_the_name_of_an_output_has_the_numbers_of_its_lfo(source, lfo, name):
+    assert output_name(source, RenderTarget(lfo.centre, curve=lfo)) == name
 
 
 def test_the_smallest_grain_is_a_finite_number_of_octaves_away():
