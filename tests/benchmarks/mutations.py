@@ -2,7 +2,8 @@
 
 A mutation replaces one expression or statement by a wrong one: another comparison or arithmetic operator, another
 constant, `and` for `or`, a condition turned round, a bound off by one, two arguments swapped, a statement left out.
-Docstrings, annotations, decorators and texts that are shown are left as they are, and so are calls that only show them.
+Docstrings, annotations, decorators and texts that are shown are left as they are. So is what changes no result: calls
+that only show texts or give memory back, and the check of `zip` that its arguments are equally long.
 
 In: the source text of a module. Out: a list of `Mutation`, in the order of the text.
 """
@@ -44,7 +45,8 @@ OPPOSITES = {
     for name, opposite in (pair, pair[::-1])
 }
 COMMUTATIVE = {*OPPOSITES, "isclose", "allclose", "hypot", "add", "multiply", "gcd", "logaddexp", "array_equal"}
-SHOWS_TEXT = {"print", "warn", "debug", "info", "warning", "error"}  # calls of these change nothing that is computed
+#: Calls of these change nothing that is computed: they show texts, or give memory back.
+NO_RESULT = {"print", "warn", "debug", "info", "warning", "error", "release_pages"}
 REMOVABLE = (ast.AugAssign, ast.Raise, ast.Break, ast.Continue, ast.Delete)
 
 
@@ -120,7 +122,7 @@ class _Finder:
         if isinstance(statement, (ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, ast.Assert)):
             return
         if isinstance(statement, ast.Expr):
-            if isinstance(statement.value, ast.Constant) or self._shows_text(statement.value):
+            if isinstance(statement.value, ast.Constant) or self._has_no_result(statement.value):
                 return
             yield "removed statement", statement, "pass"
         if isinstance(statement, REMOVABLE):
@@ -146,7 +148,7 @@ class _Finder:
             for child in value if isinstance(value, list) else [value]:
                 if not isinstance(child, ast.AST) or isinstance(child, (ast.stmt, ast.excepthandler, ast.JoinedStr)):
                     continue
-                if self._shows_text(child):
+                if self._has_no_result(child) or (isinstance(child, ast.keyword) and child.arg == "strict"):
                     continue
                 if isinstance(child, (ast.expr, ast.Slice)):
                     yield child
@@ -158,8 +160,8 @@ class _Finder:
             return ""
         return getattr(node.func, "attr", getattr(node.func, "id", ""))
 
-    def _shows_text(self, node: ast.AST) -> bool:
-        return self._name_called(node) in SHOWS_TEXT
+    def _has_no_result(self, node: ast.AST) -> bool:
+        return self._name_called(node) in NO_RESULT
 
     def _wrong(self, node: ast.expr | ast.Slice) -> Iterator[tuple[str, str]]:
         """Kind and text of the wrong expressions that may stand for a right one."""
