@@ -35,7 +35,7 @@ from pathlib import Path
 from mutations import Mutation, find_mutations, is_real
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = "tests/dsp,tests/learn,tests/golden,tests/app/test_processor.py,tests/stages/test_hostile.py"
+TESTS = "tests/dsp,tests/learn,tests/golden,tests/app/test_processor.py,tests/stages/test_curves.py,tests/stages/test_hostile.py"
 NOT_COPIED = (".git", ".venv*", "__pycache__", ".*_cache", "docs", ".assets")
 PATIENCE, PATIENCE_S = 10, 10  # a test has failed after this many times its usual time, and so many seconds more
 TRACE_S = 1800  # for a file of tests on the code as it is
