@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import SR, drone, noise
+from conftest import SR, drone, noise, sine
 from rendering import SETTINGS
 
+from neural_grain.audio import sound as audio_sound
 from neural_grain.audio.sound import sound_from_array
-from neural_grain.dsp.contour import ReferenceContour, Seconds, measure_local_grain
+from neural_grain.dsp.contour import FramePlaces, ReferenceContour, Seconds, measure_local_grain
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.flatness import grain_per_frame, measure_grain
 
@@ -34,6 +35,35 @@ def test_the_grain_of_a_second_is_that_of_a_sound_that_holds_nothing_else(sr):
     grain = seconds_of(np.concatenate(parts), sr).grain
     for second, part in zip(grain, parts, strict=True):
         assert second == pytest.approx(measure_grain(sound_from_array(part, sr), GRAIN), rel=0.03)
+
+
+@pytest.mark.parametrize("n_samples", [3_000, 44_100, 66_149, 66_150, 66_151, 100_000])
+def test_frames_lie_in_the_second_of_their_middle_and_within_it_if_they_do_not_reach_beyond(n_samples):
+    places = FramePlaces.of(sound_from_array(noise(3.0)[:n_samples], SR), GRAIN)
+    n_seconds = max(1, n_samples // SR + (n_samples % SR >= SR / 2))
+    starts = range(0, n_samples - 2_048 + 1, 512)
+    second = [min((start + 1_024) // SR, n_seconds - 1) for start in starts]
+    assert places.of_second.tolist() == second
+    ends = [n_samples if i == n_seconds - 1 else (i + 1) * SR for i in second]
+    within = [i * SR <= start and start + 2_048 <= end for start, i, end in zip(starts, second, ends, strict=True)]
+    assert places.is_within.tolist() == within
+    np.testing.assert_allclose(places.times_s, [(start + 1_024) / SR for start in starts])
+
+
+@pytest.mark.parametrize("block_frames", [1, 7, 128])
+def test_the_flatness_of_a_frame_is_relative_to_the_loudest_bin_of_its_second(monkeypatch, block_frames):
+    monkeypatch.setattr(audio_sound, "BLOCK_FRAMES", block_frames)
+    y = np.concatenate([drone(-60, 1.0), 0.01 * sine(2_000, 1.0), drone(-30, 0.7, seed=1)]).astype(np.float32)
+    seconds, frames = seconds_of(y), np.lib.stride_tricks.sliding_window_view(y, 2_048)[::512]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(2_048) / 2_048)
+    hz = np.fft.rfftfreq(2_048, 1 / SR)
+    P = np.square(np.abs(np.fft.rfft(frames * window)))[:, (hz >= 50) & (hz <= 15_000)]
+    for second in range(3):
+        members = seconds.places.of_second == second
+        floor = P[members & seconds.places.is_within].max() * 1e-10
+        bins = np.maximum(P[members], floor)
+        expected = np.exp(np.log(bins).mean(axis=1)) / bins.mean(axis=1)
+        np.testing.assert_allclose(seconds.flatness[members], expected, rtol=2e-3)
 
 
 def test_a_short_rest_belongs_to_the_last_second_and_a_longer_one_is_a_second():
@@ -76,6 +106,15 @@ class TestRequest:
         expected = np.log2(seconds.grain[[0, 3]] / [0.00004, 0.00002])
         np.testing.assert_allclose(curve.octaves_at(np.array([0.5, 3.5])), expected, atol=1e-6)
         np.testing.assert_allclose(curve.octaves_at(np.array([0.1, 3.9])), expected, atol=1e-6)
+        times_s = [second + at for second in range(4) for at in (0.02, 0.98)]
+        np.testing.assert_allclose([seconds for seconds, _ in curve.points], times_s)
+        steep = seconds.curve_to(ReferenceContour((1e-9, 1.0)))
+        assert [octaves for _, octaves in steep.points[:2] + steep.points[-2:]] == [3, 3, -3, -3]
+
+    def test_seconds_without_grain_are_left_out_of_the_curve_to_a_reference(self):
+        seconds = seconds_of(np.concatenate((drone(-40, 1.0), np.zeros(SR), drone(-40, 1.0))))
+        times_s = [seconds for seconds, _ in seconds.curve_to(ReferenceContour((3e-5,))).points]
+        np.testing.assert_allclose(times_s, [0.02, 0.98, 2.02, 2.98])
 
     def test_silent_seconds_of_a_reference_are_bridged(self):
         seconds = seconds_of(np.concatenate([drone(-45, 1.0, seed=i) for i in range(3)]))
