@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 from conftest import SR
 from learning import BREATH_BAND, N_CELLS, SETTINGS, breathy_tiles, randomised
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from neural_grain.data.pictures import save_figure
@@ -44,29 +44,75 @@ def test_a_sample_shows_the_texture_unchanged_at_0_and_what_would_be_generated()
     assert np.abs(sample.generated - sample.pattern).max() > 1
 
 
-def test_the_history_draws_columns_that_exist(tmp_path):
-    columns = {field.name for field in fields(EpochScores)}
-    assert all(name in columns for names in HISTORY_PANELS.values() for name in names)
-    history = [EpochScores(epoch, *(epoch + i / 10 for i in range(9))) for epoch in (1, 2)]
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """The figures that are saved."""
+    saved: list[Figure] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: saved.append(figure) or save_figure(figure, path))
+    return saved
+
+
+def curves(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """The points of the lines that have a name, by name."""
+    lines = (line for line in axes.lines if not line.get_label().startswith("_"))
+    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in lines}
+
+
+@pytest.mark.parametrize(("n_epochs", "marker"), [(2, "."), (3, "")])
+def test_the_history_draws_the_scores_of_every_epoch_and_those_without_a_model(tmp_path, drawn, n_epochs, marker):
+    epochs = range(1, n_epochs + 1)
+    history = [EpochScores(epoch, *(epoch + i / 10 for i in range(9))) for epoch in epochs]
     draw_history(tmp_path / "history.png", history, HeldOutScores(3.0, 0.1))
     assert size(tmp_path / "history.png") == (1100, 700)
+    panels = {axes.get_title(): axes for axes in drawn[0].axes}
+    assert panels.keys() == HISTORY_PANELS.keys()
+    for title, columns in HISTORY_PANELS.items():
+        found = curves(panels[title])
+        expected = {name.replace("_", " "): [(row.epoch, getattr(row, name)) for row in history] for name in columns}
+        if "distance" in title:
+            expected["held out, without a model"] = [(0, 3.0), (1, 3.0)]
+        assert found == expected or len(columns) == 1
+        assert list(zip(*panels[title].lines[0].get_data(), strict=True)) == expected[columns[0].replace("_", " ")]
+        assert panels[title].lines[0].get_marker() == marker
+        assert (panels[title].get_legend() is not None) == (len(columns) > 1)
+        assert panels[title].get_ylim()[0] == 0
 
 
-def test_a_sample_and_an_audit_are_drawn(tmp_path, monkeypatch):
-    drawn, model, tiles = [], randomised(), breathy_tiles(4)
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure) or save_figure(figure, path))
+def test_a_sample_shows_its_levels_in_time_and_bands(tmp_path, drawn):
+    model, tiles = randomised(), breathy_tiles(4)
     draw_sample(tmp_path / "sample.png", model, tiles, SETTINGS)
+    assert size(tmp_path / "sample.png") == (1900, 650)
     panels = {axes.get_label(): axes for axes in drawn[0].axes}
     sample = make_sample(model, tiles, int(tiles.texture.mean((1, 2)).argsort()[2]))
-    for name, level_db in {"tones": sample.tones, "-3": sample.texture[0], "+3": sample.texture[-1]}.items():
+    names = ["tones", "-3", "-1.5", "+0", "+1.5", "+3"]
+    for name, level_db in zip(names, (sample.tones, *sample.texture), strict=True):
         image = panels[name].images[0]
         assert image.get_extent() == pytest.approx([0, N_CELLS * 32 * 512 / SR, 0, 128])
         assert (image.get_clim(), image.origin) == ((-100, 0), "lower")
         np.testing.assert_array_equal(image.get_array(), level_db)
-    lines = [line.get_ydata() for line in panels["levels"].lines]
-    np.testing.assert_allclose(lines, [each.mean(axis=1) for each in (sample.tones, *sample.texture)])
-    assert size(tmp_path / "sample.png") == (1900, 650)
-    rows = [AuditRow("a.wav", octaves, 0.9 * octaves, octaves < 3, 0.0, True, 0.1) for octaves in (-3.0, 0.0, 3.0)]
+        assert panels[name].get_title() == ("tones, which stay" if name == "tones" else f"texture at {name}")
+    bands = np.arange(128) + 0.5
+    for name, levels in {
+        "levels": (sample.tones, *sample.texture),
+        "pattern": (sample.pattern, sample.generated),
+    }.items():
+        for line, level_db in zip(panels[name].lines, levels, strict=True):
+            np.testing.assert_allclose(line.get_data(), (bands, level_db.mean(axis=1)))
+    assert list(curves(panels["levels"])) == ["tones", *(f"texture at {name}" for name in names[1:])]
+
+
+def test_an_audit_is_a_line_for_each_file_with_circles_beyond_its_reach(tmp_path, drawn):
+    rows = [
+        AuditRow(f"{name}.wav", octaves, share * octaves, octaves < reach, 0.0, True, 0.1)
+        for name, share, reach in (("b", 0.5, 3), ("a", 1.0, 5))
+        for octaves in (-3.0, 0.0, 3.0)
+    ]
     summary = summarise_audit(rows, held_out_violation=0.1, nearer_than_one_gain=0.1, n_files=60, spread_octaves=3.0)
     draw_audit(tmp_path / "audit.png", AuditReport(rows, summary, []))
     assert size(tmp_path / "audit.png") == (800, 700)
+    (axes,) = drawn[0].axes
+    law, *files = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
+    assert law == [(-3, -3), (3, 3)]
+    of_a, of_b = [(-3, -3), (0, 0), (3, 3)], [(-3, -1.5), (0, 0), (3, 1.5)]
+    assert files == [of_a, [], of_b, of_b[2:], []]
+    assert axes.get_title() == "\n".join(summary.verdict.split("; "))
