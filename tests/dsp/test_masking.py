@@ -16,6 +16,7 @@ from neural_grain.dsp.masking import (
     SHORT,
     TextureFilter,
     Threshold,
+    _quantile_of_noise,
     mean_over_frames,
     noise_level,
     power_to_noise,
@@ -75,6 +76,24 @@ class TestNoiseLevel:
         inside = 10 * np.log10(level_ratio[:, width:-width])
         assert np.std(inside) < 0.4
         assert np.ptp(inside.mean(axis=1)) < 0.1
+
+    @pytest.mark.parametrize(("bins", "width"), [(400, 75), (75, 75), (76, 75), (101, 3), (100, 4)])
+    def test_it_is_interpolated_between_quantiles_of_every_third_of_the_width(self, bins, width):
+        P = np.random.default_rng(bins).gamma(2.0, size=(2, bins)).astype(np.float32)
+        every = max(1, width // 3)
+        starts = range(0, bins - width + 1, every)
+        quantiles = [np.sort(P[:, start : start + width])[:, int(0.3 * width)] for start in starts]
+        centres, at = [start + width // 2 for start in starts], np.arange(bins)
+        expected = np.array([np.interp(at, centres, row) for row in np.array(quantiles).T])
+        found = noise_level(P, width, 1)
+        np.testing.assert_allclose(found * _quantile_of_noise(1), expected, rtol=1e-4)
+
+    @pytest.mark.parametrize("mean_frames", [1, 3, 5])
+    def test_the_quantile_of_noise_is_that_of_many_spectra(self, mean_frames):
+        y, window = np.random.default_rng(2).standard_normal(2**20), np.hanning(257)[:-1]
+        P = np.square(np.abs(np.fft.rfft(np.lib.stride_tricks.sliding_window_view(y, 256)[::64] * window)))[:, 4:-4]
+        mean = np.stack([P[i : len(P) - mean_frames + i] for i in range(mean_frames)]).mean(axis=0)
+        assert np.quantile(mean, 0.3) / P.mean() == pytest.approx(_quantile_of_noise(mean_frames), rel=0.02)
 
     def test_the_level_of_noise_is_its_mean_power(self):
         y = np.random.default_rng(1).standard_normal(64 * 8_192)
