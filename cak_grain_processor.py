@@ -30,7 +30,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from neural_grain.base.caches import provide_cache_folders
+from neural_grain.base.caches import provide_cache_folder
 from neural_grain.base.cli import (
     MAX_SEED,
     add_driver_arguments,
@@ -69,7 +69,7 @@ def train_and_audit(args: argparse.Namespace) -> int:
     """Run the stage: check everything that can be checked early, train, audit, report; returns the exit status."""
     options = TrainOptions(args.epochs, args.batch_size, args.seed)
     pairs = read_pairs(args.pairs)
-    provide_cache_folders()
+    provide_cache_folder()
     refuse_inputs([args.output_dir / name for name in (FINAL_NAME, AUDIT_NAME)], [args.pairs])
     refuse_foreign_reports(args.output_dir)
     for folder in (args.output_dir, args.output_dir / "checkpoints", args.output_dir / "samples"):

@@ -16,6 +16,7 @@ from neural_grain.app.outputs import FileRendering
 from neural_grain.app.plan import BatchPlan
 from neural_grain.app.report import describe_result
 from neural_grain.audio.sound import Sound, open_sound
+from neural_grain.base.caches import provide_cache_folder
 from neural_grain.base.errors import PipelineError, printable
 from neural_grain.base.files import check_writable
 from neural_grain.base.identity import refuse_inputs
@@ -64,6 +65,7 @@ def draw_report(path: Path, result: FileRendering, settings: SpectrogramSettings
     PipelineError
         If the files have no grain, or the picture can't be written.
     """
+    provide_cache_folder()
     from matplotlib.figure import Figure
 
     if result.rendering is None:

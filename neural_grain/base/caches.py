@@ -1,7 +1,7 @@
-"""Cache folders for librosa, numba and matplotlib where the user has no home, or one that can't be written to.
+"""A cache folder for matplotlib where the user has no home, or one that can't be written to.
 
-Containers often run as a user without a name or a home. There the import of librosa, and of numba by it, ends with an
-error, and matplotlib prints a warning and leaves a folder behind at each run.
+Containers often run as a user without a name or a home. There matplotlib prints a warning and leaves a folder behind at
+each run.
 """
 
 from __future__ import annotations
@@ -13,32 +13,29 @@ from pathlib import Path
 
 from neural_grain.base.errors import PipelineError
 
-#: The environment variable that names the cache folder of a library, and the name of its folders in the user's home.
-LIBRARIES = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
+VARIABLE = "MPLCONFIGDIR"  # names the folder for caches and settings of matplotlib
 
 
-def provide_cache_folders() -> None:
-    """Set the cache folders of libraries, before they are imported, where their own can't be written to.
+def provide_cache_folder() -> None:
+    """Set the cache folder of matplotlib, before it is imported, where its own can't be written to.
 
     Raises
     ------
     PipelineError
         If there is no folder for temporary files either.
     """
-    if not _default_folders("librosa"):
-        os.environ["HOME"] = str(_temporary_folder())
-    for variable, name in LIBRARIES.items():
-        given = os.environ.get(variable)
-        if not all(map(_can_be_written, [os.path.abspath(given)] if given else _default_folders(name))):
-            os.environ[variable] = str(_temporary_folder() / name)
+    given = os.environ.get(VARIABLE)
+    folders = [os.path.abspath(given)] if given else _default_folders()
+    if not folders or not all(map(_can_be_written, folders)):
+        os.environ[VARIABLE] = str(_temporary_folder() / "matplotlib")
 
 
-def _default_folders(name: str) -> list[str]:
-    """Where a library keeps its caches and settings by default; nothing if there is no home."""
+def _default_folders() -> list[str]:
+    """Where matplotlib keeps its caches and settings by default; nothing if there is no home."""
     from platformdirs import user_cache_dir, user_config_dir
 
     try:
-        return [user_cache_dir(name, appauthor=False), user_config_dir(name, appauthor=False)]
+        return [user_cache_dir("matplotlib", appauthor=False), user_config_dir("matplotlib", appauthor=False)]
     except RuntimeError:  # the user is unknown, and HOME is not set
         return []
 
@@ -53,7 +50,7 @@ def _can_be_written(folder: str) -> bool:
 
 
 def _temporary_folder() -> Path:
-    """A folder that is the same in every run and belongs to this user alone, because numba runs code from its cache."""
+    """A folder that is the same in every run and belongs to this user alone."""
     try:
         folder = Path(tempfile.gettempdir(), f"neural-grain-{os.getuid() if hasattr(os, 'getuid') else ''}")
         folder.mkdir(mode=0o700, exist_ok=True)

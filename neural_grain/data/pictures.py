@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from neural_grain.base.caches import provide_cache_folder
 from neural_grain.base.files import atomic_write
 from neural_grain.data.tiles import TilePictures
 from neural_grain.dsp.settings import SpectrogramSettings
@@ -106,6 +107,7 @@ def _indices(pixels: slice, n: int) -> np.ndarray:
 
 def draw_empty_axes(settings: SpectrogramSettings) -> EmptyAxes:
     """Draw the axes and the colour bar of a tile with matplotlib."""
+    provide_cache_folder()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -144,6 +146,7 @@ def label_axes(axes: Axes, settings: SpectrogramSettings, along: str = "y") -> N
 
 def colour_palette() -> np.ndarray:
     """The colours of the levels, from low to high, then greys from black to white. Shape (256, 3), uint8."""
+    provide_cache_folder()
     from matplotlib import colormaps
 
     colours = colormaps[PICTURE.colour_map](np.linspace(0, 1, PICTURE.n_levels))[:, :3]

@@ -17,7 +17,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from neural_grain.base.caches import provide_cache_folders
 from neural_grain.base.errors import PipelineError
 from neural_grain.base.records import parse_record
 
@@ -27,6 +26,8 @@ MAX_SAMPLE_RATE_HZ = 1_000_000  # above this rate a block of windows would fill 
 MIN_WINDOW_S = 0.01
 MAX_WINDOW_S = 0.2
 N_MELS = 128
+#: Slaney's mel scale (Auditory Toolbox, 1998): 66.7 Hz for a mel up to 1 kHz, above it 27 mels for a factor of 6.4.
+MEL_HZ, KNEE_HZ, LOG_MEL = 200 / 3, 1_000.0, math.log(6.4) / 27
 TILE_FRAMES = 256  # 3 s
 DYNAMIC_RANGE_DB = 100.0  # equals the floor of the grain, so that everything that counts as grain is in the picture
 CELL_FRAMES = 32  # a learned pattern has one value for each band and cell of 0.37 s, interpolated linearly in time
@@ -115,11 +116,18 @@ class SpectrogramSettings:
 
 def default_settings(grain: GrainSettings) -> SpectrogramSettings:
     """128 bands, spaced evenly on Slaney's mel scale over the analysis band of ``grain``."""
-    provide_cache_folders()
-    from librosa import mel_frequencies  # imported late, because librosa takes a second
+    low, high = _hz_to_mel(grain.fmin_hz), _hz_to_mel(grain.fmax_hz)
+    edges = (_mel_to_hz(low + (high - low) * i / (N_MELS + 1)) for i in range(N_MELS + 2))
+    return SpectrogramSettings(grain, tuple(round(hz, 3) for hz in edges))
 
-    edges = mel_frequencies(N_MELS + 2, fmin=grain.fmin_hz, fmax=grain.fmax_hz)
-    return SpectrogramSettings(grain, tuple(round(float(hz), 3) for hz in edges))
+
+def _hz_to_mel(hz: float) -> float:
+    """Slaney's mel scale, as in `librosa.hz_to_mel`: linear below 1 kHz, and logarithmic above."""
+    return hz / MEL_HZ if hz < KNEE_HZ else KNEE_HZ / MEL_HZ + math.log(hz / KNEE_HZ) / LOG_MEL
+
+
+def _mel_to_hz(mel: float) -> float:
+    return mel * MEL_HZ if mel < KNEE_HZ / MEL_HZ else KNEE_HZ * math.exp(LOG_MEL * (mel - KNEE_HZ / MEL_HZ))
 
 
 def settings_record(settings: SpectrogramSettings) -> dict:

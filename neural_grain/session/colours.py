@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from neural_grain.base.caches import provide_cache_folders
+from neural_grain.base.caches import provide_cache_folder
 
 LEVEL_MAP, LEVEL_EXPONENT = "inferno", 1.3
 GAIN_MAP_LIGHT, GAIN_MAP_DARK = "RdBu_r", "berlin"  # their middle, 0 dB, is near the background of each palette
@@ -19,7 +19,7 @@ GAIN_MAP_LIGHT, GAIN_MAP_DARK = "RdBu_r", "berlin"  # their middle, 0 dB, is nea
 @cache
 def colour_map(name: str) -> np.ndarray:
     """Colours of a matplotlib colour map, shape (256, 3), uint8."""
-    provide_cache_folders()
+    provide_cache_folder()
     from matplotlib import colormaps
 
     return np.round(255 * colormaps[name](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Cache folders of packages. How they are replaced is in tests/stages/test_container.py."""
+"""The cache folder of matplotlib. How it is replaced is in tests/stages/test_container.py."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def test_a_folder_that_is_missing_can_be_written_to_if_it_can_be_made(tmp_path):
 def test_a_drive_of_windows_that_is_not_there_can_not_be_written_to(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "path", ntpath)
-        is_writable = _can_be_written("Q:\\caches\\numba")
+        is_writable = _can_be_written("Q:\\caches\\matplotlib")
     assert not is_writable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import librosa
+import numpy as np
 import pytest
 
 from neural_grain.base.errors import PipelineError
@@ -68,6 +70,14 @@ def test_a_missing_grain_field_is_not_replaced_by_a_default(name):
     del record["grain"][name]
     with pytest.raises(PipelineError, match=f"x.pt: settings.grain: object missing required field {name}"):
         parse_spectrogram_settings(record, "x.pt: settings")
+
+
+@pytest.mark.parametrize(("low", "high"), [(50.0, 15_000.0), (0.0, 8_000.0), (2_000.0, 20_000.0), (10.0, 900.0)])
+def test_the_edges_of_the_bands_are_those_of_librosa(low, high):
+    edges = default_settings(GrainSettings(fmin_hz=low, fmax_hz=high)).band_edges_hz
+    expected = librosa.mel_frequencies(130, fmin=low, fmax=high)
+    np.testing.assert_allclose(edges, expected, atol=0.0006)
+    assert low != 50 or list(edges) == [round(float(hz), 3) for hz in expected]
 
 
 @pytest.mark.parametrize(("sr", "n_fft"), [(102_400, 1_024), (163_840, 32_768)])
