@@ -21,6 +21,10 @@ from types import SimpleNamespace
 # Before anything that starts threads: on products this small a second one gains nothing, and where the cores are
 # shared the two wait for each other (seen: a training fifteen times slower).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Coverage is measured in the processes of the tests. The commands that these start would take half as long again, and
+# run little that no test runs in its own process.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 import numpy as np
 import pytest

@@ -42,7 +42,9 @@ class LayerSettings:
     spread_ratio: float = 1e-3  # of the power of a transient: what the long window spreads around it is no transient
     before_ratio: float = 0.05  # the same just before a transient, where the window spreads most of it
     before_hops: int = 32  # that count as just before: 12 ms
-    spread_hops: int = 64  # before a transient, 23 ms, in which what the window spreads of it is taken out of the noise
+    spread_hops: int = (
+        128  # before a transient, 46 ms, in which what the window spreads of it is taken out of the noise
+    )
     max_density: float = 0.03  # of transients in the time of a long window, above which hits follow each other closely
     transient_passes: int = 2  # each leaves a thirtieth of the click that it found in the tones
     bound_hops: int = 1024  # in a long window
@@ -229,7 +231,7 @@ def _share_before_transients(noise: np.ndarray, gate: np.ndarray, n_fft: int) ->
     share = np.sqrt(np.minimum(1, LAYERS.max_excess * quiet / energy))
     is_open = gate[hop // 2 :: hop]
     is_open = np.pad(is_open, (0, n_hops - len(is_open)), mode="edge") > 0
-    reach = 2 * LAYERS.spread_hops
+    reach = LAYERS.spread_hops
     is_before = maximum_filter1d(is_open, reach, origin=-(reach // 2 - 1)) & ~is_open
     density = uniform_filter1d(is_open.astype(float), LAYERS.gate_hops, origin=LAYERS.gate_hops // 2 - 1)  # of the past
     share[:, ~is_before | (density > LAYERS.max_density)] = 1

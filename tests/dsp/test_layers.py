@@ -12,7 +12,16 @@ from scipy.signal import lfilter
 
 from neural_grain.audio.sound import sound_from_array
 from neural_grain.dsp import layers as dsp_layers
-from neural_grain.dsp.layers import LAYERS, Layers, split_layers
+from neural_grain.dsp.layers import (
+    LAYERS,
+    Layers,
+    _at_samples,
+    _hop_energy,
+    _possible_share,
+    _share_before_transients,
+    split_layers,
+    transient_gate,
+)
 
 EDGE_S = 0.2  # a sound that begins or ends at once has a transient there
 RATES = (8_000, 22_050, 48_000, 96_000)
@@ -173,3 +182,93 @@ class TestNothingElseMatters:
             arrays(split_layers(sound, SETTINGS.grain)), arrays(split_layers(cut, SETTINGS.grain)), strict=True
         ):
             np.testing.assert_array_equal(one, other)
+
+
+def slow_energy(x: np.ndarray, hop: int) -> np.ndarray:
+    """Sum of squares of each hop over its nominal length, also for the last one, which may be shorter."""
+    return np.stack([(x[:, i : i + hop].astype(float) ** 2).sum(axis=1) / hop for i in range(0, x.shape[1], hop)], 1)
+
+
+def around(values: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Values (rows, n) from ``first`` to ``last`` places after each, with the ends continued: (rows, n, places)."""
+    n = values.shape[1]
+    return values[:, np.clip(np.arange(n)[:, None] + np.arange(first, last + 1), 0, n - 1)]
+
+
+def slow_gate(x: np.ndarray, hop: int) -> np.ndarray:
+    """`transient_gate` at the hops, from its description."""
+    energy = slow_energy(np.diff(x, prepend=x[:, :1]), hop)
+    energy = np.pad(energy, ((0, 0), (0, -energy.shape[1] % 16)), mode="edge")
+    groups = energy.reshape(len(x), -1, 16)
+    quiet = np.sort(around(groups.mean(axis=2), -32, 32), axis=2)[..., int(0.2 * 65)]
+    spread = 1e-3 * around(groups.max(axis=2), -16, 16).max(axis=2)
+    smooth = around(energy, -1, 1).mean(axis=2)
+    ahead = around(smooth, 0, 31).max(axis=2)
+    reference = np.maximum(np.maximum(quiet, spread).repeat(16, axis=1), 0.05 * ahead)
+    above_db = 10 * np.log10((smooth / np.maximum(reference, 1e-37)).max(axis=0) + 1e-9)
+    return around(np.clip((above_db - 7) / 3, 0, 1)[None], -15, 0).max(axis=2)[0]
+
+
+@pytest.fixture
+def clicks_over_noise() -> np.ndarray:
+    """Noise with clicks that are louder, a little louder, and hardly louder, in two channels."""
+    y = np.stack([noise(1.5, level=0.01), noise(1.5, seed=1, level=0.003)])
+    for i, level in enumerate((0.8, 0.1, 0.05, 0.04, 0.03, 0.02)):
+        y[i % 2, 7_000 + 9_001 * i] += level
+    return y.astype(np.float32)
+
+
+class TestStepByStep:
+    @pytest.mark.parametrize("n", [64, 65, 79, 80])
+    def test_the_energy_of_hops(self, n):
+        x = noise(0.1)[: 2 * n].reshape(2, n).astype(np.float32)
+        np.testing.assert_allclose(_hop_energy(x, 16), slow_energy(x, 16), rtol=1e-5)
+
+    def test_values_of_hops_are_interpolated_between_their_middles(self):
+        values = np.array([[1.0, 3.0, 2.0]])
+        expected = np.interp(np.arange(44), [8, 24, 40], values[0])
+        np.testing.assert_allclose(_at_samples(values, 16, 44)[0], expected, atol=1e-6)
+
+    def test_the_gate_opens_where_the_texture_is_much_louder_than_around(self, clicks_over_noise):
+        gate, expected = transient_gate(clicks_over_noise, 8_192), slow_gate(clicks_over_noise, 16)
+        assert ((expected > 0.1) & (expected < 0.9)).any()
+        np.testing.assert_allclose(gate[8::16], expected[: len(gate[8::16])], atol=2e-3)
+
+    def test_noise_just_before_a_transient_is_no_louder_than_twice_its_median(self):
+        """In 126 hops of 16 samples before it, where fewer than 3 % of the time before are transients."""
+        x = noise(1.0, level=0.01).astype(np.float32)[None]
+        x[:, 29_000:30_000] *= 8
+        gate = np.zeros(SR, np.float32)
+        gate[30_000:30_200] = 1
+        share = _share_before_transients(x, gate, 8_192)[0]
+        energy = around(slow_energy(x, 16), -8, 7).mean(axis=2)[0]
+        groups = np.pad(slow_energy(x, 16), ((0, 0), (0, -2_757 % 16)), mode="edge").reshape(1, -1, 16).mean(axis=2)
+        quiet = np.sort(around(groups, -64, 0), axis=2)[0, :, 32].repeat(16)[: len(energy)]
+        expected = np.sqrt(np.minimum(1, 2 * quiet / energy))
+        hops = np.arange(1_750, 1_874)
+        assert expected[hops].min() < 0.4
+        np.testing.assert_allclose(share[16 * hops + 8], expected[hops], rtol=0.02)
+        assert np.all(share[: 16 * 1_748] == 1)
+        assert np.all(share[30_016:] == 1)
+        gate[8::320] = 1  # hits that follow each other closely
+        assert np.all(_share_before_transients(x, gate, 8_192) == 1)
+
+    def test_the_texture_is_no_louder_than_the_sound_before_and_after_each_moment(self):
+        """In 24 hops of 8 samples to either side its power is at most twice that of the sound."""
+        y, texture = (
+            noise(0.2, level=0.01)[None].astype(np.float32),
+            noise(0.2, seed=1, level=0.01)[None].astype(np.float32),
+        )
+        y[:, 4_000:] *= 10
+        texture[:, 3_000:3_800] *= 20
+        share = _possible_share(y, texture, 8_192)[0]
+        of_y, of_texture = (slow_energy(x, 8)[0] for x in (y, texture))
+        n_hops, shares = len(of_y), []
+        for hop in range(n_hops):
+            before, after = slice(max(0, hop - 23), hop + 1), slice(hop, hop + 24)
+            ratios = [of_y[part].sum() / of_texture[part].sum() for part in (before, after)]
+            shares.append(min(1.0, np.sqrt(2 * min(ratios))))
+        assert min(shares) < 0.2
+        at_edges = [max(shares[max(0, i - 1)], shares[min(i, n_hops - 1)]) for i in range(n_hops + 1)]
+        expected = np.interp(np.arange(y.shape[1]), 8 * np.arange(n_hops + 1), at_edges)
+        np.testing.assert_allclose(share, expected, atol=1e-3)

@@ -101,6 +101,7 @@ def test_gradients_are_forgotten():
         lambda state: state[1].pop("step"),
         lambda state: state[0].update(exp_avg=np.zeros((2, 3), np.float32)),
         lambda state: state[2].update(exp_avg_sq=np.array(np.nan, np.float32)),
+        lambda state: state[1].update(exp_avg=np.array([0, 0, np.inf, 0, 0], np.float32)),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(damage):
