@@ -154,7 +154,10 @@ def replace_pairs(path: Path, pairs: TrainingPairs, earlier: TrainingPairs | Non
 
     A kill or a power cut at any moment leaves a document whose tiles exist, and no file that nothing names: new tiles
     are flushed to the disk first, and while files are deleted the new document lists them, for the next run to go on.
+    A document that would stay as it is is not written again.
     """
+    if pairs == earlier:
+        return
     flush_written_files()
     stale = stale_files(earlier, pairs, output_dir) if earlier is not None else ()
     if stale:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import ROOT, SR, call, drone, noise, write_library
+from conftest import ROOT, SR, call, drone, noise, state_of, write_library
 from PIL import Image
 from scipy.stats import spearmanr
 
@@ -67,6 +67,12 @@ convert_to_spectrograms.main([])
 
 
 class TestCommand:
+    def test_a_run_that_changes_nothing_leaves_the_list_of_tiles_as_it_is(self, few_tiles):
+        before = state_of(few_tiles.folder)
+        ran = call("convert_to_spectrograms.py", cwd=few_tiles.folder)
+        assert (ran.status, "0 converted, 6 unchanged" in ran.out) == (0, True)
+        assert state_of(few_tiles.folder) == before
+
     def test_every_tile_is_an_array_and_an_image_named_in_training_pairs_json(self, converted):
         ran = converted.ran[1]
         assert ran.status == 0
