@@ -28,6 +28,7 @@ from neural_grain.learn.model_file import read_checkpoint
 from neural_grain.learn.settings import TrainOptions
 from neural_grain.learn.training import (
     TRAINING,
+    gate_temperature_at,
     judge,
     learning_rate_at,
     mean_score,
@@ -121,6 +122,12 @@ class TestStep:
         optimizer = Adam(model.parameters())
         train_epoch(AuditGame(SETTINGS), model, optimizer, breathy_tiles(8), 3, options)
         assert optimizer.learning_rate == learning_rate_at((2 + 3 / 4) / 5)
+
+    def test_the_temperature_of_the_gate_grows_by_the_same_factor_in_each_epoch(self):
+        first, last = KERNEL.gate_temperatures
+        found = [gate_temperature_at(epoch, 5) for epoch in range(1, 6)]
+        np.testing.assert_allclose(found, np.geomspace(first, last, 5))
+        assert gate_temperature_at(1, 1) == first
 
     def test_the_loss_weighs_distance_correction_and_violations(self):
         judgement = Judgement(*map(torch.tensor, (10.0, 100.0, 0.2, 0.4)))

@@ -428,6 +428,7 @@ MALICIOUS_PICKLES = {
         b"Rq\x10", b"Rq\x10\x85ccollections\nOrderedDict\nh\x10\x85R\x86", 1
     ),
     "20,000 nested lists": lambda _: b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b".",
+    "an opcode that no file of torch has": lambda _: pickle.dumps({"version": 1}, 4),
     "empty": lambda _: b"",
     "truncated": lambda data: data[: len(data) // 2],
     "list": lambda _: pickle.dumps([2], 2),
