@@ -18,7 +18,7 @@ from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.loudness import K_HIGH_PASS, K_SHELF
-from neural_grain.dsp.move import Attempt, find_measured_limit, move_grain
+from neural_grain.dsp.move import Attempt, find_measured_limit, move_grain, next_position, run_attempts
 from neural_grain.dsp.reach import ReachCurve
 from neural_grain.dsp.solver import AmountSolver
 from neural_grain.dsp.stft import edge_padding
@@ -194,6 +194,39 @@ class TestLimit:
 
         assert find_measured_limit(reach, render).octaves == pytest.approx(2.5)
         assert positions == [reach.end, reach.end]  # the second time with the right level
+
+
+@pytest.fixture(scope="module")
+def drone_solver() -> AmountSolver:
+    return solver_of(drone(-40, 2.0))
+
+
+class TestCorrection:
+    @staticmethod
+    def attempt(position: float, octaves: float) -> Attempt:
+        return Attempt(position, 1.0, octaves, level_error=1.0, grain=0.01, level_db=0.0, limited_db=0.0)
+
+    def test_between_two_attempts_around_the_request_the_next_is_at_the_false_position(self, drone_solver):
+        attempts = [self.attempt(0.2, 0.9), self.attempt(0.6, 1.6), self.attempt(0.5, 1.1)]
+        expected = 0.2 + (1.0 - 0.9) / (1.1 - 0.9) * (0.5 - 0.2)
+        assert next_position(drone_solver, 1.0, attempts) == pytest.approx(expected)
+
+    def test_where_that_stalls_it_is_halved(self, drone_solver):
+        attempts = [self.attempt(0.2, 0.5), self.attempt(0.6, 1.3), self.attempt(0.5, 1.2)]
+        assert next_position(drone_solver, 1.0, attempts) == pytest.approx(0.35)
+
+    def test_nothing_follows_an_attempt_that_is_good_enough_or_two_that_can_not_be_told_apart(self, drone_solver):
+        assert next_position(drone_solver, 1.0, [self.attempt(0.5, 1.019)]) is None
+        assert next_position(drone_solver, 1.0, [self.attempt(0.5, 1.03)]) is not None
+        attempts = [self.attempt(0.5, 0.5), self.attempt(0.7, 1.6), self.attempt(0.50009, 1.5)]
+        assert next_position(drone_solver, 1.0, attempts) is None
+
+    def test_at_most_six_corrections_follow_the_first_rendering(self, drone_solver):
+        """Grain jumps here: no position has what is requested."""
+        attempts = run_attempts(
+            drone_solver, 1.0, lambda position, level: self.attempt(position, 0.95 if position < 0.3 else 1.04)
+        )
+        assert len(attempts) == 7
 
 
 class TestStore:

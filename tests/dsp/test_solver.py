@@ -15,13 +15,25 @@ from neural_grain.dsp.gain_field import GainField
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.mel import band_interpolation
 from neural_grain.dsp.settings import STEP_FRAMES
-from neural_grain.dsp.solver import AmountSolver
+from neural_grain.dsp.solver import AmountSolver, MeasuredLimit
 
 
 @pytest.fixture(scope="module")
 def solver() -> AmountSolver:
     analysis = analysis_of(drone(-40))
     return AmountSolver(GainField(analysis, varied_texture(analysis)))
+
+
+def test_the_zones_of_the_slider_end_with_the_curves_or_where_a_sound_was_moved_as_far_as_it_goes():
+    solver = solver_of(drone(-40, 1.0))
+    to_texture, to_smooth = solver.reach(-1.0), solver.reach(1.0)
+    zones = solver.zones
+    assert zones.whole == pytest.approx((to_texture.octaves[-1], to_smooth.octaves[-1]))
+    assert zones.texture == pytest.approx((to_texture.texture_octaves, to_smooth.texture_octaves))
+    assert 0 < zones.texture[0] <= zones.whole[0]
+    solver.measured_limits[to_smooth] = MeasuredLimit(0.5, 1.0, 0.1)
+    assert solver.zones.whole == pytest.approx((to_texture.octaves[-1], 0.1))
+    assert solver.zones.texture[1] == pytest.approx(min(0.1, to_smooth.texture_octaves))
 
 
 def log2_grain_by_librosa(solver: AmountSolver, amounts: Amounts) -> float:
