@@ -27,7 +27,13 @@ fi
 [ -x .venv-tests/bin/python ] || python3 -m venv .venv-tests
 .venv-tests/bin/python -m pip install -q -r tests/requirements.txt
 # When librosa is first used, it compiles its functions and keeps them. Coverage would make that much slower.
-.venv-tests/bin/python -c "import librosa, numpy; librosa.istft(librosa.stft(numpy.zeros(4096)))" &
+.venv-tests/bin/python -c "
+import librosa, numpy
+for n_channels in (1, 2):
+    D = librosa.stft(numpy.ones((n_channels, 4096), numpy.float32).squeeze())
+    librosa.istft(D)
+    librosa.feature.spectral_flatness(S=numpy.abs(D))
+" &
 .venv-tests/bin/ruff check .
 # The tests start the commands hundreds of times, and each start would compile all modules again.
 unset PYTHONDONTWRITEBYTECODE

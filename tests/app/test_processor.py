@@ -114,7 +114,7 @@ class TestLaw:
         assert np.abs(sf.read(tmp_path / f"out_{name}")[0]).max() < 1.0
 
     def test_grain_falls_monotonically_over_25_positions(self, processor):
-        y = drone(-45, 1.5)
+        y = drone(-45, 1.0)
         grains = [processor.measure(processor.render(y, SR, grain=s), SR) for s in np.linspace(-3, 3, 25)]
         assert np.all(np.diff(grains) <= 0)
         assert grains[0] / grains[-1] > 30
