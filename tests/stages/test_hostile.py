@@ -85,7 +85,7 @@ def bases(project, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("kind", "n", "n_used"),
-    [("audio", 16, 2), ("documents", 24, 1), ("curves", 6, 0), ("models", 16, 0), ("arrays", 4, 0)],
+    [("audio", 16, 0), ("documents", 24, 1), ("curves", 6, 0), ("models", 16, 0), ("arrays", 4, 0)],
 )
 def test_a_damaged_file_causes_no_traceback_crash_hang_large_allocation_or_trespass(bases, tmp_path, kind, n, n_used):
     """A short form of benchmarks/fuzz.py."""
