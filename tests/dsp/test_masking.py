@@ -32,24 +32,27 @@ def running_mean(values: np.ndarray, n: int) -> np.ndarray:
     return np.stack([values[max(0, t - n // 2) : t + n // 2 + 1].mean(axis=0) for t in range(len(values))])
 
 
-def texture_by_librosa(y: np.ndarray, threshold: Threshold) -> np.ndarray:
-    """The texture of samples (channels, n) except at their ends, from whole arrays."""
-    import librosa
-
-    hop_length = N_FFT // OVERLAP
-    # One hop more in front, so that the first frame holds as little of the sound as that of a `TextureFilter` does.
-    D = librosa.stft(np.pad(y, ((0, 0), (hop_length, 0))), n_fft=N_FFT, hop_length=hop_length)
-    P, n_frames = np.square(np.abs(D)).mean(axis=0).T, D.shape[-1] // 2 * 2 - 1
-    ratio = power_to_noise(running_mean(P, LONG.mean_frames)[:n_frames], SR / N_FFT, LONG)
+def texture_from_whole_arrays(y: np.ndarray, threshold: Threshold) -> np.ndarray:
+    """The texture of samples (channels, n) except at their ends."""
+    hop_length, window = N_FFT // OVERLAP, np.hanning(N_FFT + 1)[:-1]
+    # The first frame holds one hop of the sound, as that of a `TextureFilter` does.
+    padded = np.pad(y.astype(float), ((0, 0), (N_FFT - hop_length, N_FFT)))
+    D = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, N_FFT, axis=1)[:, ::hop_length] * window)
+    P, n_frames = np.square(np.abs(D)).mean(axis=0), D.shape[1] // 2 * 2 - 1
+    P = running_mean(P, LONG.mean_frames)[:n_frames].astype(np.float32)
+    ratio = power_to_noise(P, SR / N_FFT, LONG)
     share = 1 / np.maximum(running_mean(ratio, threshold.mean_frames) - threshold.ratio + 1, 1)
-    return librosa.istft(D[..., : len(share)] * share.T, n_fft=N_FFT, hop_length=hop_length)[:, hop_length:]
+    texture = np.zeros_like(padded)
+    for i, frame in enumerate(np.moveaxis(np.fft.irfft(D[:, :n_frames] * share) * window, 1, 0)):
+        texture[:, i * hop_length : i * hop_length + N_FFT] += frame / (0.375 * OVERLAP)
+    return texture[:, N_FFT - hop_length :][:, : y.shape[1]]
 
 
 class TestTextureFilter:
     @pytest.mark.parametrize("threshold", [AT_ONCE, AVERAGED])
     def test_it_multiplies_the_stft_by_the_share(self, threshold):
         texture = TextureFilter(Y.shape, N_FFT, SR, LONG).apply(Y, threshold)
-        expected, middle = texture_by_librosa(Y, threshold), slice(4 * N_FFT, 11 * N_FFT)
+        expected, middle = texture_from_whole_arrays(Y, threshold), slice(4 * N_FFT, 11 * N_FFT)
         np.testing.assert_allclose(texture[:, middle], expected[:, middle], atol=2e-6)
 
     @pytest.mark.parametrize("thresholds", [(AT_ONCE, AT_ONCE), (AT_ONCE, AVERAGED)])
