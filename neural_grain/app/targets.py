@@ -126,7 +126,7 @@ def _octaves_label(octaves: float) -> str:
 
 
 def _lfo_label(lfo: Lfo) -> str:
-    """What differs from a sine around 0 follows rate and depth."""
+    """Rate and depth of an LFO, then its shape if it is no sine, and its centre if that is not 0."""
     seed = f"{lfo.seed}" if lfo.shape == "random" else ""
     shape = "" if lfo.shape == "sine" else f"_{lfo.shape}{seed}"
     centre = f"_grain{_octaves_label(lfo.centre)}" if lfo.centre else ""

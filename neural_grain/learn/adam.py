@@ -26,13 +26,13 @@ class Adam:
     Parameters
     ----------
     weights : of the model, in the order in which a checkpoint has them
-    learning_rate : float > 0; may be set before each step
+    learning_rate : float > 0; the training sets the attribute before each step
     betas : how much of the mean of the gradients, and of their squares, is kept in a step; torch's 0.999 for the squares
         remembers 1,000 steps, most of a short run
     """
 
     def __init__(
-        self, weights: Iterable[nn.Parameter], learning_rate: float = 1e-2, betas: tuple[float, float] = (0.9, 0.99)
+        self, weights: Iterable[nn.Parameter], learning_rate: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99)
     ):
         self.learning_rate, self._betas = learning_rate, betas
         self._weights = list(weights)

@@ -135,6 +135,7 @@ def watch(folder: Path, trespasses: list[str]) -> None:
 def perform(case: Case, around: Path, answer: Connection) -> None:
     """Do the work of a case and send its `Outcome`; runs in a process of its own."""
     warnings.simplefilter("error")
+    sys.dont_write_bytecode = True  # of a module that is imported only now
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print messages to stderr
     resource.setrlimit(resource.RLIMIT_CPU, (int(HANG_S), int(HANG_S) + 5))
     project, temporary = around / "project", around / "temporary"
