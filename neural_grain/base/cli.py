@@ -59,22 +59,23 @@ def run_stage(
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # like stderr: a file name may not be printable here
     _silence_libraries()
+    is_interrupted = threading.Event()
     try:
-        with _interrupt_after_imports():
+        with _interrupt_after_imports(is_interrupted):
             if end_with_stdin:
                 threading.Thread(target=_interrupt_at_end_of_stdin, name="end of stdin", daemon=True).start()
             return body()
-    except PipelineError as err:
-        print(f"error: {printable(str(err))}", file=sys.stderr)
-        return 2
-    except Exception as err:
-        if not (fault := describe_system_fault(err)):
-            raise
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print(f"\n{interrupted()}", file=sys.stderr)
-        return 130
+        pass  # reported below
+    except Exception as err:
+        if not is_interrupted.is_set():  # else C code may have turned the interrupt into this, as matplotlib's does
+            fault = printable(str(err)) if isinstance(err, PipelineError) else describe_system_fault(err)
+            if not fault:
+                raise
+            print(f"error: {fault}", file=sys.stderr)
+            return 2
+    print(f"\n{interrupted()}", file=sys.stderr)
+    return 130
 
 
 def _silence_libraries() -> None:
@@ -87,30 +88,35 @@ def _silence_libraries() -> None:
 
 
 @contextmanager
-def _interrupt_after_imports() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt, but not inside an import.
+def _interrupt_after_imports(is_interrupted: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C set the event and raise KeyboardInterrupt, but not inside an import.
 
     There C code may swallow the exception or turn it into another one, as the start of numpy.random does.
     """
     if threading.current_thread() is not threading.main_thread():  # no other thread can set or run a handler
         yield
         return
-    handler_before = signal.signal(signal.SIGINT, _raise_interrupt)
+
+    def handle(_number: int, frame: FrameType | None) -> None:
+        if _is_importing(frame):
+            retry = threading.Timer(RETRY_INTERRUPT_S, _send_interrupt)
+            retry.daemon = True
+            retry.start()
+        else:
+            is_interrupted.set()
+            raise KeyboardInterrupt
+
+    handler_before = signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler_before)
 
 
-def _raise_interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle Ctrl-C: raise KeyboardInterrupt, or try again soon if an import is under way."""
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether an import is under way in a frame or its callers."""
     callers = (caller for caller, _ in traceback.walk_stack(frame))
-    if any(caller.f_code.co_filename == "<frozen importlib._bootstrap>" for caller in callers):
-        retry = threading.Timer(RETRY_INTERRUPT_S, _send_interrupt)
-        retry.daemon = True
-        retry.start()
-    else:
-        raise KeyboardInterrupt
+    return any(caller.f_code.co_filename == "<frozen importlib._bootstrap>" for caller in callers)
 
 
 def _send_interrupt() -> None:

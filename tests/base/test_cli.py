@@ -134,6 +134,17 @@ class TestRunStage:
         assert capsys.readouterr().err == "\nstopped\n"
         assert signal.getsignal(signal.SIGINT) is handler_before
 
+    def test_an_interrupt_that_c_code_turns_into_another_exception_is_still_one(self, capsys):
+        def body() -> int:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ValueError("Invalid bounding box") from None  # as matplotlib did
+            return 0
+
+        assert run_stage(body, lambda: "stopped") == 130
+        assert capsys.readouterr().err == "\nstopped\n"
+
 
 class TestForProgramsThatRunAStage:
     #: A stage that works until it is interrupted; with "deaf" it takes no notice.

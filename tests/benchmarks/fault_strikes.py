@@ -92,8 +92,8 @@ def faults_of_words(status: int, folder: Path) -> list[str]:
 def faults_of_interrupt(status: int, folder: Path) -> list[str]:
     """Reasons why a command did not end correctly after Ctrl-C: it must print one line and have status 130."""
     printed = project.messages(folder)
-    if status == -signal.SIGINT and not any(str(ROOT) in line and "import signal" not in line for line in printed):
-        return []  # Python itself was interrupted, before the first line of the script
+    if status in (-signal.SIGINT, 1) and not any(str(ROOT) in line and "import signal" not in line for line in printed):
+        return []  # Python itself was interrupted, before the first line of the script (1: in its module site)
     if status == 0:
         return []
     if status != 130:
