@@ -127,6 +127,10 @@ class TestLfo:
         with pytest.raises(ValueError, match=reason):
             parse_lfo(text)
 
+    def test_a_negative_seed_is_refused(self):
+        with pytest.raises(ValueError, match="seed=-1 must be at least 0"):
+            Lfo(1.0, 1.0, "random", seed=-1)
+
     @pytest.mark.parametrize("shape", LFO_SHAPES)
     def test_the_slowest_has_a_curve(self, shape):
         assert Lfo(MIN_LFO_HZ, 1.0, shape).for_duration(0.1).end_s == pytest.approx(1 / MIN_LFO_HZ)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import librosa
 import numpy as np
 import pytest
-from conftest import SR, drone
+from conftest import SR, drone, noise, sine
 from rendering import SETTINGS, analysis_of, field_of, rendered, varied_texture
 
 from neural_grain.audio.limiter import limit_peaks
 from neural_grain.dsp.gain_field import GainField
-from neural_grain.dsp.gains import Amounts, db_of, lerp_weights, powers_before_expander
+from neural_grain.dsp.gains import AmountCurve, Amounts, db_of, lerp_weights, powers_before_expander
 from neural_grain.dsp.predictor import PowerPredictor
 from neural_grain.dsp.settings import STEP_FRAMES
 
@@ -47,6 +49,15 @@ def test_the_gains_of_a_part_equal_those_of_the_whole(field, start, stop):
         np.testing.assert_allclose(of_part, of_whole[:, start:stop], atol=1e-4)
     np.testing.assert_allclose(part.transients_db, whole.transients_db[start:stop], atol=1e-4)
     np.testing.assert_allclose(part.level_db, whole.level_db[start:stop], atol=1e-4)
+
+
+def test_the_level_of_a_curve_of_amounts_is_added_to_that_of_its_steps(field):
+    steps = np.zeros(field.n_steps)
+    curve = AmountCurve(steps - 12, steps - 1, steps, np.linspace(0, 6, field.n_steps)[None])
+    without = field.gains(replace(curve, level_db=steps[None]), 50, 200)
+    np.testing.assert_allclose(
+        field.gains(curve, 50, 200).level_db, without.level_db + curve.level_db[:, 50:200], atol=1e-4
+    )
 
 
 def test_the_change_at_frames_is_interpolated_between_the_steps(field):
@@ -120,6 +131,15 @@ def test_a_pad_beside_drums_keeps_its_level_and_the_balance():
         change_db = 20 * np.log10(z.std(axis=0) / y.std(axis=0))
         assert abs(change_db[0] - change_db[1]) < 1
         assert abs(20 * np.log10(z[:SR, 0].std() / z[-SR:, 0].std() * y[-SR:, 0].std() / y[:SR, 0].std())) < 0.5
+
+
+@pytest.mark.parametrize(
+    "amounts", [Amounts(12.0, 0.0), Amounts(30.0, 0.0), Amounts(12.0, 0.0, fill=0.4), Amounts(30.0, 0.0, fill=1.0)]
+)
+def test_what_is_generated_keeps_the_balance_of_a_tone_beside_noise_of_the_same_energy(amounts):
+    y = np.stack([sine(400, 3.0, level=0.1) + noise(3.0, level=0.002), noise(3.0, level=0.1)], axis=1)
+    change_db = 20 * np.log10(rendered(field_of(y), amounts).std(axis=0) / y.std(axis=0))
+    assert abs(change_db[0] - change_db[1]) < 1
 
 
 @pytest.mark.parametrize("starts_abruptly", [True, False])

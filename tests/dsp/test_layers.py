@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -182,6 +183,18 @@ class TestNothingElseMatters:
             arrays(split_layers(sound, SETTINGS.grain)), arrays(split_layers(cut, SETTINGS.grain)), strict=True
         ):
             np.testing.assert_array_equal(one, other)
+
+
+def test_memory_beside_the_layers_does_not_grow_with_the_length():
+    def peak_bytes(duration_s: float) -> int:
+        y = noise(duration_s, 8_000).astype(np.float32)[:, None]
+        tracemalloc.start()
+        layers = split_layers(sound_from_array(y, 8_000), SETTINGS.grain)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - sum(layer.nbytes for layer in arrays(layers))
+
+    assert abs(peak_bytes(240) - peak_bytes(120)) < 1e6
 
 
 def slow_energy(x: np.ndarray, hop: int) -> np.ndarray:

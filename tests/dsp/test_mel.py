@@ -9,6 +9,7 @@ from conftest import SR
 from rendering import SETTINGS
 
 from neural_grain.dsp.mel import band_interpolation, log_mel, mel_filterbank
+from neural_grain.dsp.settings import SpectrogramSettings
 
 
 class TestFilterbank:
@@ -23,6 +24,12 @@ class TestFilterbank:
         centres = np.array(SETTINGS.band_edges_hz[1:-1])
         np.testing.assert_allclose(sums[centres <= 0.97 * sr / 2], 1, atol=1e-5)
         assert np.all((sums < 1e-6) | (np.abs(sums - 1) < 1e-5))
+
+    def test_a_band_narrower_than_a_bin_takes_the_nearest_one(self):
+        edges = (*(100 + 2 * i for i in range(20)), *np.linspace(150, 15_000, 110))  # bins are 21.5 Hz apart
+        weights = mel_filterbank(SpectrogramSettings(SETTINGS.grain, edges), SR)
+        assert weights[0].nonzero()[0] == [round(102 * 2048 / SR)]
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("sr", [8_000, 44_100, 192_000])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from conftest import SR, drone, noise
 from rendering import samples_of, solver_of
 
+from neural_grain.audio.sound import Sound, cached_sound
 from neural_grain.dsp.curve import GrainCurve
 from neural_grain.dsp.move import move_grain
 from neural_grain.dsp.move_curve import (
+    CURVE,
     MISSED,
     MOVED,
     OUT_OF_REACH,
@@ -104,6 +108,43 @@ def test_a_part_is_rendered_as_in_the_whole(solver, stepped):
     for start in (0, SR + 17, 4 * SR - 300):
         part = solver.solver.field.render_part(stepped.amounts, start, start + 5_000)
         np.testing.assert_allclose(part, whole[start : start + 5_000], atol=3e-6)
+
+
+class TestCorrection:
+    def renderings(self, solver: CurveSolver, curve: GrainCurve, *hiss: float) -> tuple[CurveRendering, int]:
+        """A rendering along a curve, and how often it was rendered; the first ones get hiss of these levels."""
+        n_stored = 0
+
+        def store(like: Sound, blocks: Iterator[np.ndarray]) -> Sound:
+            nonlocal n_stored
+            level = hiss[n_stored] if n_stored < len(hiss) else 0.0
+            n_stored += 1
+            return cached_sound(like, (block + level * noise(len(block) / like.sr)[:, None] for block in blocks))
+
+        return move_along(solver, curve, store=store), n_stored
+
+    def test_nothing_is_rendered_again_where_the_first_is_right(self, solver):
+        rendering, n_stored = self.renderings(solver, GrainCurve.of([(0, -0.15), (6, -0.2)]))
+        assert n_stored == 1
+        assert rendering.contour.errors().max() < CURVE.tolerance_octaves
+
+    def test_what_the_first_misses_is_corrected(self, solver):
+        _, n_stored = self.renderings(solver, STEPS, 0.05)
+        assert n_stored > 1
+
+    def test_the_best_is_rendered_again_where_corrections_made_it_worse(self, solver):
+        rendering, n_stored = self.renderings(solver, STEPS, 0.002, 0.05, 0.05)
+        assert n_stored == CURVE.renderings + 1
+        first = solver.local.amounts(STEPS, solver.solve(STEPS).ratios)
+        np.testing.assert_allclose(rendering.amounts.texture_db, first.texture_db, atol=1e-4)
+
+    def test_a_request_too_small_for_a_ratio_and_a_silent_second_are_left_alone(self, solver):
+        curve = GrainCurve.of([(0, 0.05), (2, 0.05), (2.001, 1), (6, 1)])
+        requested, ratios = solver.seconds.requested_octaves(curve), np.full(6, 0.5)
+        achieved = np.array([0.01, -0.5, np.nan, 0.5, 1.0, -1.0])
+        found = solver.corrected(curve, ratios, achieved)
+        np.testing.assert_allclose(requested[3:], 1, atol=1e-6)
+        np.testing.assert_allclose(found, [0.5, 0.5, 0.5, 1.0, 0.5, 0.5 * CURVE.wrong_way_factor])
 
 
 class TestWhatCanNotFollow:

@@ -83,3 +83,8 @@ def test_the_edges_of_the_bands_are_those_of_librosa(low, high):
 @pytest.mark.parametrize(("sr", "n_fft"), [(102_400, 1_024), (163_840, 32_768)])
 def test_windows_of_exactly_10_and_200_ms_are_accepted(sr, n_fft):
     assert GrainSettings(sample_rate_hz=sr, n_fft=n_fft, hop_length=n_fft // 4).n_fft_for(sr) == n_fft
+
+
+def test_a_rate_must_be_positive():
+    with pytest.raises(ValueError, match="sr=0 must be positive"):
+        GrainSettings().n_fft_for(0)

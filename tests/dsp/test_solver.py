@@ -36,6 +36,11 @@ def test_the_zones_of_the_slider_end_with_the_curves_or_where_a_sound_was_moved_
     assert solver.zones.texture[1] == pytest.approx(min(0.1, to_smooth.texture_octaves))
 
 
+def test_the_zone_of_the_texture_ends_where_partials_are_thinned_out():
+    zones = solver_of(sine(400, level=0.3) + sine(900, level=0.2) + noise(2, level=1e-4)).zones
+    assert zones.texture[1] < zones.whole[1] - 0.1
+
+
 def log2_grain_by_librosa(solver: AmountSolver, amounts: Amounts) -> float:
     """log2 of the grain of the probe after the gains, in double precision, from the definition.
 
