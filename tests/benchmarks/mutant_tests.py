@@ -1,12 +1,13 @@
 """A pytest plugin for mutants.py: it notes which lines each test runs, or runs some tests in a given order.
 
-With MUTANT_TRACE=FILE it writes the lines of the product that each test runs, those of its fixtures included, how long
-the test takes, and whether it passes. With MUTANT_PLAN=FILE, a JSON list of [test, seconds], it runs these tests only, in this order. A
+With MUTANT_TRACE=FILE it writes the lines of the product that each test runs, how long the test takes, and whether it
+passes. The lines of its fixtures are included, and those of functions that are called when its file is imported. With MUTANT_PLAN=FILE, a JSON list of [test, seconds], it runs these tests only, in this order. A
 test that takes longer than its seconds fails: a fault may make a loop endless.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import resource
@@ -38,15 +39,20 @@ class Tracer:
     def __init__(self, path: Path):
         self._path, self._lines, self._tests, self._failed = path, set(), {}, set()
         self._of_fixtures: dict[str, set] = defaultdict(set)
+        self._of_imports, self._is_testing = set(), False
         sys.settrace(self._enter)
         threading.settrace(self._enter)
 
     def _enter(self, frame, _event, _argument):
-        return self._line if frame.f_code.co_filename.startswith(PRODUCT) else None
+        is_wanted = self._is_testing or frame.f_code.co_flags & inspect.CO_OPTIMIZED  # a function, not a module
+        return self._line if is_wanted and frame.f_code.co_filename.startswith(PRODUCT) else None
 
     def _line(self, frame, _event, _argument):
         self._lines.add((frame.f_code.co_filename, frame.f_lineno))
         return self._line
+
+    def pytest_collection_finish(self):
+        self._of_imports, self._is_testing = self._lines, True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef, request):
@@ -67,7 +73,7 @@ class Tracer:
         try:
             return (yield)
         finally:
-            lines = self._lines.union(*(self._of_fixtures[name] for name in item.fixturenames))
+            lines = self._lines.union(self._of_imports, *(self._of_fixtures[name] for name in item.fixturenames))
             by_file = defaultdict(list)
             for name, line in sorted(lines):
                 by_file[str(Path(name).relative_to(ROOT))].append(line)
@@ -75,6 +81,8 @@ class Tracer:
             self._tests[item.nodeid] = {"seconds": seconds, "passes": passes, "lines": by_file}
 
     def pytest_sessionfinish(self):
+        sys.settrace(None)
+        threading.settrace(None)
         self._path.write_text(json.dumps(self._tests))
 
 

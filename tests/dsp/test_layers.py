@@ -23,6 +23,7 @@ from neural_grain.dsp.layers import (
     split_layers,
     transient_gate,
 )
+from neural_grain.dsp.settings import MIN_SAMPLE_RATE_HZ
 
 EDGE_S = 0.2  # a sound that begins or ends at once has a transient there
 RATES = (8_000, 22_050, 48_000, 96_000)
@@ -63,6 +64,7 @@ SOUNDS = {
     "loop that starts abruptly": (sine(443)[30:-17], SR),
     "odd length": (drone()[:-12_345], SR),
     **{f"{sr} Hz": (drone(-40, 1.0, sr) + clicks(sr, 1.4)[:sr], sr) for sr in RATES},
+    "lowest rate": (noise(3.0, MIN_SAMPLE_RATE_HZ), MIN_SAMPLE_RATE_HZ),
     **{f"{n} samples": (drone(-30)[100 : 100 + n], SR) for n in (2_048, 2_049, 5_000, 8_192, 12_000)},
 }
 
