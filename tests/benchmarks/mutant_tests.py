@@ -1,8 +1,9 @@
 """A pytest plugin for mutants.py: it notes which lines each test runs, or runs some tests in a given order.
 
 With MUTANT_TRACE=FILE it writes the lines of the product that each test runs, how long the test takes, and whether it
-passes. The lines of its fixtures are included, and those of functions that are called when its file is imported. With MUTANT_PLAN=FILE, a JSON list of [test, seconds], it runs these tests only, in this order. A
-test that takes longer than its seconds fails: a fault may make a loop endless.
+passes. The lines of its fixtures are included, and those of functions that are called when its file is imported. With
+MUTANT_PLAN=FILE, a JSON list of [test, seconds], it runs these tests only, in this order. A test that takes longer than
+its seconds fails: a fault may make a loop endless.
 """
 
 from __future__ import annotations
