@@ -12,6 +12,9 @@ import sys
 from types import TracebackType
 from typing import NoReturn, TextIO
 
+# With less, nothing can be done anyway, and OpenBLAS waits for memory for ever or ends the process without a word.
+MIN_ADDRESS_BYTES = 256 << 20
+
 
 class GuardedStream:
     """A text stream that drops everything from the first text that could not be written.
@@ -65,9 +68,15 @@ def guard_streams() -> None:
 
 
 def begin_script() -> None:
-    """Prepare the process of a script for the import of packages: Ctrl-C and a full memory end it at once."""
+    """Prepare the process of a script for the import of packages: Ctrl-C and a full memory end it at once.
+
+    OpenBLAS, which comes with NumPy and SciPy, gets one thread unless the user says otherwise. The program has threads
+    of its own, and each one of OpenBLAS takes 32 MB of addresses.
+    """
     guard_streams()
     signal.signal(signal.SIGINT, _end_interrupted)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _refuse_low_memory_limit()
     from neural_grain.base.errors import describe_system_fault  # only now that Ctrl-C is one line
 
     def report_exception(kind: type[BaseException], err: BaseException, trace: TracebackType | None) -> None:
@@ -78,6 +87,21 @@ def begin_script() -> None:
         sys.__excepthook__(kind, err, trace)
 
     sys.excepthook = report_exception
+
+
+def _refuse_low_memory_limit() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_BYTES:
+        sys.stderr.write(
+            f"error: the memory of this process is limited to {limit >> 20} MB (ulimit -v); "
+            f"{MIN_ADDRESS_BYTES >> 20} MB are the least that it starts with\n"
+        )
+        sys.stderr.flush()
+        os._exit(2)
 
 
 def _end_interrupted(*_: object) -> NoReturn:

@@ -187,7 +187,7 @@ def density_for_crest(crest_db: float, amplitude: np.ndarray, n_samples: int) ->
     return float(np.exp(np.interp(crest_db, 10 * np.log10(crest), np.log(density))))
 
 
-def white_noise(start: int, stop: int, channels: int, density: float = 1.0) -> np.ndarray:
+def white_noise(start: int, stop: int, channels: int, density: float) -> np.ndarray:
     """Samples ``start`` up to ``stop`` of an endless `sparse_noise` that is the same in every run.
 
     Returns

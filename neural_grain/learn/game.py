@@ -76,7 +76,6 @@ class AuditGame:
     """
 
     def __init__(self, settings: SpectrogramSettings, device: str = "cpu"):
-        self.settings = settings
         self.bands = bands_of(settings, device)
         self._floor = -NEPER_PER_DB * settings.dynamic_range_db
 

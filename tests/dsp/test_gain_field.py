@@ -33,6 +33,11 @@ def change_db(field: GainField, amounts: Amounts) -> np.ndarray:
     return moved_db + (0.0 if gains.bands.expander_db is None else gains.bands.expander_db + gains.level_db)
 
 
+def tone_beside_noise() -> np.ndarray:
+    """Two channels of the same energy: a tone with a little noise, and noise."""
+    return np.stack([sine(400, 3.0, level=0.1) + noise(3.0, level=0.002), noise(3.0, level=0.1)], axis=1)
+
+
 def test_the_texture_of_a_model_decides_only_what_is_generated():
     analysis = analysis_of(drone(-80, 2.0))
     white, other = GainField(analysis), GainField(analysis, varied_texture(analysis))
@@ -108,6 +113,16 @@ def test_the_predicted_powers_are_those_of_the_rendered_frames(field, name):
     np.testing.assert_allclose(10 * found, 10 * expected, atol=0.5)
 
 
+def test_the_predicted_powers_are_those_of_two_channels_whose_balance_is_kept():
+    field = field_of(tone_beside_noise())
+    for amounts in (Amounts(-12.0, 0.0), Amounts(30.0, 0.0), Amounts(30.0, 0.0, fill=1.0)):
+        S = librosa.stft(np.ascontiguousarray(rendered(field, amounts).T), n_fft=2048, hop_length=512, center=False)
+        power = np.square(np.abs(S[:, SETTINGS.grain.band_for(SR)])).mean(axis=(0, 2))
+        predicted = np.exp(PowerPredictor(field, field.analysis.probe).log_power(amounts)).mean(axis=0)
+        by_bands = [10 * np.log10(each[:640].reshape(-1, 32).mean(axis=1)) for each in (power, predicted)]
+        np.testing.assert_allclose(*by_bands, atol=1)
+
+
 @pytest.mark.parametrize("sr", [8_000, 44_100, 96_000])
 @pytest.mark.parametrize("name", AMOUNTS)
 def test_the_samples_of_a_part_equal_those_of_the_whole(sr, name):
@@ -137,7 +152,7 @@ def test_a_pad_beside_drums_keeps_its_level_and_the_balance():
     "amounts", [Amounts(12.0, 0.0), Amounts(30.0, 0.0), Amounts(12.0, 0.0, fill=0.4), Amounts(30.0, 0.0, fill=1.0)]
 )
 def test_what_is_generated_keeps_the_balance_of_a_tone_beside_noise_of_the_same_energy(amounts):
-    y = np.stack([sine(400, 3.0, level=0.1) + noise(3.0, level=0.002), noise(3.0, level=0.1)], axis=1)
+    y = tone_beside_noise()
     change_db = 20 * np.log10(rendered(field_of(y), amounts).std(axis=0) / y.std(axis=0))
     assert abs(change_db[0] - change_db[1]) < 1
 

@@ -124,9 +124,9 @@ def test_a_hit_has_no_part_in_the_level_of_what_lasts_and_noise_that_begins_has_
 
 @pytest.mark.parametrize(("start", "stop"), [(-1_536, 100), (NOISE_BLOCK - 1, NOISE_BLOCK + 1), (5, 3 * NOISE_BLOCK)])
 def test_any_piece_of_white_noise_equals_the_whole(start, stop):
-    whole = white_noise(-NOISE_BLOCK, 4 * NOISE_BLOCK, 2)
+    whole = white_noise(-NOISE_BLOCK, 4 * NOISE_BLOCK, 2, 1.0)
     piece = whole[:, start + NOISE_BLOCK : stop + NOISE_BLOCK]
-    np.testing.assert_array_equal(white_noise(start, stop, 2), piece)
+    np.testing.assert_array_equal(white_noise(start, stop, 2, 1.0), piece)
     assert whole.var() == pytest.approx(1, abs=0.02)
 
 

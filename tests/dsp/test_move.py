@@ -215,6 +215,9 @@ class TestCorrection:
         attempts = [self.attempt(0.2, 0.5), self.attempt(0.6, 1.3), self.attempt(0.5, 1.2)]
         assert next_position(drone_solver, 1.0, attempts) == pytest.approx(0.35)
 
+    def test_where_the_prediction_would_not_move_the_way_to_an_attempt_that_went_too_far_is_halved(self, drone_solver):
+        assert next_position(drone_solver, 0.2, [self.attempt(0.05, 1.6)]) == pytest.approx(0.025)
+
     def test_nothing_follows_an_attempt_that_is_good_enough_or_two_that_can_not_be_told_apart(self, drone_solver):
         assert next_position(drone_solver, 1.0, [self.attempt(0.5, 1.019)]) is None
         assert next_position(drone_solver, 1.0, [self.attempt(0.5, 1.03)]) is not None

@@ -41,6 +41,10 @@ def test_the_zone_of_the_texture_ends_where_partials_are_thinned_out():
     assert zones.texture[1] < zones.whole[1] - 0.1
 
 
+def test_nothing_is_needed_to_move_by_nothing(solver):
+    assert solver.solve(0.0) == 0.0
+
+
 def log2_grain_by_librosa(solver: AmountSolver, amounts: Amounts) -> float:
     """log2 of the grain of the probe after the gains, in double precision, from the definition.
 

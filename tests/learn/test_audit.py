@@ -15,7 +15,7 @@ from neural_grain.data.tiles import Source, TrainingPairs
 from neural_grain.dsp.analysis import analyse
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.learn import audit
-from neural_grain.learn.audit import AuditRow, audit_file, audit_model, summarise_audit, tones_moved
+from neural_grain.learn.audit import AuditRow, audit_file, audit_model, describe_library, summarise_audit, tones_moved
 from neural_grain.learn.checkpoint import model_of
 from neural_grain.learn.model_file import load_model
 
@@ -96,6 +96,11 @@ def test_the_verdict_names_what_is_wrong_with_a_library():
     assert "the library is small (12 files): 50 or more teach a better pattern" in summary.verdict
     assert "hardly differ in grain (0.50 octaves): add smoother and grainier sounds" in summary.verdict
     assert "the tones stay: where texture alone moves, they move against each other by 0.2 dB" in summary.verdict
+
+
+def test_a_library_of_50_files_is_not_small():
+    assert describe_library(50, 6.0) == []
+    assert len(describe_library(49, 6.0)) == 1
 
 
 def test_the_change_of_tones_is_that_of_their_levels_against_each_other():

@@ -343,6 +343,31 @@ class TestMemory:
         assert reasons["100000_channels.au"] == "not readable as audio (Too many channels specified)"
         assert reasons["12_days.flac"].startswith("its header promises 68719476720 samples")
 
+    @pytest.mark.parametrize("limit_mb", [200, 250])  # where OpenBLAS waited for ever, or ended without a word
+    @pytest.mark.parametrize("script", [stage.command[0] for stage in fault_project.STAGES[:4]])
+    def test_a_limit_with_which_nothing_can_be_done_is_refused_in_one_line(self, tmp_path, script, limit_mb):
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_AS, (limit_mb << 20, resource.RLIM_INFINITY))
+
+        ran = subprocess.run(
+            [sys.executable, str(ROOT / script)],
+            cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit, timeout=60, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 2
+        assert ran.stderr == (
+            f"error: the memory of this process is limited to {limit_mb} MB (ulimit -v); "
+            "256 MB are the least that it starts with\n"
+        )
+
+    def test_is_not_taken_for_threads_of_openblas(self):
+        code = (
+            "from neural_grain.base.streams import begin_script; begin_script(); import numpy, scipy.linalg, threadpoolctl;"
+            "print({each['num_threads'] for each in threadpoolctl.threadpool_info() if each['internal_api'] == 'openblas'})"
+        )
+        env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        assert out.stdout in ("{1}\n", "set()\n")  # none on systems where another library multiplies matrices
+
     def test_is_limited_for_many_channels_by_shorter_blocks(self):
         y = noise(0.2)[:, None] * np.ones(1024)
         blocks = list(frame_blocks(audio_sound.sound_from_array(y, SR).blocks(), 2048, 512))
