@@ -109,6 +109,7 @@ class TestLfo:
         octaves = [octaves for _, octaves in curves[0].points]
         assert len(octaves) == 21
         assert np.std(octaves) > 0.3
+        assert np.abs(octaves).max() <= 1
 
     @pytest.mark.parametrize("shape", LFO_SHAPES)
     def test_it_stays_within_the_slider(self, shape):

@@ -18,7 +18,7 @@ from neural_grain.audio.sound import Sound, sound_from_array
 from neural_grain.dsp.flatness import measure_grain
 from neural_grain.dsp.gains import Amounts
 from neural_grain.dsp.loudness import K_HIGH_PASS, K_SHELF
-from neural_grain.dsp.move import Attempt, find_measured_limit, move_grain, next_position, run_attempts
+from neural_grain.dsp.move import Attempt, best_attempt, find_measured_limit, move_grain, next_position, run_attempts
 from neural_grain.dsp.reach import ReachCurve
 from neural_grain.dsp.solver import AmountSolver
 from neural_grain.dsp.stft import edge_padding
@@ -205,6 +205,12 @@ class TestCorrection:
     @staticmethod
     def attempt(position: float, octaves: float) -> Attempt:
         return Attempt(position, 1.0, octaves, level_error=1.0, grain=0.01, level_db=0.0, limited_db=0.0)
+
+    def test_of_attempts_on_both_sides_of_a_jump_the_one_on_this_side_is_best(self):
+        short, far = self.attempt(0.2, 0.5), self.attempt(0.3, 1.3)
+        assert best_attempt([short, far], 1.0) is short
+        assert best_attempt([far], 1.0) is far
+        assert best_attempt([short, near := self.attempt(0.25, 1.01)], 1.0) is near
 
     def test_between_two_attempts_around_the_request_the_next_is_at_the_false_position(self, drone_solver):
         attempts = [self.attempt(0.2, 0.9), self.attempt(0.6, 1.6), self.attempt(0.5, 1.1)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import SR, drone, noise
+from conftest import SR, drone, noise, sine
 from rendering import samples_of, solver_of
 
 from neural_grain.audio.sound import Sound, cached_sound
@@ -67,6 +67,14 @@ class TestLaw:
         np.testing.assert_allclose(stepped.contour.achieved_octaves, [-1.5, -1.5, 1, 1, 0, 0], atol=0.06)
         y, z = samples_of(solver.solver.analysis.sound), samples_of(stepped.sound)
         for second in range(6):
+            piece = slice(second * SR, (second + 1) * SR)
+            assert level_db(z[piece]) == pytest.approx(level_db(y[piece]), abs=0.5)
+
+    def test_the_level_is_kept_where_half_of_the_energy_moves(self):
+        y = noise(4.0, level=0.2) + sine(400, 4.0, level=0.3)
+        curve = GrainCurve.of([(0, 0.8), (2, 0.8), (2.001, 0.2), (4, 0.2)])
+        z = samples_of(move_along(CurveSolver(solver_of(y)), curve).sound)
+        for second in range(4):
             piece = slice(second * SR, (second + 1) * SR)
             assert level_db(z[piece]) == pytest.approx(level_db(y[piece]), abs=0.5)
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +35,7 @@ from neural_grain.learn.training import (
     mean_score,
     n_batches,
     optimise,
+    stop_after_step,
     total_loss,
     train,
     train_epoch,
@@ -256,3 +258,13 @@ class TestInterruption:
         assert names == ["epoch_0002", "epoch_0003"]
         assert sorted(path.stem for path in (folder / "checkpoints").iterdir()) == [*names, "latest"]
         assert TRAINING.report_every_epochs == 10
+
+
+def test_a_training_on_another_thread_than_the_main_one_is_not_stopped():
+    with ThreadPoolExecutor(1) as pool:
+
+        def ask() -> bool:
+            with stop_after_step() as stop_requested:
+                return stop_requested()
+
+        assert pool.submit(ask).result() is False

@@ -365,7 +365,9 @@ class TestMemory:
             "print({each['num_threads'] for each in threadpoolctl.threadpool_info() if each['internal_api'] == 'openblas'})"
         )
         env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-        out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
         assert out.stdout in ("{1}\n", "set()\n")  # none on systems where another library multiplies matrices
 
     def test_is_limited_for_many_channels_by_shorter_blocks(self):
