@@ -18,7 +18,7 @@ Exit status: 0 trained and audited; 1 trained, but some held-out files could not
 
 from __future__ import annotations
 
-from neural_grain.base.streams import begin_script
+from neural_grain.base.startup import begin_script
 
 if __name__ == "__main__":
     begin_script()  # nothing has started while packages are imported, so Ctrl-C ends the process at once

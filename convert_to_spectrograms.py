@@ -16,7 +16,7 @@ Exit status: 0 all files converted; 1 some could not be converted (each is named
 
 from __future__ import annotations
 
-from neural_grain.base.streams import begin_script
+from neural_grain.base.startup import begin_script
 
 if __name__ == "__main__":
     begin_script()  # nothing has started while packages are imported, so Ctrl-C ends the process at once

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 
-from neural_grain.base.streams import begin_script
+from neural_grain.base.startup import begin_script
 
 if __name__ == "__main__":
     begin_script()  # nothing has started while packages are imported, so Ctrl-C ends the process at once

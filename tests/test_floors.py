@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "base": "errors streams caches identity files records parallel progress cli",
+    "base": "errors streams startup caches identity files records parallel progress cli",
     "audio": "audio_files chunks mpeg structure layout sound limiter tags stated_layout markers embedded formats",
     "dsp": (
         "settings stft flatness linear_prediction masking layers mel loudness probe analysis smoothing overview gains generation resynthesis "

@@ -7,13 +7,8 @@ with closed streams. Every script calls `guard_streams` before it imports anythi
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import TracebackType
-from typing import NoReturn, TextIO
-
-# With less, nothing can be done anyway, and OpenBLAS waits for memory for ever or ends the process without a word.
-MIN_ADDRESS_BYTES = 256 << 20
+from typing import TextIO
 
 
 class GuardedStream:
@@ -65,49 +60,6 @@ def guard_streams() -> None:
             stream = os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         if not isinstance(stream, GuardedStream):
             setattr(sys, name, GuardedStream(_apart_from_c_libraries(stream) if name == "stderr" else stream))
-
-
-def begin_script() -> None:
-    """Prepare the process of a script for the import of packages: Ctrl-C and a full memory end it at once.
-
-    OpenBLAS, which comes with NumPy and SciPy, gets one thread unless the user says otherwise. The program has threads
-    of its own, and each one of OpenBLAS takes 32 MB of addresses.
-    """
-    guard_streams()
-    signal.signal(signal.SIGINT, _end_interrupted)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    _refuse_low_memory_limit()
-    from neural_grain.base.errors import describe_system_fault  # only now that Ctrl-C is one line
-
-    def report_exception(kind: type[BaseException], err: BaseException, trace: TracebackType | None) -> None:
-        if fault := describe_system_fault(err):
-            sys.stderr.write(f"error: {fault}\n")
-            sys.stderr.flush()
-            os._exit(2)
-        sys.__excepthook__(kind, err, trace)
-
-    sys.excepthook = report_exception
-
-
-def _refuse_low_memory_limit() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_BYTES:
-        sys.stderr.write(
-            f"error: the memory of this process is limited to {limit >> 20} MB (ulimit -v); "
-            f"{MIN_ADDRESS_BYTES >> 20} MB are the least that it starts with\n"
-        )
-        sys.stderr.flush()
-        os._exit(2)
-
-
-def _end_interrupted(*_: object) -> NoReturn:
-    sys.stderr.write("\ninterrupted\n")
-    sys.stderr.flush()
-    os._exit(130)
 
 
 def _apart_from_c_libraries(stream: TextIO) -> TextIO:

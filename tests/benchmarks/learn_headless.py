@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from neural_grain.base.streams import begin_script
+from neural_grain.base.startup import begin_script
 
 if __name__ == "__main__":
     begin_script()

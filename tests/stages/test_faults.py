@@ -355,13 +355,12 @@ class TestMemory:
         )  # fmt: skip
         assert ran.returncode == 2
         assert ran.stderr == (
-            f"error: the memory of this process is limited to {limit_mb} MB (ulimit -v); "
-            "256 MB are the least that it starts with\n"
+            f"error: the memory is limited to {limit_mb} MB (ulimit -v); at least 256 MB are needed to start\n"
         )
 
     def test_is_not_taken_for_threads_of_openblas(self):
         code = (
-            "from neural_grain.base.streams import begin_script; begin_script(); import numpy, scipy.linalg, threadpoolctl;"
+            "from neural_grain.base.startup import begin_script; begin_script(); import numpy, scipy.linalg, threadpoolctl;"
             "print({each['num_threads'] for each in threadpoolctl.threadpool_info() if each['internal_api'] == 'openblas'})"
         )
         env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
